@@ -1,0 +1,257 @@
+//! What only root may set: `mcpist.toml`, read once at start. Nothing here can be changed over a socket.
+//!
+//! Owns the folder layout and the limits. Promises that a value which exists is usable: paths are absolute,
+//! limits lie inside their ranges, and a fixed principal on a listener is accepted in dev only.
+
+use std::path::{Path, PathBuf};
+
+use mcpist_core::ids::PrincipalName;
+use serde::Deserialize;
+
+/// Default size of the arena of secret pages, in KiB. 8 MiB is the usual memlock limit of a process.
+const ARENA_KIB: usize = 4096;
+
+/// The file's text, strict: an unknown key is an error, since a misspelt limit must not silently be the default.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct File {
+    /// Folder of the store, the audit files, the registries and the quarantine.
+    state: PathBuf,
+    /// Folder of the sockets.
+    run: PathBuf,
+    #[serde(default)]
+    listener: Vec<ListenerFile>,
+    #[serde(default)]
+    runner: RunnerFile,
+    #[serde(default)]
+    limits: LimitsFile,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListenerFile {
+    path: PathBuf,
+    principal: Option<PrincipalName>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RunnerFile {
+    uid: Option<u32>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct LimitsFile {
+    arena_kib: usize,
+    calls_in_flight: usize,
+    connections: usize,
+    audit_segment_mib: u64,
+}
+
+impl Default for LimitsFile {
+    fn default() -> Self {
+        Self { arena_kib: ARENA_KIB, calls_in_flight: 64, connections: 256, audit_segment_mib: 16 }
+    }
+}
+
+/// Why `mcpist.toml` cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {path}: {source}; write it or name another with --config")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Not TOML, or not the keys that are known.
+    #[error("{path} is not a valid configuration: {reason}")]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Position and reason, from the TOML reader.
+        reason: String,
+    },
+    /// A value outside its range.
+    #[error("{key} = {value} is out of range: {range}")]
+    Range {
+        /// The key.
+        key: &'static str,
+        /// The value found.
+        value: String,
+        /// What is accepted.
+        range: &'static str,
+    },
+    /// A fixed principal outside dev.
+    #[error("listener {path} names a principal; that is accepted only with --dev")]
+    FixedPrincipal {
+        /// The listener's socket.
+        path: PathBuf,
+    },
+}
+
+/// A Unix listener that mcpistd binds itself (dev and tests); in production systemd passes the sockets in.
+#[derive(Debug, Clone)]
+pub(crate) struct Listener {
+    /// The socket's path.
+    pub(crate) path: PathBuf,
+    /// Dev only: every peer of this listener is this principal, which must exist as a record.
+    pub(crate) principal: Option<PrincipalName>,
+}
+
+/// The configuration of one daemon.
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    /// `--dev`: only a dev store opens, mcpistd binds its own sockets and starts the runner.
+    pub(crate) dev: bool,
+    state: PathBuf,
+    run: PathBuf,
+    /// The MCP listeners.
+    pub(crate) listeners: Vec<Listener>,
+    /// The uid that a runner of role `run` must have; in dev the daemon's own.
+    pub(crate) runner_uid: Option<u32>,
+    /// Bytes of secret memory.
+    pub(crate) arena_bytes: usize,
+    /// Calls in flight per client connection.
+    pub(crate) calls_in_flight: usize,
+    /// Client connections at once, over all listeners.
+    pub(crate) connections: usize,
+    /// Size that an audit segment is allocated with, in bytes.
+    pub(crate) audit_segment_bytes: u64,
+}
+
+impl Config {
+    /// Reads and checks the file at `path`.
+    pub(crate) fn load(path: &Path, dev: bool) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let file: File = toml::from_str(&text).map_err(|e| ConfigError::Syntax {
+            path: path.to_owned(),
+            reason: e.to_string().trim_end().to_owned(),
+        })?;
+        Self::check(file, dev)
+    }
+
+    fn check(file: File, dev: bool) -> Result<Self, ConfigError> {
+        let absolute = |key, path: &Path| {
+            if path.is_absolute() {
+                Ok(())
+            } else {
+                let value = path.display().to_string();
+                Err(ConfigError::Range { key, value, range: "an absolute path" })
+            }
+        };
+        absolute("state", &file.state)?;
+        absolute("run", &file.run)?;
+        let mut listeners = Vec::with_capacity(file.listener.len());
+        for l in file.listener {
+            absolute("listener.path", &l.path)?;
+            if l.principal.is_some() && !dev {
+                return Err(ConfigError::FixedPrincipal { path: l.path });
+            }
+            listeners.push(Listener { path: l.path, principal: l.principal });
+        }
+        let limits = file.limits;
+        range("limits.arena-kib", limits.arena_kib, 256..=262_144, "256 to 262144")?;
+        range("limits.calls-in-flight", limits.calls_in_flight, 1..=1024, "1 to 1024")?;
+        range("limits.connections", limits.connections, 1..=4096, "1 to 4096")?;
+        range("limits.audit-segment-mib", limits.audit_segment_mib as usize, 1..=4096, "1 to 4096")?;
+        Ok(Self {
+            dev,
+            state: file.state,
+            run: file.run,
+            listeners,
+            runner_uid: file.runner.uid,
+            arena_bytes: limits.arena_kib * 1024,
+            calls_in_flight: limits.calls_in_flight,
+            connections: limits.connections,
+            audit_segment_bytes: limits.audit_segment_mib * 1024 * 1024,
+        })
+    }
+
+    /// The store's folder (sealer's).
+    pub(crate) fn store(&self) -> PathBuf {
+        self.state.join("store")
+    }
+
+    /// The folder of audit segments.
+    pub(crate) fn audit(&self) -> PathBuf {
+        self.state.join("audit")
+    }
+
+    /// Imported registries, one folder per manifest digest.
+    pub(crate) fn registries(&self) -> PathBuf {
+        self.state.join("registries")
+    }
+
+    /// Bundles on their way in.
+    pub(crate) fn quarantine(&self) -> PathBuf {
+        self.state.join("quarantine")
+    }
+
+    /// The state folder itself.
+    pub(crate) fn state(&self) -> &Path {
+        &self.state
+    }
+
+    /// A socket in the run folder.
+    pub(crate) fn socket(&self, name: &str) -> PathBuf {
+        self.run.join(name)
+    }
+}
+
+fn range(
+    key: &'static str,
+    value: usize,
+    accepted: std::ops::RangeInclusive<usize>,
+    range: &'static str,
+) -> Result<(), ConfigError> {
+    if accepted.contains(&value) {
+        Ok(())
+    } else {
+        Err(ConfigError::Range { key, value: value.to_string(), range })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str, dev: bool) -> Result<Config, ConfigError> {
+        let file = toml::from_str(text).map_err(|e| ConfigError::Syntax {
+            path: "mcpist.toml".into(),
+            reason: e.to_string(),
+        })?;
+        Config::check(file, dev)
+    }
+
+    const PLAIN: &str = "state = \"/var/lib/mcpist\"\nrun = \"/run/mcpist\"\n";
+
+    #[test]
+    fn the_layout_hangs_off_two_folders() {
+        let config = parse(PLAIN, false).unwrap();
+        assert_eq!(config.store(), Path::new("/var/lib/mcpist/store"));
+        assert_eq!(config.socket("admin.sock"), Path::new("/run/mcpist/admin.sock"));
+    }
+
+    #[test]
+    fn a_misspelt_key_is_refused() {
+        let e = parse(&format!("{PLAIN}[limits]\narena-kb = 512\n"), false).unwrap_err();
+        assert!(e.to_string().contains("arena-kb"), "{e}");
+    }
+
+    #[test]
+    fn a_relative_path_is_refused() {
+        let e = parse("state = \"var\"\nrun = \"/run\"\n", true).unwrap_err();
+        assert_eq!(e.to_string(), "state = var is out of range: an absolute path");
+    }
+
+    #[test]
+    fn a_fixed_principal_needs_dev() {
+        let text = format!("{PLAIN}[[listener]]\npath = \"/run/a.sock\"\nprincipal = \"ada\"\n");
+        assert!(parse(&text, true).is_ok());
+        assert!(matches!(parse(&text, false), Err(ConfigError::FixedPrincipal { .. })));
+    }
+}
