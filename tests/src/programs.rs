@@ -1,0 +1,56 @@
+//! The programs under test, built once per run and found by cargo's own word, never by a guessed path.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+/// The profile that tests, short benches and packages share.
+const PROFILE: &str = "ci";
+
+/// The workspace's root folder.
+pub fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("/"))
+}
+
+/// Builds the workspace's programs with `features` into a target folder of their own (`target/FOLDER`), or into the
+/// usual one when `folder` is empty, and returns name → path.
+///
+/// # Panics
+/// When the build fails: nothing can be tested then. Its messages go to stderr.
+pub fn build(folder: &str, features: &[&str]) -> BTreeMap<String, PathBuf> {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo
+        .args(["build", "--workspace", "--bins", "--locked", "--message-format=json-render-diagnostics"])
+        .args(["--profile", PROFILE])
+        .current_dir(workspace())
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit());
+    if !features.is_empty() {
+        cargo.arg("--features").arg(features.join(","));
+    }
+    if !folder.is_empty() {
+        cargo.arg("--target-dir").arg(workspace().join("target").join(folder));
+    }
+    let out = cargo.output().expect("cargo runs");
+    assert!(out.status.success(), "the programs do not build");
+    let lines = String::from_utf8(out.stdout).expect("cargo prints UTF-8");
+    lines
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter_map(|message| {
+            let path = message["executable"].as_str()?;
+            Some((message["target"]["name"].as_str()?.to_owned(), PathBuf::from(path)))
+        })
+        .collect()
+}
+
+/// The path of one program, built on first use.
+///
+/// # Panics
+/// When the workspace has no program of this name.
+pub fn program(name: &str) -> &'static Path {
+    static BUILT: OnceLock<BTreeMap<String, PathBuf>> = OnceLock::new();
+    let programs = BUILT.get_or_init(|| build("", &[]));
+    programs.get(name).unwrap_or_else(|| panic!("no program {name} among {:?}", programs.keys()))
+}
