@@ -1,1 +1,65 @@
-//! To be written.
+//! No I/O. Who can open a store, and the bytes that a store consists of.
+//!
+//! A store's secret is split among holders; a quorum of them gives it back; the key derived from it
+//! wraps the root key, which wraps everything else. This crate owns each step of that as pure
+//! functions and values, and every byte format on the way:
+//!
+//! - *who*: [`SealConfig`] (in clear, authenticated by the root key's wrap), [`Plan`] (what a
+//!   ceremony is about to do), [`CeremonyRecord`] (what it did, on paper).
+//! - *shares*: [`Foundation`] makes them, [`split`] and [`combine`] are the arithmetic, [`Share`] is
+//!   one of them with its text, [`seal_shares_to`] encrypts one to its holder, [`Collector`] takes
+//!   them back and names each wrong one.
+//! - *records*: [`seal_record`] and [`open_record`], [`wrap_key`] and [`unwrap_key`].
+//! - *tamper evidence*: [`Buckets`] (the index and Merkle tree of a vault) and [`Head`].
+//!
+//! # Threat model
+//! The adversary may own the disk, give any share text in any order, and hold up to one share fewer
+//! than the threshold. They learn no bit of a secret from shares; no wrong share opens, or undoes
+//! progress; no row opens in another place than its own; no earlier state of a vault passes for the
+//! current one while its head is known. Each module says what it leaves to others. Root on a running,
+//! unsealed host is outside this crate: secret memory ([`mcpist_secret`]) narrows what such a one
+//! finds, it does not stop them.
+//!
+//! Values parse or do not exist: a [`Threshold`], [`Share`], [`SealConfig`], [`Plan`] or
+//! [`ValidShares`] needs no second check. Secrets and keys live in secret memory and have no Debug,
+//! Display, Serialize or Clone.
+
+mod buckets;
+mod ceremony;
+mod codec;
+mod collector;
+mod config;
+mod delivery;
+mod head;
+mod ids;
+mod plan;
+mod record;
+mod share;
+mod split;
+
+pub use buckets::{BUCKETS, Buckets, ENTRY_LEN, Entry, NameHmac};
+pub use ceremony::{CeremonyRecord, FoundError, Foundation};
+pub use codec::FormatError;
+pub use collector::{
+    ClosedBy, Collector, PENDING_SECONDS, Progress, ShareRefusal, Submission, ValidShares,
+};
+pub use config::{
+    ConfigError, Holder, MAX_LABEL, MAX_OFFICERS, MAX_RECIPIENT, OfficerKey, SealConfig,
+    SealConfigParts,
+};
+pub use delivery::{
+    DeliverError, Identity, IdentityError, MAX_SHARE_FILE, OpenShareError, RecipientError,
+    check_recipient, open_share_file, seal_shares_to,
+};
+pub use head::{HEAD_LEN, Head, Incarnation};
+pub use ids::{
+    ConfigDigest, Generation, HexError, MAX_SHARES, PlanDigest, SetId, ShareDigest, StoreId,
+    Threshold, ThresholdError,
+};
+pub use plan::{Act, InitTerms, Plan, PlanError, PlannedHolder};
+pub use record::{
+    MAX_AAD, MAX_PLAINTEXT, RECORD_OVERHEAD, RecordAad, RecordError, RecordTag, open_record,
+    seal_record, unwrap_key, wrap_key,
+};
+pub use share::{MAX_SHARE_TEXT, SHARE_TEXT_LEN, Share, ShareError};
+pub use split::{CombineError, SplitError, combine, derive_kek, split};

@@ -1,0 +1,306 @@
+//! No I/O. The records of one vault in memory: an index that later loads are compared with, and the
+//! Merkle root that the head carries.
+//!
+//! # What the root is
+//! A record is the 56-byte entry `name HMAC[0..16] | version u64 | commitment[0..16] | tag [16]`.
+//! Bucket `b` of 4,096 holds the entries whose name HMAC begins with the 12 bits of `b`, sorted.
+//! ```text
+//! bucket b   = 32 zero bytes if empty, else
+//!              HMAC-SHA-256(head key, "mcpist-bucket-v1" ‖ 0 ‖ len(vault) u32 ‖ vault ‖ b u16 ‖ entries)
+//! node l, i  = SHA-256("mcpist-node-v1" ‖ 0 ‖ level u8 ‖ 16 children)      256, then 16, then 1
+//! root       = node of level 3
+//! ```
+//! # Threat model
+//! Whoever writes the vault's file can put any row, or any set of rows, back to an earlier state. The
+//! head key is a secret sub-key, so they cannot make a bucket's value; the head that carries the root
+//! is sealed besides. The entry compares what a record's key derivation is committed to (128 bits of
+//! the commitment, and the tag), so no other record passes for it.
+//!
+//! # Costs
+//! 56 bytes a record, at most 64 with the room for growth once a bucket holds 100; an empty vault
+//! takes 11 KB. A change recomputes its own bucket and three nodes, when the root is asked for.
+//! The key is lent per call: nothing here is secret, and sealing has nothing to wipe.
+
+use mcpist_secret::Key;
+use ring::hmac;
+
+use crate::codec::{Writer, digest};
+
+/// Into how many buckets a vault's records fall.
+pub const BUCKETS: usize = 4096;
+
+const FANOUT: usize = 16;
+const GROUPS: usize = BUCKETS / FANOUT;
+/// A bucket grows by this many entries at a time.
+const GROWTH: usize = 8;
+const EMPTY: [u8; 32] = [0; 32];
+
+/// HMAC-SHA-256(name key, vault ‖ owner ‖ name): how a row is looked up without its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NameHmac([u8; 32]);
+
+impl NameHmac {
+    /// Each part behind its length as u32. An empty owner is the shared record.
+    pub fn new(name_key: &Key, vault: &str, owner: &str, name: &str) -> NameHmac {
+        let message = Writer::bare()
+            .bytes(b"mcpist-name-v1")
+            .bytes(vault.as_bytes())
+            .bytes(owner.as_bytes())
+            .bytes(name.as_bytes())
+            .finish();
+        let key = hmac::Key::new(hmac::HMAC_SHA256, name_key.expose());
+        let mut out = [0; 32];
+        out.copy_from_slice(hmac::sign(&key, &message).as_ref());
+        NameHmac(out)
+    }
+
+    /// Takes the bytes of a row's column.
+    pub const fn from_bytes(bytes: [u8; 32]) -> NameHmac {
+        NameHmac(bytes)
+    }
+
+    /// The bytes.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+/// What is kept of one record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Entry {
+    name: [u8; 16],
+    version: [u8; 8],
+    commitment: [u8; 16],
+    tag: [u8; 16],
+}
+
+/// Length of an entry in a bucket's HMAC and in memory.
+pub const ENTRY_LEN: usize = size_of::<Entry>();
+
+impl Entry {
+    /// Trims a record's clear parts to what is kept.
+    pub fn new(name: &NameHmac, version: u64, record: &crate::record::RecordTag) -> Entry {
+        Entry {
+            name: first_half(&name.0),
+            version: version.to_be_bytes(),
+            commitment: first_half(&record.commitment),
+            tag: record.tag,
+        }
+    }
+
+    /// The record's version.
+    pub fn version(&self) -> u64 {
+        u64::from_be_bytes(self.version)
+    }
+
+    fn bucket(&self) -> usize {
+        bucket_of(&self.name)
+    }
+
+    fn bytes(&self) -> [u8; ENTRY_LEN] {
+        let mut out = [0; ENTRY_LEN];
+        let parts: [&[u8]; 4] = [&self.name, &self.version, &self.commitment, &self.tag];
+        let all = parts.into_iter().flatten();
+        out.iter_mut()
+            .zip(all)
+            .for_each(|(slot, byte)| *slot = *byte);
+        out
+    }
+}
+
+fn first_half(bytes: &[u8; 32]) -> [u8; 16] {
+    let mut out = [0; 16];
+    out.copy_from_slice(&bytes[..16]);
+    out
+}
+
+fn bucket_of(name: &[u8; 16]) -> usize {
+    usize::from(u16::from_be_bytes([name[0], name[1]]) >> 4)
+}
+
+/// Sixteen neighbouring buckets and their values.
+struct Group {
+    entries: [Vec<Entry>; FANOUT],
+    values: [[u8; 32]; FANOUT],
+    /// Bit b: bucket b changed since its value was computed.
+    dirty: u16,
+}
+
+impl Group {
+    fn new() -> Group {
+        Group {
+            entries: Default::default(),
+            values: [EMPTY; FANOUT],
+            dirty: 0,
+        }
+    }
+}
+
+/// The index and the tree of one vault.
+pub struct Buckets {
+    vault: String,
+    groups: Vec<Option<Box<Group>>>,
+    level1: Vec<[u8; 32]>,
+    level2: Vec<[u8; 32]>,
+    root: [u8; 32],
+    count: u64,
+    dirty: bool,
+}
+
+impl Buckets {
+    /// An empty vault.
+    pub fn new(vault: &str) -> Buckets {
+        let empty1 = node(1, &[EMPTY; FANOUT]);
+        let empty2 = node(2, &[empty1; FANOUT]);
+        Buckets {
+            vault: vault.to_owned(),
+            groups: (0..GROUPS).map(|_| None).collect(),
+            level1: vec![empty1; GROUPS],
+            level2: vec![empty2; GROUPS / FANOUT],
+            root: node(3, &[empty2; FANOUT]),
+            count: 0,
+            dirty: false,
+        }
+    }
+
+    /// How many records there are.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// What is kept of the record `name`.
+    pub fn get(&self, name: &NameHmac) -> Option<&Entry> {
+        let name = first_half(&name.0);
+        let bucket = bucket_of(&name);
+        let group = self.groups[bucket / FANOUT].as_ref()?;
+        let entries = &group.entries[bucket % FANOUT];
+        entries
+            .binary_search_by(|entry| entry.name.cmp(&name))
+            .ok()
+            .map(|at| &entries[at])
+    }
+
+    /// Adds a record or replaces the one of the same name, and gives back the entry that was there:
+    /// a caller whose transaction fails puts it back.
+    pub fn set(&mut self, entry: Entry) -> Option<Entry> {
+        let bucket = entry.bucket();
+        let group = self.groups[bucket / FANOUT].get_or_insert_with(|| Box::new(Group::new()));
+        let entries = &mut group.entries[bucket % FANOUT];
+        group.dirty |= 1 << (bucket % FANOUT);
+        self.dirty = true;
+        match entries.binary_search_by(|other| other.name.cmp(&entry.name)) {
+            Ok(at) => Some(std::mem::replace(&mut entries[at], entry)),
+            Err(at) => {
+                if entries.len() == entries.capacity() {
+                    entries.reserve_exact(GROWTH);
+                }
+                entries.insert(at, entry);
+                self.count += 1;
+                None
+            }
+        }
+    }
+
+    /// Removes the record `name`, and gives back its entry.
+    pub fn remove(&mut self, name: &NameHmac) -> Option<Entry> {
+        let name = first_half(&name.0);
+        let bucket = bucket_of(&name);
+        let group = self.groups[bucket / FANOUT].as_mut()?;
+        let entries = &mut group.entries[bucket % FANOUT];
+        let at = entries
+            .binary_search_by(|entry| entry.name.cmp(&name))
+            .ok()?;
+        let removed = entries.remove(at);
+        if entries.capacity() - entries.len() >= 2 * GROWTH {
+            entries.shrink_to(entries.len() + GROWTH);
+        }
+        group.dirty |= 1 << (bucket % FANOUT);
+        self.dirty = true;
+        self.count -= 1;
+        Some(removed)
+    }
+
+    /// The Merkle root over all records. Recomputes only what changed since the last call, under
+    /// `head_key`; a vault has one head key, and another one must not be given without a rebuild.
+    pub fn root(&mut self, head_key: &Key) -> [u8; 32] {
+        if self.dirty {
+            let key = hmac::Key::new(hmac::HMAC_SHA256, head_key.expose());
+            let mut touched = [false; GROUPS / FANOUT];
+            for at in 0..GROUPS {
+                if self.refresh_group(&key, at) {
+                    touched[at / FANOUT] = true;
+                }
+            }
+            for (at, _) in touched.iter().enumerate().filter(|(_, touched)| **touched) {
+                self.level2[at] = node(2, &self.level1[at * FANOUT..(at + 1) * FANOUT]);
+            }
+            self.root = node(3, &self.level2);
+            self.dirty = false;
+        }
+        self.root
+    }
+
+    /// Bytes of memory that the index and the tree take.
+    pub fn memory(&self) -> usize {
+        let groups = self.groups.iter().flatten().map(|group| {
+            size_of::<Group>()
+                + group
+                    .entries
+                    .iter()
+                    .map(|e| e.capacity() * ENTRY_LEN)
+                    .sum::<usize>()
+        });
+        size_of::<Buckets>()
+            + self.vault.capacity()
+            + self.groups.capacity() * size_of::<Option<Box<Group>>>()
+            + (self.level1.capacity() + self.level2.capacity()) * 32
+            + groups.sum::<usize>()
+    }
+
+    fn refresh_group(&mut self, key: &hmac::Key, at: usize) -> bool {
+        let Some(group) = self.groups[at].as_mut().filter(|group| group.dirty != 0) else {
+            return false;
+        };
+        for (slot, (entries, value)) in group.entries.iter().zip(&mut group.values).enumerate() {
+            if group.dirty & (1 << slot) != 0 {
+                *value = bucket_value(key, &self.vault, at * FANOUT + slot, entries);
+            }
+        }
+        group.dirty = 0;
+        self.level1[at] = node(1, &group.values);
+        true
+    }
+}
+
+impl std::fmt::Debug for Buckets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Buckets")
+            .field("vault", &self.vault)
+            .field("count", &self.count)
+            .finish_non_exhaustive()
+    }
+}
+
+fn bucket_value(key: &hmac::Key, vault: &str, number: usize, entries: &[Entry]) -> [u8; 32] {
+    if entries.is_empty() {
+        return EMPTY;
+    }
+    let mut mac = hmac::Context::with_key(key);
+    mac.update(b"mcpist-bucket-v1\0");
+    mac.update(&Writer::bare().bytes(vault.as_bytes()).finish());
+    // A bucket's number is below 4,096.
+    mac.update(&u16::try_from(number).unwrap_or(u16::MAX).to_be_bytes());
+    for entry in entries {
+        mac.update(&entry.bytes());
+    }
+    let mut out = [0; 32];
+    out.copy_from_slice(mac.sign().as_ref());
+    out
+}
+
+fn node(level: u8, children: &[[u8; 32]]) -> [u8; 32] {
+    digest("mcpist-node-v1", &[&[level], children.as_flattened()])
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,321 @@
+//! No I/O, no clock. Collects the shares of one ceremony and names every wrong one.
+//!
+//! Owns: [`Collector`], and [`ValidShares`], the only thing that [`crate::combine`] takes. A share
+//! passes when it came with this plan's digest, belongs to this store's current sharing, has the
+//! digest that the seal config keeps for its number (compared in constant time), and was not given
+//! before. A share that does not pass is dropped, which wipes it, and costs no progress.
+//!
+//! Promises: no order, repetition or mixture of wrong shares opens anything or loses a right one;
+//! ten minutes after the first accepted share, all are wiped. Does not: rate-limit (a guess has to
+//! hit 256 bits), or read a clock: `now` is in seconds and must not go backwards, so a monotonic
+//! clock should feed it. Whoever owns the collector calls [`Collector::expire`] from a timer.
+
+use crate::config::SealConfig;
+use crate::ids::{ConfigDigest, Generation, PlanDigest, SetId, ShareDigest, Threshold};
+use crate::share::Share;
+
+/// How long accepted shares are kept, in seconds.
+pub const PENDING_SECONDS: u64 = 600;
+
+/// Why a share was not accepted. The plan and the shares accepted so far stay as they were, except
+/// after [`ShareRefusal::Closed`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ShareRefusal {
+    /// Given with the digest of another plan.
+    #[error(
+        "other plan: the share was given for another ceremony; read the plan again and give it with that digest"
+    )]
+    OtherPlan,
+    /// Of another store, or of another lineage.
+    #[error("other store: the share belongs to set {found}, this store's set is {expected}")]
+    OtherStore {
+        /// The share's set.
+        found: SetId,
+        /// The store's set.
+        expected: SetId,
+    },
+    /// Of an earlier sharing.
+    #[error(
+        "superseded: the share is of generation {found}, a rekey made generation {current}; use the share from that rekey"
+    )]
+    Superseded {
+        /// The share's generation.
+        found: Generation,
+        /// The store's generation.
+        current: Generation,
+    },
+    /// Of a later sharing: the store was put back from before a rekey.
+    #[error(
+        "newer than the store: the share is of generation {found}, the store is at {current}; the store was put back, use the shares from before that rekey"
+    )]
+    Newer {
+        /// The share's generation.
+        found: Generation,
+        /// The store's generation.
+        current: Generation,
+    },
+    /// Not the share that was made.
+    #[error(
+        "damaged: share number {index} is not the one that was made; compare it with the original"
+    )]
+    Damaged {
+        /// The number that the share carries.
+        index: u8,
+    },
+    /// Given before in this ceremony.
+    #[error(
+        "already given: share number {index} ({label}) was accepted before; another holder is needed"
+    )]
+    AlreadyGiven {
+        /// The share's number.
+        index: u8,
+        /// Its holder.
+        label: String,
+    },
+    /// The ceremony is over: complete, cancelled or expired.
+    #[error("closed: this ceremony is over ({0}); begin a new one")]
+    Closed(ClosedBy),
+}
+
+/// How a ceremony ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClosedBy {
+    /// All shares were given and handed on.
+    Completion,
+    /// Someone cancelled it.
+    Cancel,
+    /// Ten minutes went by.
+    Expiry,
+}
+
+impl std::fmt::Display for ClosedBy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            ClosedBy::Completion => "complete",
+            ClosedBy::Cancel => "cancelled",
+            ClosedBy::Expiry => "expired, 10 minutes after the first share",
+        })
+    }
+}
+
+/// How far a ceremony is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Progress {
+    /// How many shares were accepted.
+    pub given: u8,
+    /// How many are needed.
+    pub needed: u8,
+    /// Which numbers were accepted, in the order given.
+    pub indices: Vec<u8>,
+    /// When they are wiped, on the caller's clock in seconds; nothing before the first.
+    pub expires: Option<u64>,
+}
+
+/// The answer to a share.
+#[derive(Debug)]
+#[must_use]
+pub enum Submission {
+    /// Accepted; more are needed.
+    Pending(Progress),
+    /// Not accepted, and why.
+    Refused(ShareRefusal),
+    /// Accepted, and the last one needed.
+    Complete(ValidShares),
+}
+
+/// Exactly as many distinct shares as are needed, each with the digest that the seal config keeps.
+pub struct ValidShares {
+    shares: Vec<Share>,
+    needed: u8,
+    set: SetId,
+    generation: Generation,
+    config: ConfigDigest,
+}
+
+impl ValidShares {
+    pub(crate) fn shares(&self) -> &[Share] {
+        &self.shares
+    }
+
+    pub(crate) fn needed(&self) -> u8 {
+        self.needed
+    }
+
+    /// The lineage of sharings.
+    pub fn set(&self) -> SetId {
+        self.set
+    }
+
+    /// The sharing.
+    pub fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// The seal config that they were checked against.
+    pub fn config(&self) -> ConfigDigest {
+        self.config
+    }
+
+    /// The numbers of the shares, for the audit.
+    pub fn indices(&self) -> Vec<u8> {
+        self.shares.iter().map(Share::index).collect()
+    }
+}
+
+impl std::fmt::Debug for ValidShares {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ValidShares")
+            .field("indices", &self.indices())
+            .finish_non_exhaustive()
+    }
+}
+
+/// One ceremony's shares.
+#[derive(Debug)]
+pub struct Collector {
+    plan: PlanDigest,
+    set: SetId,
+    generation: Generation,
+    threshold: Threshold,
+    config: ConfigDigest,
+    holders: Vec<(String, ShareDigest)>,
+    accepted: Vec<Share>,
+    expires: Option<u64>,
+    closed: Option<ClosedBy>,
+}
+
+impl Collector {
+    /// Begins to collect for one plan against one seal config.
+    pub fn new(config: &SealConfig, plan: PlanDigest) -> Collector {
+        Collector {
+            plan,
+            set: config.set(),
+            generation: config.generation(),
+            threshold: config.threshold(),
+            config: config.digest(),
+            holders: config
+                .holders()
+                .iter()
+                .map(|h| (h.label.clone(), h.digest))
+                .collect(),
+            accepted: Vec::with_capacity(config.threshold().needed().into()),
+            expires: None,
+            closed: None,
+        }
+    }
+
+    /// Takes a share that was given with the digest of `plan`.
+    pub fn submit(&mut self, share: Share, plan: PlanDigest, now: u64) -> Submission {
+        self.expire(now);
+        if let Err(refusal) = self.check(&share, plan) {
+            return Submission::Refused(refusal);
+        }
+        self.accepted.push(share);
+        self.expires
+            .get_or_insert(now.saturating_add(PENDING_SECONDS));
+        let progress = self.progress();
+        if progress.given < progress.needed {
+            return Submission::Pending(progress);
+        }
+        let shares = std::mem::take(&mut self.accepted);
+        self.close(ClosedBy::Completion);
+        Submission::Complete(ValidShares {
+            shares,
+            needed: self.threshold.needed(),
+            set: self.set,
+            generation: self.generation,
+            config: self.config,
+        })
+    }
+
+    /// Wipes all shares if their time is over; says whether the ceremony has expired.
+    pub fn expire(&mut self, now: u64) -> bool {
+        if self.expires.is_some_and(|at| now >= at) {
+            self.close(ClosedBy::Expiry);
+        }
+        self.closed == Some(ClosedBy::Expiry)
+    }
+
+    /// Wipes all shares and ends the ceremony.
+    pub fn cancel(&mut self) {
+        if self.closed.is_none() {
+            self.close(ClosedBy::Cancel);
+        }
+    }
+
+    /// The plan that shares must be given with.
+    pub fn plan(&self) -> PlanDigest {
+        self.plan
+    }
+
+    /// How the ceremony ended, if it has.
+    pub fn closed(&self) -> Option<ClosedBy> {
+        self.closed
+    }
+
+    /// How far it is.
+    pub fn progress(&self) -> Progress {
+        Progress {
+            given: self.accepted.len().try_into().unwrap_or(u8::MAX),
+            needed: self.threshold.needed(),
+            indices: self.accepted.iter().map(Share::index).collect(),
+            expires: self.expires,
+        }
+    }
+
+    fn close(&mut self, by: ClosedBy) {
+        self.accepted.clear();
+        self.expires = None;
+        self.closed = Some(by);
+    }
+
+    fn check(&self, share: &Share, plan: PlanDigest) -> Result<(), ShareRefusal> {
+        if let Some(by) = self.closed {
+            return Err(ShareRefusal::Closed(by));
+        }
+        if plan != self.plan {
+            return Err(ShareRefusal::OtherPlan);
+        }
+        if share.set() != self.set {
+            return Err(ShareRefusal::OtherStore {
+                found: share.set(),
+                expected: self.set,
+            });
+        }
+        let (found, current) = (share.generation(), self.generation);
+        if found < current {
+            return Err(ShareRefusal::Superseded { found, current });
+        }
+        if found > current {
+            return Err(ShareRefusal::Newer { found, current });
+        }
+        let index = share.index();
+        let damaged = ShareRefusal::Damaged { index };
+        if share.threshold() != self.threshold {
+            return Err(damaged);
+        }
+        let holder = usize::from(index)
+            .checked_sub(1)
+            .and_then(|at| self.holders.get(at));
+        let Some((label, digest)) = holder else {
+            return Err(damaged);
+        };
+        if share.digest() != *digest {
+            return Err(damaged);
+        }
+        if self
+            .accepted
+            .iter()
+            .any(|accepted| accepted.index() == index)
+        {
+            return Err(ShareRefusal::AlreadyGiven {
+                index,
+                label: label.clone(),
+            });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
