@@ -1,0 +1,229 @@
+//! The audit log: its lines, the chain through them, checkpoints and the verifier. No I/O.
+//!
+//! Owns: the bytes of the log. A line is one JSON object whose first field is its sequence and whose
+//! last is its hash:
+//!
+//! ```text
+//! {"seq":7,"time":"2026-11-24T04:00:00.000Z","event":"call_intent",…,"hash":"<64 hex>"}
+//! hash = SHA-256(hash of the line before || the line's bytes up to `,"hash"`)
+//! ```
+//!
+//! The first line follows the genesis, SHA-256("mcpist-audit-v1\0" ‖ first public key), so a chain
+//! belongs to one key from its first byte. A segment (file) begins with a `segment` line that says
+//! where the chain stands. A checkpoint signs the head of the lines that are on disk and names the
+//! key of the next one ([`Checkpoint`]).
+//!
+//! Promises: a changed, missing, moved or added byte in a covered line is found, and the first line
+//! where the log is wrong is named ([`Verifier`]). Lines after the last checkpoint are only chained:
+//! whoever can write the file can replace that tail, and the verifier says how long it is.
+//! Does not: write files, sync, take the time, or hold private keys. What is recorded at all is
+//! decided in [`crate::event`].
+
+mod checkpoint;
+mod line;
+mod verify;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+use thiserror::Error;
+
+pub use checkpoint::{
+    AuditKey, CHECKPOINT_LEN, Checkpoint, CheckpointError, Statement, public_key,
+};
+pub use line::{Fields, MAX_TEXT, UnixMs};
+pub use verify::{Fault, Problem, Report, Verifier};
+
+use crate::event::Event;
+use crate::ids::{Digest, VaultName};
+use crate::scan::{Limits, scan};
+
+/// Longest line in bytes, its line break not counted.
+pub const MAX_LINE: usize = 64 * 1024;
+/// Longest [`Body`] in bytes: a line with the longest frame stays under [`MAX_LINE`].
+pub const MAX_BODY: usize = MAX_LINE - 1_024;
+const FORMAT: u64 = 1;
+const HASH_FIELD: &[u8] = b",\"hash\":\"";
+const HASH_LEN: usize = HASH_FIELD.len() + 64 + 2;
+
+/// The place of a line in the log, from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Seq(pub u64);
+
+impl fmt::Display for Seq {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+/// Where a chain stands: enough to append to it or to verify what follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Anchor {
+    /// Sequence of the last line; 0 before the first.
+    pub seq: u64,
+    /// Hash of the last line, or the genesis.
+    pub head: Digest,
+    /// Number of the last checkpoint in the log; 0 before the first.
+    pub checkpoint: u64,
+    /// Lines that it covers.
+    pub covered: u64,
+    /// Its digest, or the genesis.
+    pub checkpoint_digest: Digest,
+    /// Public key that signs the next checkpoint.
+    pub key: AuditKey,
+}
+
+impl Anchor {
+    /// The beginning of the log whose first checkpoint `first_key` signs.
+    pub fn genesis(first_key: AuditKey) -> Anchor {
+        let genesis = Digest::of_parts(&[b"mcpist-audit-v1\0", &first_key]);
+        Anchor {
+            seq: 0,
+            head: genesis,
+            checkpoint: 0,
+            covered: 0,
+            checkpoint_digest: genesis,
+            key: first_key,
+        }
+    }
+
+    fn pass(&mut self, checkpoint: &Checkpoint) {
+        self.checkpoint = checkpoint.statement().number;
+        self.covered = checkpoint.statement().count;
+        self.checkpoint_digest = checkpoint.digest();
+        self.key = checkpoint.statement().next_key;
+    }
+
+    /// Writes the fields of the `segment` line that follows this anchor.
+    fn write(&self, number: u64, line: &mut Fields<'_>) {
+        line.text("event", "segment")
+            .number("format", FORMAT)
+            .number("segment", number)
+            .digest("prev", &self.head)
+            .number("checkpoint", self.checkpoint)
+            .number("covered", self.covered)
+            .digest("checkpoint_digest", &self.checkpoint_digest)
+            .hex("key", &self.key);
+    }
+}
+
+/// An event that is written already but has no place in the log yet: the outbox row of a store
+/// change. The bytes are a JSON object whose first field is `event`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Body(Vec<u8>);
+
+/// Bytes that are no outbox row of this log.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("an outbox row is not an audit event of this format: verify the vault it came from")]
+pub struct BodyError;
+
+impl Body {
+    /// Writes `event`, which happened at `at`.
+    pub fn new(event: &Event<'_>, at: UnixMs) -> Body {
+        let mut out = Vec::with_capacity(256);
+        let mut fields = Fields::open(&mut out);
+        event.write(&mut fields);
+        fields.time("at", at);
+        fields.close();
+        Body(out)
+    }
+
+    /// Reads the bytes of [`Body::as_bytes`] back.
+    ///
+    /// # Errors
+    /// Anything that [`Body::new`] cannot have written.
+    pub fn parse(bytes: &[u8]) -> Result<Body, BodyError> {
+        let framed = bytes.starts_with(b"{\"event\":\"") && bytes.ends_with(b"}");
+        let one_line = bytes.iter().all(|b| *b >= 0x20);
+        let of_the_chain = ["checkpoint", "segment", "recovered"]
+            .iter()
+            .any(|name| bytes[bytes.len().min(10)..].starts_with(name.as_bytes()));
+        if framed && one_line && !of_the_chain && scan(bytes, &Limits::bytes(MAX_BODY)).is_ok() {
+            Ok(Body(bytes.to_vec()))
+        } else {
+            Err(BodyError)
+        }
+    }
+
+    /// The bytes to keep.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// The writing end of the log. It is one value in one place: two chains from one anchor fork the log.
+#[derive(Debug)]
+pub struct Chain {
+    anchor: Anchor,
+}
+
+impl Chain {
+    /// Goes on from `anchor`: [`Anchor::genesis`], or what a [`Verifier`] reports.
+    pub fn new(anchor: Anchor) -> Chain {
+        Chain { anchor }
+    }
+
+    /// Where the chain stands after its last line.
+    pub fn anchor(&self) -> &Anchor {
+        &self.anchor
+    }
+
+    /// Appends the line of `event`, with its line break, to `out`. One pass, no allocation but what
+    /// `out` needs to grow.
+    pub fn append(&mut self, time: UnixMs, event: &Event<'_>, out: &mut Vec<u8>) -> Seq {
+        self.line(time, out, |line| event.write(line))
+    }
+
+    /// Appends the line of an outbox row, with the vault and the row that it came from, so that one
+    /// that was copied already is known after a crash ([`Report::outbox`]).
+    pub fn append_outbox(
+        &mut self,
+        time: UnixMs,
+        vault: &VaultName,
+        row: u64,
+        body: &Body,
+        out: &mut Vec<u8>,
+    ) -> Seq {
+        self.line(time, out, |line| {
+            line.object("outbox", |from| {
+                from.text("vault", vault.as_str()).number("row", row);
+            })
+            .written(&body.0[1..body.0.len() - 1]);
+        })
+    }
+
+    /// Appends the first line of segment `number`, counted from 0.
+    pub fn append_segment(&mut self, time: UnixMs, number: u64, out: &mut Vec<u8>) -> Seq {
+        let anchor = self.anchor;
+        self.line(time, out, |line| anchor.write(number, line))
+    }
+
+    /// Appends a checkpoint. From here on the chain expects the next one to be signed by its
+    /// `next_key`.
+    pub fn append_checkpoint(&mut self, checkpoint: &Checkpoint, out: &mut Vec<u8>) -> Seq {
+        self.anchor.pass(checkpoint);
+        self.line(checkpoint.statement().time, out, |line| {
+            checkpoint.write(line)
+        })
+    }
+
+    fn line(
+        &mut self,
+        time: UnixMs,
+        out: &mut Vec<u8>,
+        write: impl FnOnce(&mut Fields<'_>),
+    ) -> Seq {
+        let start = out.len();
+        self.anchor.seq += 1;
+        let mut line = Fields::open(out);
+        line.number("seq", self.anchor.seq).time("time", time);
+        write(&mut line);
+        self.anchor.head = Digest::of_parts(&[self.anchor.head.as_bytes(), &out[start..]]);
+        out.extend_from_slice(HASH_FIELD);
+        line::push_hex(out, self.anchor.head.as_bytes());
+        out.extend_from_slice(b"\"}\n");
+        Seq(self.anchor.seq)
+    }
+}

@@ -1,0 +1,401 @@
+//! Verifies an audit log as a stream of bytes. No I/O: the caller reads the files.
+//!
+//! Owns: [`Verifier`], which takes the segments of a log in order and says where it is wrong.
+//! Promises: bounded memory whatever the input (one line and 32 bytes for each line that no
+//! checkpoint covers yet, up to 2^20 of them); it stops at the first line that is wrong and names
+//! it. A line is judged by its own hash, so a damaged line is not blamed on its neighbour.
+//! Does not: prove that nothing was cut off at the end, unless it is told which head to expect; or
+//! prove more than the chain for the lines after the last checkpoint.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use serde::Deserialize;
+use thiserror::Error;
+
+use super::checkpoint::Checkpoint;
+use super::line::{Fields, push_number};
+use super::{Anchor, AuditKey, HASH_FIELD, HASH_LEN, MAX_LINE};
+use crate::ids::Digest;
+use crate::scan::{Limits, scan};
+
+/// Lines without a checkpoint whose hashes are kept.
+const WINDOW: usize = 1 << 20;
+const TIME_LEN: usize = 24;
+
+/// The first thing that is wrong with a log.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("line {line}: {fault}")]
+pub struct Problem {
+    /// Sequence that the line has or should have.
+    pub line: u64,
+    /// What is wrong with it.
+    pub fault: Fault,
+}
+
+/// What can be wrong with a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum Fault {
+    /// Longer than any line of this log.
+    #[error("longer than any audit line")]
+    TooLong,
+    /// The file ends within it.
+    #[error("the file ends within this line: restart mcpistd to recover it, or copy it again")]
+    Torn,
+    /// It does not have the form of a line.
+    #[error("not an audit line")]
+    Form,
+    /// It has another sequence.
+    #[error("another sequence stands here: lines are missing, added or moved")]
+    Sequence,
+    /// Its bytes do not give its hash.
+    #[error("its bytes do not match its hash, or the line before is another one")]
+    Hash,
+    /// A `segment` line says something else than the log before it, or the log lacks its first one.
+    #[error("the segment does not follow the one before, or the first segment is missing")]
+    Segment,
+    /// A checkpoint is not the next one.
+    #[error("a checkpoint is missing, repeated or not written as signed")]
+    Checkpoint,
+    /// A checkpoint covers another history than the one before it.
+    #[error("the signed head is another one: lines before this checkpoint were replaced")]
+    Head,
+    /// A checkpoint's signature does not hold.
+    #[error("the signature does not hold under the key that was announced")]
+    Signature,
+    /// The head that was expected never came.
+    #[error("the log ends here without the expected head: it was cut off, or is another log")]
+    Truncated,
+}
+
+/// What a [`Verifier`] found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// Lines that hold.
+    pub lines: u64,
+    /// `segment` lines among them.
+    pub segments: u64,
+    /// Checkpoints among them.
+    pub checkpoints: u64,
+    /// `recovered` lines among them: restarts that cut a damaged end.
+    pub recovered: u64,
+    /// Lines after the last checkpoint's, which are chained but not signed.
+    pub unsigned_tail: u64,
+    /// Where the log stands after the last line that holds; its `head` is the head to note down.
+    pub anchor: Anchor,
+    /// Bytes up to the end of that line, in the file that was fed last.
+    pub good_bytes: u64,
+    /// The line that has the expected head.
+    pub expected_at: Option<u64>,
+    /// For each vault, the highest outbox row that is in the log.
+    pub outbox: BTreeMap<String, u64>,
+    /// The first thing that is wrong.
+    pub problem: Option<Problem>,
+}
+
+impl Report {
+    /// Whether a restart may cut the log after `good_bytes` and go on with a `recovered` line: all
+    /// that the daemon ever signed, of which `newest` is the last, lies before.
+    pub fn is_recoverable(&self, newest: Option<&Checkpoint>) -> bool {
+        newest.is_none_or(|c| self.anchor.seq >= c.statement().count)
+    }
+}
+
+/// The state of a verification.
+#[derive(Debug)]
+pub struct Verifier {
+    anchor: Option<Anchor>,
+    start: u64,
+    next_segment: u64,
+    heads: VecDeque<Digest>, // of the lines up to anchor.seq, the last at the end
+    partial: Vec<u8>,
+    expect: Option<Digest>,
+    scratch: Vec<u8>,
+    lines: u64,
+    segments: u64,
+    checkpoints: u64,
+    recovered: u64,
+    good_bytes: u64,
+    expected_at: Option<u64>,
+    outbox: BTreeMap<String, u64>,
+    problem: Option<Problem>,
+}
+
+impl Verifier {
+    /// Verifies a whole log, whose first checkpoint `first_key` signs.
+    pub fn new(first_key: AuditKey) -> Verifier {
+        Verifier::at(Some(Anchor::genesis(first_key)))
+    }
+
+    /// Verifies from the beginning of a later segment and takes what its first line says of the log
+    /// before on trust. The daemon compares the outcome with what its store says.
+    pub fn resume() -> Verifier {
+        Verifier::at(None)
+    }
+
+    fn at(anchor: Option<Anchor>) -> Verifier {
+        Verifier {
+            anchor,
+            start: 0,
+            next_segment: 0,
+            heads: VecDeque::new(),
+            partial: Vec::new(),
+            expect: None,
+            scratch: Vec::new(),
+            lines: 0,
+            segments: 0,
+            checkpoints: 0,
+            recovered: 0,
+            good_bytes: 0,
+            expected_at: None,
+            outbox: BTreeMap::new(),
+            problem: None,
+        }
+    }
+
+    /// Demands that the log contains the line with hash `head`.
+    #[must_use]
+    pub fn expecting(mut self, head: Digest) -> Verifier {
+        self.expect = Some(head);
+        self
+    }
+
+    /// Takes the next bytes of the current file, cut anywhere. False once a problem is found: more
+    /// bytes change nothing then.
+    pub fn feed(&mut self, mut bytes: &[u8]) -> bool {
+        while self.problem.is_none()
+            && let Some(end) = bytes.iter().position(|b| *b == b'\n')
+        {
+            let length = (self.partial.len() + end + 1) as u64;
+            let outcome = if self.partial.is_empty() {
+                self.line(&bytes[..end])
+            } else {
+                let mut line = std::mem::take(&mut self.partial);
+                line.extend_from_slice(&bytes[..end]);
+                let outcome = self.line(&line);
+                line.clear();
+                self.partial = line;
+                outcome
+            };
+            match outcome {
+                Ok(()) => self.good_bytes += length,
+                Err(fault) => self.fail(fault),
+            }
+            bytes = &bytes[end + 1..];
+        }
+        if self.problem.is_none() {
+            if self.partial.len() + bytes.len() > MAX_LINE {
+                self.fail(Fault::TooLong);
+            } else {
+                self.partial.extend_from_slice(bytes);
+            }
+        }
+        self.problem.is_none()
+    }
+
+    /// The current file ends, and the next one follows.
+    pub fn next_file(&mut self) -> bool {
+        if self.problem.is_none() {
+            if self.partial.is_empty() {
+                self.good_bytes = 0;
+            } else {
+                self.fail(Fault::Torn);
+            }
+        }
+        self.problem.is_none()
+    }
+
+    /// The last file ends.
+    pub fn finish(mut self) -> Report {
+        if self.problem.is_none() && !self.partial.is_empty() {
+            self.fail(Fault::Torn);
+        }
+        if self.problem.is_none() && self.anchor.is_none() {
+            self.fail(Fault::Segment);
+        }
+        if self.problem.is_none() && self.expect.is_some() && self.expected_at.is_none() {
+            self.fail(Fault::Truncated);
+        }
+        let anchor = self.anchor.unwrap_or_else(|| Anchor::genesis([0; 32]));
+        Report {
+            lines: self.lines,
+            segments: self.segments,
+            checkpoints: self.checkpoints,
+            recovered: self.recovered,
+            // The last checkpoint's own line is fixed by what it signs.
+            unsigned_tail: (anchor.seq - anchor.covered) - u64::from(anchor.checkpoint > 0),
+            anchor,
+            good_bytes: self.good_bytes,
+            expected_at: self.expected_at,
+            outbox: self.outbox,
+            problem: self.problem,
+        }
+    }
+
+    fn fail(&mut self, fault: Fault) {
+        let line = self.anchor.map_or(0, |a| a.seq) + 1;
+        self.problem = Some(Problem { line, fault });
+    }
+
+    fn line(&mut self, line: &[u8]) -> Result<(), Fault> {
+        if line.len() > MAX_LINE {
+            return Err(Fault::TooLong);
+        }
+        let split = line.len().checked_sub(HASH_LEN).ok_or(Fault::Form)?;
+        let (signed, tail) = line.split_at(split);
+        let hash = tail
+            .strip_prefix(HASH_FIELD)
+            .and_then(|tail| tail.strip_suffix(b"\"}"))
+            .and_then(|hash| std::str::from_utf8(hash).ok())
+            .and_then(|hash| Digest::parse(hash).ok())
+            .ok_or(Fault::Form)?;
+        let mut anchor = match self.anchor {
+            Some(anchor) => anchor,
+            None => self.take_anchor(line)?,
+        };
+        self.scratch.clear();
+        self.scratch.extend_from_slice(b"{\"seq\":");
+        push_number(&mut self.scratch, anchor.seq + 1);
+        self.scratch.extend_from_slice(b",\"time\":\"");
+        let rest = signed
+            .strip_prefix(&self.scratch[..])
+            .ok_or(Fault::Sequence)?;
+        if Digest::of_parts(&[anchor.head.as_bytes(), signed]) != hash {
+            return Err(Fault::Hash);
+        }
+        scan(line, &Limits::bytes(MAX_LINE)).map_err(|_| Fault::Form)?;
+        let fields = rest
+            .get(TIME_LEN..)
+            .and_then(|rest| rest.strip_prefix(b"\","))
+            .ok_or(Fault::Form)?;
+        self.event(&mut anchor, signed, fields)?;
+        anchor.seq += 1;
+        anchor.head = hash;
+        self.anchor = Some(anchor);
+        self.lines += 1;
+        self.heads.push_back(hash);
+        if self.heads.len() > WINDOW {
+            self.heads.pop_front();
+        }
+        if self.expect == Some(hash) {
+            self.expected_at = Some(anchor.seq);
+        }
+        Ok(())
+    }
+
+    /// Judges what a line says. `fields` are its bytes after the time, up to its hash.
+    fn event(&mut self, anchor: &mut Anchor, signed: &[u8], fields: &[u8]) -> Result<(), Fault> {
+        if fields.starts_with(b"\"outbox\":") {
+            let line = [b"{", fields, b"}"].concat();
+            let row: FromOutbox = serde_json::from_slice(&line).map_err(|_| Fault::Form)?;
+            let highest = self.outbox.entry(row.outbox.vault).or_default();
+            *highest = row.outbox.row.max(*highest);
+            return Ok(());
+        }
+        let name = fields.strip_prefix(b"\"event\":\"").ok_or(Fault::Form)?;
+        let name = name.split(|b| *b == b'"').next().unwrap_or_default();
+        if anchor.seq == 0 && name != b"segment" {
+            return Err(Fault::Segment);
+        }
+        match name {
+            b"segment" => {
+                self.scratch.clear();
+                let mut expected = Fields::open(&mut self.scratch);
+                anchor.write(self.next_segment, &mut expected);
+                if self.scratch[1..] != *fields {
+                    return Err(Fault::Segment);
+                }
+                self.next_segment += 1;
+                self.segments += 1;
+            }
+            b"checkpoint" => {
+                self.checkpoint(anchor, signed)?;
+                self.checkpoints += 1;
+            }
+            b"recovered" => self.recovered += 1,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn checkpoint(&mut self, anchor: &mut Anchor, signed: &[u8]) -> Result<(), Fault> {
+        let line = [signed, b"}"].concat();
+        let checkpoint = Checkpoint::from_line(&line).ok_or(Fault::Checkpoint)?;
+        let statement = checkpoint.statement();
+        self.scratch.clear();
+        let mut expected = Fields::open(&mut self.scratch);
+        expected
+            .number("seq", anchor.seq + 1)
+            .time("time", statement.time);
+        checkpoint.write(&mut expected);
+        if self.scratch != signed
+            || Some(statement.number) != anchor.checkpoint.checked_add(1)
+            || statement.previous != anchor.checkpoint_digest
+            || statement.count < anchor.covered.max(1)
+            || statement.count > anchor.seq
+        {
+            return Err(Fault::Checkpoint);
+        }
+        if !checkpoint.is_signed_by(&anchor.key) {
+            return Err(Fault::Signature);
+        }
+        // Lines before a resumed segment are not here to compare.
+        if statement.count > self.start {
+            let back = (anchor.seq - statement.count) as usize;
+            let head = self
+                .heads
+                .len()
+                .checked_sub(back + 1)
+                .and_then(|at| self.heads.get(at));
+            if head != Some(&statement.head) {
+                return Err(Fault::Head);
+            }
+            self.heads.drain(..self.heads.len() - back - 1);
+        }
+        anchor.pass(&checkpoint);
+        Ok(())
+    }
+
+    /// What the first line of a segment says of the log before it.
+    fn take_anchor(&mut self, line: &[u8]) -> Result<Anchor, Fault> {
+        let first: SegmentLine<'_> = serde_json::from_slice(line).map_err(|_| Fault::Segment)?;
+        let digest = |text: &str| Digest::parse(text).map_err(|_| Fault::Segment);
+        let anchor = Anchor {
+            seq: first.seq.checked_sub(1).ok_or(Fault::Segment)?,
+            head: digest(first.prev)?,
+            checkpoint: first.checkpoint,
+            covered: first.covered,
+            checkpoint_digest: digest(first.checkpoint_digest)?,
+            key: *digest(first.key)?.as_bytes(),
+        };
+        let placed = anchor.covered + u64::from(anchor.checkpoint > 0) <= anchor.seq;
+        if first.event != "segment" || !placed {
+            return Err(Fault::Segment);
+        }
+        self.start = anchor.seq;
+        self.next_segment = first.segment;
+        Ok(anchor)
+    }
+}
+
+#[derive(Deserialize)]
+struct FromOutbox {
+    outbox: Row,
+}
+
+#[derive(Deserialize)]
+struct Row {
+    vault: String,
+    row: u64,
+}
+
+#[derive(Deserialize)]
+struct SegmentLine<'a> {
+    seq: u64,
+    event: &'a str,
+    segment: u64,
+    prev: &'a str,
+    checkpoint: u64,
+    covered: u64,
+    checkpoint_digest: &'a str,
+    key: &'a str,
+}

@@ -1,0 +1,314 @@
+//! What the audit log records: one closed list of events with typed fields. No I/O.
+//!
+//! Owns: [`Event`] and how each is written. A field that is not written here is in no audit line.
+//! Promises: no event has a place for a secret, a share, a credential's payload or a service's
+//! answer. Arguments appear as a MAC that the daemon computes under a key of its own; a value itself
+//! only where the tool's manifest says that the argument may be recorded. Text that a stranger chose
+//! (the names of a denied call) is escaped and bounded like every other text.
+//! Does not: carry a sequence, a time or a hash. [`crate::audit::Chain`] adds them.
+
+use crate::access::Access;
+use crate::audit::UnixMs;
+use crate::error::ErrorCode;
+use crate::ids::{
+    BindingName, BundleName, CallId, CredentialName, Digest, ModuleRev, Namespace, PrincipalName,
+    RegistryId, SiteId, ToolName, VaultName,
+};
+
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+/// HMAC-SHA-256 of an argument buffer under the audit sub-key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ArgumentsMac(pub [u8; 32]);
+
+/// One argument that its tool's manifest lets be recorded.
+#[derive(Debug, Clone, Copy)]
+pub struct Recorded<'a> {
+    /// The argument's name.
+    pub name: &'a str,
+    /// Its JSON text; recorded as a string of at most [`crate::audit::MAX_TEXT`] bytes.
+    pub value: &'a str,
+}
+
+/// How a call ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outcome {
+    /// Why it gave no result, or nothing where it gave one.
+    pub error: Option<ErrorCode>,
+    /// The tool itself reported a failure.
+    pub is_error: bool,
+    /// The result was cut at its limit.
+    pub truncated: bool,
+    /// Bytes of content for the client.
+    pub bytes: u64,
+    /// Secrets that the redactors took out of the answer.
+    pub hits: u32,
+    /// From the permit to the end of the call, in microseconds.
+    pub micros: u64,
+}
+
+/// Which ceremony.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ceremony {
+    /// The first one, which makes the store.
+    Init,
+    /// Opening the store.
+    Unseal,
+    /// New shares for the same keys.
+    Rekey,
+    /// A new root key or a new key of a vault.
+    Rotate,
+    /// A store from a backup.
+    Restore,
+}
+
+impl Ceremony {
+    /// The stable text.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Ceremony::Init => "init",
+            Ceremony::Unseal => "unseal",
+            Ceremony::Rekey => "rekey",
+            Ceremony::Rotate => "rotate",
+            Ceremony::Restore => "restore",
+        }
+    }
+}
+
+/// One step of a ceremony.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// A plan stands.
+    Planned,
+    /// A share was taken.
+    ShareAccepted {
+        /// Shares taken under the plan.
+        given: u8,
+        /// Shares that it needs.
+        needed: u8,
+    },
+    /// A share was not taken.
+    ShareRefused {
+        /// The refusal's code, such as `damaged` or `other_store`.
+        reason: &'static str,
+    },
+    /// The ceremony reached its end.
+    Completed,
+    /// Somebody ended it.
+    Cancelled,
+    /// Its time ran out.
+    Expired,
+    /// It failed.
+    Failed {
+        /// The failure's code.
+        reason: &'static str,
+    },
+}
+
+/// Which end of the wire a runner serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunnerRole {
+    /// Modules and egress to services.
+    Run,
+    /// Network vaults and token endpoints.
+    Vault,
+}
+
+impl RunnerRole {
+    /// The stable text, as on the runner's command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RunnerRole::Run => "run",
+            RunnerRole::Vault => "vault",
+        }
+    }
+}
+
+/// What happened. `uid` is always the Unix user at the admin socket.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+#[allow(missing_docs)] // fields that are named as they are in the line
+pub enum Event<'a> {
+    /// The daemon started.
+    Start { version: &'a str, dev: bool },
+    /// The daemon stops.
+    Stop { reason: &'static str },
+    /// The store opened.
+    Unsealed {
+        site: Option<&'a SiteId>,
+        vaults: u64,
+        records: u64,
+        quarantined: u64,
+    },
+    /// The store closed. `uid` is absent where the daemon did it by itself.
+    Sealed {
+        uid: Option<u32>,
+        reason: &'static str,
+    },
+    /// A ceremony moved. `uid` is absent where a timer did it.
+    Ceremony {
+        ceremony: Ceremony,
+        plan: &'a Digest,
+        step: Step,
+        uid: Option<u32>,
+    },
+    /// A ticket for the secret socket was given out.
+    TicketIssued { uid: u32, purpose: &'static str },
+    /// Somebody at the admin socket lacked the role for what they asked.
+    AdminRefused {
+        uid: u32,
+        action: &'static str,
+        code: ErrorCode,
+    },
+    /// A change of policy was stored.
+    ChangeStored {
+        kind: &'static str,
+        object: &'a str,
+        change: &'a Digest,
+        state: &'a Digest,
+        officers: &'a [Digest],
+        uid: u32,
+    },
+    /// A change of policy was refused.
+    ChangeRefused {
+        kind: &'static str,
+        change: &'a Digest,
+        code: ErrorCode,
+        uid: u32,
+    },
+    /// A vault was made.
+    VaultCreated { vault: &'a VaultName, uid: u32 },
+    /// A vault failed its verification.
+    VaultQuarantined {
+        vault: &'a VaultName,
+        reason: &'a str,
+    },
+    /// A vault's storage does not answer, or answers again.
+    VaultHealth {
+        vault: &'a VaultName,
+        available: bool,
+    },
+    /// The last write to a vault was cut off by a crash; `confirmed` once a custodian has seen it.
+    LastWriteMissing {
+        vault: &'a VaultName,
+        confirmed: Option<u32>,
+    },
+    /// A version of a credential was stored.
+    CredentialPut {
+        vault: &'a VaultName,
+        name: &'a CredentialName,
+        owner: Option<&'a PrincipalName>,
+        version: u64,
+        kind: &'a str,
+        uid: Option<u32>,
+    },
+    /// A credential was deleted.
+    CredentialDeleted {
+        vault: &'a VaultName,
+        name: &'a CredentialName,
+        owner: Option<&'a PrincipalName>,
+        version: u64,
+        uid: u32,
+    },
+    /// A service refused a credential.
+    CredentialSuspect {
+        binding: &'a BindingName,
+        version: u64,
+        status: u16,
+    },
+    /// A bundle was imported; it is not active yet.
+    BundleImported {
+        registry: &'a RegistryId,
+        namespace: &'a Namespace,
+        name: &'a BundleName,
+        sequence: u64,
+        widens: bool,
+        uid: u32,
+    },
+    /// A bundle was refused.
+    BundleRefused {
+        reason: &'a str,
+        registry: Option<&'a RegistryId>,
+        uid: u32,
+    },
+    /// A registry takes calls.
+    RegistryActivated { registry: &'a RegistryId },
+    /// A registry takes no new calls.
+    RegistryRetired { registry: &'a RegistryId },
+    /// A call is about to be made: written before its permit exists.
+    CallIntent {
+        call: CallId,
+        principal: &'a PrincipalName,
+        rev: &'a ModuleRev,
+        tool: &'a ToolName,
+        access: Access,
+        arguments: ArgumentsMac,
+        recorded: &'a [Recorded<'a>],
+    },
+    /// A call ended. `intent` is the sequence of its intent.
+    CallOutcome {
+        call: CallId,
+        intent: u64,
+        outcome: Outcome,
+    },
+    /// A call was refused before it could be routed. `module` and `tool` are what was asked.
+    CallDenied {
+        principal: &'a PrincipalName,
+        module: &'a str,
+        tool: &'a str,
+        code: ErrorCode,
+    },
+    /// A connection had no principal.
+    PeerRefused { listener: &'a str, uid: Option<u32> },
+    /// A secret was found in an answer, and taken out.
+    RedactionHit {
+        call: CallId,
+        rev: &'a ModuleRev,
+        hits: u32,
+        stage: &'static str,
+    },
+    /// A module takes no calls any more.
+    ModuleQuarantined {
+        rev: &'a ModuleRev,
+        reason: &'static str,
+    },
+    /// A runner is connected.
+    RunnerConnected {
+        role: RunnerRole,
+        pid: u32,
+        uid: u32,
+        version: u16,
+    },
+    /// A runner went away.
+    RunnerLost {
+        role: RunnerRole,
+        reason: &'static str,
+        calls: u64,
+    },
+    /// A runner was turned away.
+    RunnerRefused {
+        role: &'a str,
+        uid: u32,
+        reason: &'static str,
+    },
+    /// At restart, the end of the log that no checkpoint covers was damaged and was cut.
+    Recovered { length: u64, digest: &'a Digest },
+    /// The disk is nearly full, or no longer so.
+    DiskAlarm {
+        free_bytes: u64,
+        limit_bytes: u64,
+        raised: bool,
+    },
+    /// Calls went unrecorded and new ones are stopped.
+    AuditLost { calls: u64 },
+    /// An event of the boot log, from before the store was opened.
+    Boot {
+        at: UnixMs,
+        what: &'a str,
+        code: &'a str,
+        repeats: u64,
+    },
+}

@@ -1,0 +1,299 @@
+#![allow(clippy::unwrap_used)]
+
+use serde_json::Value;
+
+use super::*;
+use crate::audit::{Anchor, Body, Chain, MAX_LINE};
+
+fn written(event: &Event<'_>) -> Value {
+    let mut chain = Chain::new(Anchor::genesis([1; 32]));
+    let mut out = Vec::new();
+    chain.append(UnixMs(0), event, &mut out);
+    assert!(out.len() <= MAX_LINE);
+    assert_eq!(out.iter().filter(|b| **b == b'\n').count(), 1);
+    Body::parse(Body::new(event, UnixMs(0)).as_bytes()).ok();
+    serde_json::from_slice(&out).unwrap()
+}
+
+fn rev() -> ModuleRev {
+    ModuleRev {
+        registry: RegistryId::of_manifest(b"manifest"),
+        module: crate::ids::ModuleName::parse("prometheus").unwrap(),
+    }
+}
+
+#[test]
+fn an_intent_carries_a_mac_and_only_recordable_values() {
+    let line = written(&Event::CallIntent {
+        call: CallId(9),
+        principal: &PrincipalName::parse("ada@site").unwrap(),
+        rev: &rev(),
+        tool: &ToolName::parse("query_range").unwrap(),
+        access: Access::Read,
+        arguments: ArgumentsMac([0xab; 32]),
+        recorded: &[Recorded {
+            name: "query",
+            value: "\"up{job=\\\"x\\\"}\"",
+        }],
+    });
+    assert_eq!(line["event"], "call_intent");
+    assert_eq!(line["principal"], "ada@site");
+    assert_eq!(line["access"], "read");
+    assert_eq!(line["arguments"], "ab".repeat(32));
+    assert_eq!(line["recorded"][0]["name"], "query");
+    assert_eq!(line["recorded"][0]["value"], "\"up{job=\\\"x\\\"}\"");
+    let names: Vec<&String> = line.as_object().unwrap().keys().collect();
+    assert_eq!(
+        names,
+        [
+            "seq",
+            "time",
+            "event",
+            "call",
+            "principal",
+            "registry",
+            "module",
+            "tool",
+            "access",
+            "arguments",
+            "recorded",
+            "hash"
+        ]
+    );
+}
+
+#[test]
+fn an_outcome_names_its_intent_and_its_code() {
+    let outcome = Outcome {
+        error: Some(ErrorCode::UpstreamTimeout),
+        is_error: false,
+        truncated: false,
+        bytes: 0,
+        hits: 2,
+        micros: 10_000_000,
+    };
+    let line = written(&Event::CallOutcome {
+        call: CallId(9),
+        intent: 4,
+        outcome,
+    });
+    assert_eq!(line["code"], "upstream_timeout");
+    assert_eq!(line["intent"], 4);
+    let outcome = Outcome {
+        error: None,
+        ..outcome
+    };
+    assert_eq!(
+        written(&Event::CallOutcome {
+            call: CallId(9),
+            intent: 4,
+            outcome
+        })["code"],
+        "ok"
+    );
+}
+
+#[test]
+fn what_a_stranger_asked_for_is_bounded_and_breaks_no_line() {
+    let hostile = "x\n\",\"event\":\"forged\u{202e}\u{1b}[2J".repeat(1_000);
+    let line = written(&Event::CallDenied {
+        principal: &PrincipalName::parse("ada").unwrap(),
+        module: &hostile,
+        tool: &hostile,
+        code: ErrorCode::UnknownTool,
+    });
+    assert_eq!(line["event"], "call_denied");
+    assert!(line["module"].as_str().unwrap().len() <= 256 + 3);
+    assert!(line.get("forged").is_none());
+}
+
+#[test]
+fn a_share_leaves_no_trace_but_its_refusal() {
+    let plan = Digest::of(b"plan");
+    for (step, expected) in [
+        (Step::Planned, "planned"),
+        (
+            Step::ShareAccepted {
+                given: 1,
+                needed: 3,
+            },
+            "share_accepted",
+        ),
+        (Step::ShareRefused { reason: "damaged" }, "share_refused"),
+        (Step::Completed, "completed"),
+        (Step::Cancelled, "cancelled"),
+        (Step::Expired, "expired"),
+        (Step::Failed { reason: "io" }, "failed"),
+    ] {
+        let line = written(&Event::Ceremony {
+            ceremony: Ceremony::Unseal,
+            plan: &plan,
+            step,
+            uid: Some(0),
+        });
+        assert_eq!(line["step"], expected);
+        assert_eq!(line["ceremony"], "unseal");
+    }
+}
+
+#[test]
+fn every_event_is_one_flat_object_with_its_own_name() {
+    let digest = Digest::of(b"x");
+    let registry = RegistryId::of_manifest(b"manifest");
+    let vault = VaultName::parse("team").unwrap();
+    let name = CredentialName::parse("grafana").unwrap();
+    let principal = PrincipalName::parse("ada").unwrap();
+    let binding = BindingName::parse("grafana").unwrap();
+    let (namespace, bundle) = (
+        Namespace::parse("acme").unwrap(),
+        BundleName::parse("monitoring").unwrap(),
+    );
+    let rev = rev();
+    let events = [
+        Event::Start {
+            version: "0.1.0",
+            dev: false,
+        },
+        Event::Stop { reason: "signal" },
+        Event::Unsealed {
+            site: None,
+            vaults: 1,
+            records: 2,
+            quarantined: 0,
+        },
+        Event::Sealed {
+            uid: None,
+            reason: "stop",
+        },
+        Event::TicketIssued {
+            uid: 0,
+            purpose: "unseal",
+        },
+        Event::AdminRefused {
+            uid: 1,
+            action: "seal",
+            code: ErrorCode::Forbidden,
+        },
+        Event::ChangeStored {
+            kind: "grant_put",
+            object: "ops",
+            change: &digest,
+            state: &digest,
+            officers: &[digest, Digest::of(b"y")],
+            uid: 3,
+        },
+        Event::ChangeRefused {
+            kind: "grant_put",
+            change: &digest,
+            code: ErrorCode::ChangeVoid,
+            uid: 3,
+        },
+        Event::VaultCreated {
+            vault: &vault,
+            uid: 1,
+        },
+        Event::VaultQuarantined {
+            vault: &vault,
+            reason: "root",
+        },
+        Event::VaultHealth {
+            vault: &vault,
+            available: false,
+        },
+        Event::LastWriteMissing {
+            vault: &vault,
+            confirmed: Some(7),
+        },
+        Event::CredentialPut {
+            vault: &vault,
+            name: &name,
+            owner: Some(&principal),
+            version: 2,
+            kind: "bearer",
+            uid: Some(1),
+        },
+        Event::CredentialDeleted {
+            vault: &vault,
+            name: &name,
+            owner: None,
+            version: 2,
+            uid: 1,
+        },
+        Event::CredentialSuspect {
+            binding: &binding,
+            version: 2,
+            status: 401,
+        },
+        Event::BundleImported {
+            registry: &registry,
+            namespace: &namespace,
+            name: &bundle,
+            sequence: 4,
+            widens: true,
+            uid: 3,
+        },
+        Event::BundleRefused {
+            reason: "signature",
+            registry: None,
+            uid: 3,
+        },
+        Event::RegistryActivated {
+            registry: &registry,
+        },
+        Event::RegistryRetired {
+            registry: &registry,
+        },
+        Event::PeerRefused {
+            listener: "unix",
+            uid: None,
+        },
+        Event::RedactionHit {
+            call: CallId(1),
+            rev: &rev,
+            hits: 1,
+            stage: "daemon",
+        },
+        Event::ModuleQuarantined {
+            rev: &rev,
+            reason: "redaction",
+        },
+        Event::RunnerConnected {
+            role: RunnerRole::Run,
+            pid: 2,
+            uid: 3,
+            version: 1,
+        },
+        Event::RunnerLost {
+            role: RunnerRole::Vault,
+            reason: "closed",
+            calls: 4,
+        },
+        Event::RunnerRefused {
+            role: "run",
+            uid: 9,
+            reason: "uid",
+        },
+        Event::Recovered {
+            length: 3,
+            digest: &digest,
+        },
+        Event::DiskAlarm {
+            free_bytes: 1,
+            limit_bytes: 2,
+            raised: true,
+        },
+        Event::AuditLost { calls: 1 },
+        Event::Boot {
+            at: UnixMs(5),
+            what: "unseal",
+            code: "share_refused",
+            repeats: 3,
+        },
+    ];
+    let mut names = std::collections::HashSet::new();
+    for event in &events {
+        let line = written(event);
+        assert_eq!(line["event"], event.name());
+        assert!(names.insert(event.name()), "{} twice", event.name());
+    }
+}

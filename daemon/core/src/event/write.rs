@@ -1,0 +1,347 @@
+//! How each event is written: its name and its fields, in this order. No I/O.
+//!
+//! Owns: the words of the audit log. A field that is written nowhere here is in no line.
+//! Promises: a name, once published, stays.
+//! Does not: escape or bound; [`Fields`] does.
+
+use super::{Event, Step};
+use crate::audit::Fields;
+use crate::error::ErrorCode;
+use crate::ids::{ModuleRev, PrincipalName, SiteId};
+
+impl Event<'_> {
+    /// The stable name, as in the line's `event` field.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Event::Start { .. } => "start",
+            Event::Stop { .. } => "stop",
+            Event::Unsealed { .. } => "unsealed",
+            Event::Sealed { .. } => "sealed",
+            Event::Ceremony { .. } => "ceremony",
+            Event::TicketIssued { .. } => "ticket_issued",
+            Event::AdminRefused { .. } => "admin_refused",
+            Event::ChangeStored { .. } => "change_stored",
+            Event::ChangeRefused { .. } => "change_refused",
+            Event::VaultCreated { .. } => "vault_created",
+            Event::VaultQuarantined { .. } => "vault_quarantined",
+            Event::VaultHealth { .. } => "vault_health",
+            Event::LastWriteMissing { .. } => "last_write_missing",
+            Event::CredentialPut { .. } => "credential_put",
+            Event::CredentialDeleted { .. } => "credential_deleted",
+            Event::CredentialSuspect { .. } => "credential_suspect",
+            Event::BundleImported { .. } => "bundle_imported",
+            Event::BundleRefused { .. } => "bundle_refused",
+            Event::RegistryActivated { .. } => "registry_activated",
+            Event::RegistryRetired { .. } => "registry_retired",
+            Event::CallIntent { .. } => "call_intent",
+            Event::CallOutcome { .. } => "call_outcome",
+            Event::CallDenied { .. } => "call_denied",
+            Event::PeerRefused { .. } => "peer_refused",
+            Event::RedactionHit { .. } => "redaction_hit",
+            Event::ModuleQuarantined { .. } => "module_quarantined",
+            Event::RunnerConnected { .. } => "runner_connected",
+            Event::RunnerLost { .. } => "runner_lost",
+            Event::RunnerRefused { .. } => "runner_refused",
+            Event::Recovered { .. } => "recovered",
+            Event::DiskAlarm { .. } => "disk_alarm",
+            Event::AuditLost { .. } => "audit_lost",
+            Event::Boot { .. } => "boot",
+        }
+    }
+
+    /// Writes `"event":"…"` and the event's own fields.
+    pub(crate) fn write(&self, line: &mut Fields<'_>) {
+        line.text("event", self.name());
+        match *self {
+            Event::Start { version, dev } => {
+                line.text("version", version).flag("dev", dev);
+            }
+            Event::Stop { reason } => {
+                line.text("reason", reason);
+            }
+            Event::Unsealed {
+                site,
+                vaults,
+                records,
+                quarantined,
+            } => {
+                line.maybe("site", site.map(SiteId::as_str))
+                    .number("vaults", vaults)
+                    .number("records", records)
+                    .number("quarantined", quarantined);
+            }
+            Event::Sealed { uid, reason } => {
+                uid_of(line, uid).text("reason", reason);
+            }
+            Event::Ceremony {
+                ceremony,
+                plan,
+                step,
+                uid,
+            } => {
+                line.text("ceremony", ceremony.as_str())
+                    .digest("plan", plan);
+                write_step(line, step);
+                uid_of(line, uid);
+            }
+            Event::TicketIssued { uid, purpose } => {
+                line.text("purpose", purpose).number("uid", uid.into());
+            }
+            Event::AdminRefused { uid, action, code } => {
+                line.text("action", action)
+                    .text("code", code.as_str())
+                    .number("uid", uid.into());
+            }
+            Event::ChangeStored {
+                kind,
+                object,
+                change,
+                state,
+                officers,
+                uid,
+            } => {
+                line.text("kind", kind)
+                    .text("object", object)
+                    .digest("change", change)
+                    .digest("state", state)
+                    .list("officers", officers, |officer, item| {
+                        item.digest("key", officer);
+                    })
+                    .number("uid", uid.into());
+            }
+            Event::ChangeRefused {
+                kind,
+                change,
+                code,
+                uid,
+            } => {
+                line.text("kind", kind)
+                    .digest("change", change)
+                    .text("code", code.as_str())
+                    .number("uid", uid.into());
+            }
+            Event::VaultCreated { vault, uid } => {
+                line.text("vault", vault.as_str()).number("uid", uid.into());
+            }
+            Event::VaultQuarantined { vault, reason } => {
+                line.text("vault", vault.as_str()).text("reason", reason);
+            }
+            Event::VaultHealth { vault, available } => {
+                line.text("vault", vault.as_str())
+                    .flag("available", available);
+            }
+            Event::LastWriteMissing { vault, confirmed } => {
+                line.text("vault", vault.as_str())
+                    .flag("confirmed", confirmed.is_some());
+                uid_of(line, confirmed);
+            }
+            Event::CredentialPut {
+                vault,
+                name,
+                owner,
+                version,
+                kind,
+                uid,
+            } => {
+                line.text("vault", vault.as_str())
+                    .text("name", name.as_str())
+                    .maybe("owner", owner.map(PrincipalName::as_str))
+                    .number("version", version)
+                    .text("kind", kind);
+                uid_of(line, uid);
+            }
+            Event::CredentialDeleted {
+                vault,
+                name,
+                owner,
+                version,
+                uid,
+            } => {
+                line.text("vault", vault.as_str())
+                    .text("name", name.as_str())
+                    .maybe("owner", owner.map(PrincipalName::as_str))
+                    .number("version", version)
+                    .number("uid", uid.into());
+            }
+            Event::CredentialSuspect {
+                binding,
+                version,
+                status,
+            } => {
+                line.text("binding", binding.as_str())
+                    .number("version", version)
+                    .number("status", status.into());
+            }
+            Event::BundleImported {
+                registry,
+                namespace,
+                name,
+                sequence,
+                widens,
+                uid,
+            } => {
+                line.digest("registry", registry.digest())
+                    .text("namespace", namespace.as_str())
+                    .text("name", name.as_str())
+                    .number("sequence", sequence)
+                    .flag("widens", widens)
+                    .number("uid", uid.into());
+            }
+            Event::BundleRefused {
+                reason,
+                registry,
+                uid,
+            } => {
+                line.text("reason", reason);
+                if let Some(registry) = registry {
+                    line.digest("registry", registry.digest());
+                }
+                line.number("uid", uid.into());
+            }
+            Event::RegistryActivated { registry } | Event::RegistryRetired { registry } => {
+                line.digest("registry", registry.digest());
+            }
+            Event::CallIntent {
+                call,
+                principal,
+                rev,
+                tool,
+                access,
+                arguments,
+                recorded,
+            } => {
+                line.number("call", call.0)
+                    .text("principal", principal.as_str());
+                rev_of(line, rev)
+                    .text("tool", tool.as_str())
+                    .text("access", access.as_str())
+                    .hex("arguments", &arguments.0);
+                if !recorded.is_empty() {
+                    line.list("recorded", recorded, |argument, item| {
+                        item.text("name", argument.name)
+                            .text("value", argument.value);
+                    });
+                }
+            }
+            Event::CallOutcome {
+                call,
+                intent,
+                outcome,
+            } => {
+                line.number("call", call.0)
+                    .number("intent", intent)
+                    .text("code", outcome.error.map_or("ok", ErrorCode::as_str))
+                    .flag("is_error", outcome.is_error)
+                    .flag("truncated", outcome.truncated)
+                    .number("bytes", outcome.bytes)
+                    .number("hits", outcome.hits.into())
+                    .number("micros", outcome.micros);
+            }
+            Event::CallDenied {
+                principal,
+                module,
+                tool,
+                code,
+            } => {
+                line.text("principal", principal.as_str())
+                    .text("module", module)
+                    .text("tool", tool)
+                    .text("code", code.as_str());
+            }
+            Event::PeerRefused { listener, uid } => {
+                uid_of(line.text("listener", listener), uid);
+            }
+            Event::RedactionHit {
+                call,
+                rev,
+                hits,
+                stage,
+            } => {
+                rev_of(line.number("call", call.0), rev)
+                    .number("hits", hits.into())
+                    .text("stage", stage);
+            }
+            Event::ModuleQuarantined { rev, reason } => {
+                rev_of(line, rev).text("reason", reason);
+            }
+            Event::RunnerConnected {
+                role,
+                pid,
+                uid,
+                version,
+            } => {
+                line.text("role", role.as_str())
+                    .number("pid", pid.into())
+                    .number("uid", uid.into())
+                    .number("version", version.into());
+            }
+            Event::RunnerLost {
+                role,
+                reason,
+                calls,
+            } => {
+                line.text("role", role.as_str())
+                    .text("reason", reason)
+                    .number("calls", calls);
+            }
+            Event::RunnerRefused { role, uid, reason } => {
+                line.text("role", role)
+                    .number("uid", uid.into())
+                    .text("reason", reason);
+            }
+            Event::Recovered { length, digest } => {
+                line.number("length", length).digest("digest", digest);
+            }
+            Event::DiskAlarm {
+                free_bytes,
+                limit_bytes,
+                raised,
+            } => {
+                line.number("free_bytes", free_bytes)
+                    .number("limit_bytes", limit_bytes)
+                    .flag("raised", raised);
+            }
+            Event::AuditLost { calls } => {
+                line.number("calls", calls);
+            }
+            Event::Boot {
+                at,
+                what,
+                code,
+                repeats,
+            } => {
+                line.time("at", at)
+                    .text("what", what)
+                    .text("code", code)
+                    .number("repeats", repeats);
+            }
+        }
+    }
+}
+
+fn uid_of<'f, 'b>(line: &'f mut Fields<'b>, uid: Option<u32>) -> &'f mut Fields<'b> {
+    match uid {
+        Some(uid) => line.number("uid", uid.into()),
+        None => line,
+    }
+}
+
+fn rev_of<'f, 'b>(line: &'f mut Fields<'b>, rev: &ModuleRev) -> &'f mut Fields<'b> {
+    line.digest("registry", rev.registry.digest())
+        .text("module", rev.module.as_str())
+}
+
+fn write_step(line: &mut Fields<'_>, step: Step) {
+    match step {
+        Step::Planned => line.text("step", "planned"),
+        Step::ShareAccepted { given, needed } => line
+            .text("step", "share_accepted")
+            .number("given", given.into())
+            .number("needed", needed.into()),
+        Step::ShareRefused { reason } => line.text("step", "share_refused").text("reason", reason),
+        Step::Completed => line.text("step", "completed"),
+        Step::Cancelled => line.text("step", "cancelled"),
+        Step::Expired => line.text("step", "expired"),
+        Step::Failed { reason } => line.text("step", "failed").text("reason", reason),
+    };
+}
