@@ -1,1 +1,127 @@
-//! To be written.
+//! Redaction: known secrets are found in a body by fingerprint and replaced. No I/O, no clock.
+//!
+//! Owns: fingerprints, the search and the replacement. Promises: a fingerprinted secret does not
+//! pass in any of its forms (raw, raw with `+` for spaces, hexadecimal in both cases, base64 in
+//! three alignments and both alphabets), in any of three views of the body (as sent,
+//! percent-decoded, JSON-unescaped), wherever chunks are cut. A body without one comes out as it
+//! went in, in the same allocation. Time is bounded by the length of the body, whatever is in it.
+//!
+//! Does not promise: forms that are not listed (other encodings, two layers of escapes,
+//! compressed or encrypted bodies), or parts of a secret.
+//!
+//! # What a fingerprint gives away
+//! The redactor holds no value. For each form it holds {length, offset of an 8-byte anchor, hash
+//! of the anchor, MAC of the form} under a random key. Without the key this tells lengths and
+//! nothing else. Who has the key too can recover what the anchors cover (all anchors of a secret
+//! lie over the same 8 of its bytes) and can test guesses of the rest: a long random token stays
+//! secret, a short or guessable one does not. So a key serves one link or one process, and a
+//! holder of both is trusted as far as the runner is.
+//!
+//! # How the search stays fast
+//! A window of 8 bytes rolls over the body; its hash probes a bitmap, and only a marked window
+//! is looked up, MACed and compared in constant time. In the decoded views only windows that
+//! hold an escape are new, so only these are hashed again. A hostile body can be full of anchors:
+//! verification has a budget per body byte, and past it a marked window is replaced unverified.
+
+mod fingerprint;
+mod scan;
+mod stream;
+mod table;
+#[cfg(test)]
+mod tests;
+mod view;
+
+use std::fmt;
+use std::sync::Arc;
+
+use zeroize::Zeroize;
+
+use self::scan::Scan;
+use self::stream::Writer;
+use self::table::Table;
+
+pub use self::fingerprint::{Fingerprint, FingerprintError, MIN_SECRET, RedactKey, TooShort};
+pub use self::stream::RedactStream;
+
+/// What stands where a secret stood.
+pub const MARKER: &[u8] = b"[redacted]";
+
+/// A body without secrets.
+#[derive(PartialEq, Eq)]
+pub struct Redacted {
+    /// The body; where nothing was hit, the very allocation that was given.
+    pub bytes: Vec<u8>,
+    /// How many places were replaced; overlapping secrets are one place.
+    pub hits: u32,
+}
+
+impl fmt::Debug for Redacted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "Redacted({} bytes, {} hits)",
+            self.bytes.len(),
+            self.hits
+        )
+    }
+}
+
+/// An immutable set of fingerprints, ready to search with. Another set is another redactor;
+/// building one costs a sort.
+pub struct Redactor {
+    table: Table,
+}
+
+impl Redactor {
+    /// A redactor for fingerprints that were all made under `key`; under another they never hit.
+    pub fn new<'f>(
+        key: Arc<RedactKey>,
+        fingerprints: impl IntoIterator<Item = &'f Fingerprint>,
+    ) -> Redactor {
+        Redactor {
+            table: Table::new(key, fingerprints),
+        }
+    }
+
+    /// Replaces every secret in a whole body. The given allocation comes back when nothing is hit
+    /// and is wiped when something is.
+    pub fn redact(&self, mut body: Vec<u8>) -> Redacted {
+        match self.redact_slice(&body) {
+            None => Redacted {
+                bytes: body,
+                hits: 0,
+            },
+            Some(redacted) => {
+                body.zeroize();
+                redacted
+            }
+        }
+    }
+
+    /// As [`Redactor::redact`] for a borrowed body; `None` when nothing is hit.
+    pub fn redact_slice(&self, body: &[u8]) -> Option<Redacted> {
+        let mut scan = Scan::new(&self.table);
+        scan.advance(body, body.len());
+        if scan.found().is_empty() {
+            return None;
+        }
+        let mut bytes = Vec::with_capacity(body.len());
+        let mut writer = Writer::default();
+        writer.write(body, scan.found(), body.len(), &mut bytes);
+        Some(Redacted {
+            bytes,
+            hits: writer.hits(),
+        })
+    }
+
+    /// Starts a body that comes in chunks.
+    pub fn stream(&self) -> RedactStream<'_> {
+        RedactStream::new(&self.table)
+    }
+}
+
+impl fmt::Debug for Redactor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Redactor({} forms)", self.table.len())
+    }
+}
