@@ -303,4 +303,5 @@ fn node(level: u8, children: &[[u8; 32]]) -> [u8; 32] {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests;

@@ -306,4 +306,5 @@ impl std::fmt::Display for UtcSeconds {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests;

@@ -318,4 +318,5 @@ impl Collector {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests;

@@ -224,4 +224,5 @@ pub fn open_share_file(identity: &Identity, file: &[u8]) -> Result<Share, OpenSh
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests;

@@ -107,16 +107,8 @@ impl Head {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::vectors::{HEAD_DIGEST_HEX, HEAD_HEX};
     use proptest::prelude::*;
-
-    const HEX: &str = "6d637076686561640001\
-        0000000000000002\
-        01010101010101010101010101010101\
-        02020202020202020202020202020202\
-        0000000000000003\
-        0000000000000004\
-        0505050505050505050505050505050505050505050505050505050505050505";
-    const DIGEST_HEX: &str = "";
 
     fn head() -> Head {
         Head {
@@ -133,13 +125,13 @@ mod tests {
 
     #[test]
     fn the_example_in_hex_reads_back() {
-        assert_eq!(hex::encode(head().to_bytes()), HEX);
+        assert_eq!(hex::encode(head().to_bytes()), HEAD_HEX);
         assert_eq!(head().to_bytes().len(), HEAD_LEN);
         assert_eq!(
-            Head::from_bytes(&hex::decode(HEX).unwrap()).unwrap(),
+            Head::from_bytes(&hex::decode(HEAD_HEX).unwrap()).unwrap(),
             head()
         );
-        assert_eq!(hex::encode(head().digest()), DIGEST_HEX);
+        assert_eq!(hex::encode(head().digest()), HEAD_DIGEST_HEX);
     }
 
     #[test]

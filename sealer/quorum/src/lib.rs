@@ -37,6 +37,12 @@ mod record;
 mod share;
 mod split;
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod fixtures;
+#[cfg(test)]
+mod vectors;
+
 pub use buckets::{BUCKETS, Buckets, ENTRY_LEN, Entry, NameHmac};
 pub use ceremony::{CeremonyRecord, FoundError, Foundation};
 pub use codec::FormatError;

@@ -372,4 +372,5 @@ fn open(
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests;

@@ -289,4 +289,5 @@ fn canonical_text(text: &[u8]) -> Result<Secret, ShareError> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests;

@@ -116,14 +116,18 @@ impl Elements {
             0,
         ))
     }
-}
 
-impl Drop for Elements {
-    fn drop(&mut self) {
+    fn wipe(&mut self) {
         for point in &mut self.0 {
             point.identifier.0.0.zeroize();
             point.value.0.0.zeroize();
         }
+    }
+}
+
+impl Drop for Elements {
+    fn drop(&mut self) {
+        self.wipe();
     }
 }
 
@@ -218,4 +222,5 @@ fn combine_points(needed: u8, points: &[(u8, &Key)]) -> Result<Key, CombineError
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests;
