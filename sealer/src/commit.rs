@@ -1,0 +1,549 @@
+//! One transaction: staged in memory under lent keys, announced, written without keys.
+//!
+//! Owns the change of a [`Disk`]. Promises: a batch is applied whole or not at all; rows, outbox lines and
+//! head are in the same transaction; the index in memory changes with the file and is put back when the
+//! file did not change; a write of a vault is announced in control.db before it is made
+//! ([`crate::ledger`]); before anything is written on top of it, the file must still show the head that this
+//! process wrote last.
+//!
+//! *Fsyncs.* A commit costs one of the database's own log, and for a vault the announcement, one of
+//! control.db's log that all vaults writing at that time share. A delete adds a truncation of the log.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use mcpist_quorum::{Entry, NameHmac};
+use mcpist_secret::Secret;
+
+use crate::disk::{Disk, Role, tampered};
+use crate::error::VaultError;
+use crate::head::HeadState;
+use crate::ids::VaultId;
+use crate::keyring::VaultKeys;
+use crate::ledger::{self, Ledger};
+use crate::record::{MAX_PAYLOAD, Meta, Opened, name_of, seal_head, seal_outbox, seal_row};
+use crate::rows::{Access, RowsError, Table};
+
+/// The most operations in one batch.
+pub const MAX_BATCH: usize = 1024;
+/// With so many lines handed on, the outbox is cleaned at once and not with the next commit.
+const OUTBOX_DUE: u64 = 256;
+
+/// In what state a change expects a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expect {
+    /// Any, or none.
+    Any,
+    /// There is no such record.
+    Absent,
+    /// It is at this version.
+    Version(u64),
+}
+
+/// One operation of a batch.
+pub enum Op {
+    /// Puts a new version of a record.
+    Put {
+        /// The principal that owns it, or nobody.
+        owner: Option<String>,
+        /// Its name, 1 to 255 bytes.
+        name: String,
+        /// What the payload is, 1 to 64 of a-z, 0-9, '.', '_', '-'.
+        kind: String,
+        /// Seconds since 1970, or 0 for never.
+        expiry: u64,
+        /// The hosts that it is bound to.
+        hosts: Vec<String>,
+        /// The payload, at most [`MAX_PAYLOAD`] bytes.
+        payload: Secret,
+        /// The state that the put is made for.
+        expect: Expect,
+    },
+    /// Removes a record, which must exist.
+    Delete {
+        /// The principal that owns it, or nobody.
+        owner: Option<String>,
+        /// Its name.
+        name: String,
+        /// The state that the delete is made for.
+        expect: Expect,
+    },
+    /// Puts a line into this database's outbox.
+    Outbox(Vec<u8>),
+}
+
+/// What a batch became.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Committed {
+    /// For each put its new version and for each delete the version that it removed, in the batch's order.
+    pub versions: Vec<u64>,
+    /// The vault's generation that the batch made.
+    pub generation: u64,
+}
+
+/// A change of rows that is no operation on records.
+pub(crate) struct RawPut(pub(crate) Table, pub(crate) Vec<u8>, pub(crate) Vec<u8>);
+
+/// What rides with a commit of control.db.
+#[derive(Default)]
+pub(crate) struct Extra {
+    pub(crate) puts: Vec<RawPut>,
+    pub(crate) ledger: Vec<(VaultId, ledger::Entry)>,
+}
+
+enum Write {
+    Put(Table, Vec<u8>, Vec<u8>),
+    Delete(Table, Vec<u8>),
+}
+
+#[derive(Clone, Copy)]
+enum Change {
+    Set(NameHmac, Entry),
+    Remove(NameHmac),
+}
+
+/// Everything of a transaction but its writing. The index already shows it.
+struct Staged {
+    writes: Vec<Write>,
+    redo: Vec<Change>,
+    undo: Vec<Change>,
+    head: HeadState,
+    head_row: Vec<u8>,
+    ledger: Vec<(VaultId, ledger::Entry)>,
+    versions: Vec<u64>,
+    deletes: bool,
+}
+
+/// A transaction whose commit failed: the file shows either the old head or this one.
+pub(crate) struct Doubt {
+    redo: Vec<Change>,
+    head: HeadState,
+    head_row: Vec<u8>,
+    ledger: Vec<(VaultId, ledger::Entry)>,
+}
+
+/// Why a staged transaction was not written.
+enum WriteError {
+    /// The file is as it was.
+    NotMade(VaultError),
+    /// Nobody knows yet.
+    InDoubt(VaultError),
+}
+
+impl Disk {
+    /// Applies a batch.
+    pub(crate) fn commit(&mut self, ops: &[Op], now: u64) -> Result<Committed, VaultError> {
+        self.ready()?;
+        self.truncate_log();
+        match &self.role {
+            Role::System { .. } => self.commit_system(ops, now, Extra::default()),
+            Role::Vault(registrar) => {
+                let registrar = Arc::clone(registrar);
+                let vault = self.place.vault;
+                let staged = self.stage(ops, now, Extra::default())?;
+                let point = staged.head.point();
+                if let Err(error) = registrar.intend(vault, point) {
+                    self.unstage(&staged.undo);
+                    registrar.over(vault, point, false);
+                    return Err(error);
+                }
+                match self.write(staged) {
+                    Ok(committed) => {
+                        registrar.over(vault, point, true);
+                        Ok(committed)
+                    }
+                    Err(WriteError::NotMade(error)) => {
+                        registrar.over(vault, point, false);
+                        Err(error)
+                    }
+                    Err(WriteError::InDoubt(error)) => Err(error),
+                }
+            }
+        }
+    }
+
+    /// Applies a batch to control.db, together with all that waits in the inbox.
+    pub(crate) fn commit_system(
+        &mut self,
+        ops: &[Op],
+        now: u64,
+        mut extra: Extra,
+    ) -> Result<Committed, VaultError> {
+        self.ready()?;
+        let Role::System { ledger, inbox } = &self.role else {
+            return Err(VaultError::Storage(
+                "only control.db keeps the ledger".into(),
+            ));
+        };
+        let inbox = Arc::clone(inbox);
+        let taken = inbox.take();
+        extra.ledger.extend(taken.apply(ledger));
+        let staged = match self.stage(ops, now, extra) {
+            Ok(staged) => staged,
+            Err(error) => {
+                // It is this batch that is wrong, not what came along.
+                taken.put_back(&inbox);
+                return Err(error);
+            }
+        };
+        match self.write(staged) {
+            Ok(committed) => {
+                taken.written();
+                Ok(committed)
+            }
+            Err(WriteError::NotMade(error) | WriteError::InDoubt(error)) => {
+                taken.refused(&inbox, &error);
+                Err(error)
+            }
+        }
+    }
+
+    /// The first commit of a vault's file, of which control.db does not know yet.
+    pub(crate) fn commit_first(&mut self) -> Result<(), VaultError> {
+        let staged = self.stage(&[], 0, Extra::default())?;
+        match self.write(staged) {
+            Ok(_) => Ok(()),
+            Err(WriteError::NotMade(error) | WriteError::InDoubt(error)) => Err(error),
+        }
+    }
+
+    /// Writes what waits in the inbox, if anything does.
+    pub(crate) fn flush(&mut self) -> Result<(), VaultError> {
+        match &self.role {
+            Role::System { inbox, .. } if !inbox.is_empty() => {
+                self.commit_system(&[], 0, Extra::default()).map(drop)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The lines up to `through` were handed on. They leave the file with the next commit: after a crash
+    /// they may be handed out once more, by the same sequence.
+    pub(crate) fn outbox_done(&mut self, through: u64, now: u64) -> Result<(), VaultError> {
+        self.ready()?;
+        let handed = through.saturating_add(1).min(self.head.outbox_next);
+        self.outbox_handed = self.outbox_handed.max(handed);
+        if self.outbox_handed - self.head.outbox_first < OUTBOX_DUE {
+            return Ok(());
+        }
+        self.commit(&[], now).map(drop)
+    }
+
+    /// Truncates the log if a delete is due it.
+    pub(crate) fn truncate_log(&mut self) {
+        if self.log_due {
+            match self.rows.truncate_log() {
+                Ok(()) => self.log_due = false,
+                Err(error) => log::warn!("a log that shows a deleted row stays: {error}"),
+            }
+        }
+    }
+
+    /// Seals a batch, shows it to the index, and seals the head over that. Memory only.
+    fn stage(&mut self, ops: &[Op], now: u64, extra: Extra) -> Result<Staged, VaultError> {
+        let mut staged = Staged {
+            writes: Vec::new(),
+            redo: Vec::new(),
+            undo: Vec::new(),
+            head: self.head,
+            head_row: Vec::new(),
+            ledger: extra.ledger,
+            versions: Vec::new(),
+            deletes: false,
+        };
+        staged.writes.extend(
+            extra
+                .puts
+                .into_iter()
+                .map(|RawPut(t, k, v)| Write::Put(t, k, v)),
+        );
+        for sequence in self.head.outbox_first..self.outbox_handed {
+            staged.writes.push(Write::Delete(
+                Table::Outbox,
+                sequence.to_be_bytes().to_vec(),
+            ));
+        }
+        staged.head.outbox_first = self.outbox_handed;
+        let keys = Arc::clone(&self.keys);
+        let sealed = keys.lend(|keys| {
+            self.stage_ops(keys, ops, now, &mut staged)?;
+            self.stage_head(keys, &mut staged)
+        });
+        match sealed {
+            Ok(Ok(())) => Ok(staged),
+            Ok(Err(error)) => {
+                self.unstage(&staged.undo);
+                Err(error)
+            }
+            Err(revoked) => Err(revoked.into()),
+        }
+    }
+
+    fn stage_ops(
+        &mut self,
+        keys: &VaultKeys,
+        ops: &[Op],
+        now: u64,
+        staged: &mut Staged,
+    ) -> Result<(), VaultError> {
+        let mut seen = BTreeSet::new();
+        for op in ops {
+            let (owner, name, expect) = match op {
+                Op::Outbox(line) => {
+                    let sequence = staged.head.outbox_next;
+                    let row = seal_outbox(keys, &self.place, sequence, line)?;
+                    let key = sequence.to_be_bytes().to_vec();
+                    staged.writes.push(Write::Put(Table::Outbox, key, row));
+                    staged.head.outbox_next += 1;
+                    continue;
+                }
+                Op::Put {
+                    owner,
+                    name,
+                    expect,
+                    ..
+                }
+                | Op::Delete {
+                    owner,
+                    name,
+                    expect,
+                } => (owner.as_deref().unwrap_or(""), name, *expect),
+            };
+            let key = name_of(keys, &self.place, owner, name);
+            if !seen.insert(key) {
+                return Err(VaultError::Batch { limit: MAX_BATCH });
+            }
+            let found = self.buckets.get(&key).map_or(0, Entry::version);
+            expect.check(name, found)?;
+            match op {
+                Op::Put {
+                    kind,
+                    expiry,
+                    hosts,
+                    payload,
+                    ..
+                } => {
+                    let version = if found > 0 { found } else { staged.head.floor } + 1;
+                    let record = Opened {
+                        owner: owner.to_owned(),
+                        name: name.clone(),
+                        meta: Meta {
+                            version,
+                            kind: kind.clone(),
+                            expiry: *expiry,
+                            hosts: hosts.clone(),
+                            created: now,
+                        },
+                    };
+                    let (row, entry) =
+                        seal_row(keys, &self.place, &key, &record, payload.expose())?;
+                    staged
+                        .writes
+                        .push(Write::Put(Table::Record, key.as_bytes().to_vec(), row));
+                    staged.versions.push(version);
+                    self.stage_change(Change::Set(key, entry), staged);
+                }
+                _ => {
+                    if found == 0 {
+                        return Err(VaultError::NotFound(name.clone()));
+                    }
+                    staged.head.floor = staged.head.floor.max(found);
+                    staged.deletes = true;
+                    staged.versions.push(found);
+                    let key_bytes = key.as_bytes().to_vec();
+                    staged.writes.push(Write::Delete(Table::Record, key_bytes));
+                    self.stage_change(Change::Remove(key), staged);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn stage_head(&mut self, keys: &VaultKeys, staged: &mut Staged) -> Result<(), VaultError> {
+        staged.head.head.generation += 1;
+        staged.head.head.count = self.buckets.count();
+        staged.head.head.root = self.buckets.root(keys.head());
+        if let Role::System { ledger, .. } = &self.role {
+            let mut next = ledger.clone();
+            next.0.extend(staged.ledger.iter().copied());
+            staged.head.ledger = next.mac(keys.head());
+            for (id, entry) in &staged.ledger {
+                let (key, row) = (id.as_bytes().to_vec(), entry.encode());
+                staged.writes.push(Write::Put(Table::Ledger, key, row));
+            }
+        }
+        staged.head_row = seal_head(keys, &self.place, &staged.head.encode())?;
+        Ok(())
+    }
+
+    fn stage_change(&mut self, change: Change, staged: &mut Staged) {
+        staged.redo.push(change);
+        staged.undo.push(self.change(change));
+    }
+
+    /// Changes the index; the answer undoes it.
+    fn change(&mut self, change: Change) -> Change {
+        let (name, before) = match change {
+            Change::Set(name, entry) => (name, self.buckets.set(entry)),
+            Change::Remove(name) => (name, self.buckets.remove(&name)),
+        };
+        match before {
+            Some(entry) => Change::Set(name, entry),
+            None => Change::Remove(name),
+        }
+    }
+
+    fn unstage(&mut self, undo: &[Change]) {
+        for change in undo.iter().rev() {
+            self.change(*change);
+        }
+    }
+
+    /// Writes a staged transaction. No key is needed any more, and none is held.
+    fn write(&mut self, staged: Staged) -> Result<Committed, WriteError> {
+        match self.write_rows(&staged) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                self.unstage(&staged.undo);
+                self.doubt = Some(Doubt {
+                    redo: staged.redo,
+                    head: staged.head,
+                    head_row: staged.head_row,
+                    ledger: staged.ledger,
+                });
+                return Err(WriteError::InDoubt(error.into()));
+            }
+            Err(error) => {
+                self.unstage(&staged.undo);
+                return Err(WriteError::NotMade(error));
+            }
+        }
+        self.log_due |= staged.deletes;
+        self.take_ledger(&staged.ledger);
+        self.adopt(staged.head, staged.head_row);
+        self.truncate_log();
+        Ok(Committed {
+            versions: staged.versions,
+            generation: staged.head.head.generation,
+        })
+    }
+
+    /// The inner result is that of the commit itself.
+    fn write_rows(&mut self, staged: &Staged) -> Result<Result<(), RowsError>, VaultError> {
+        let mut tx = self.rows.begin(Access::Write)?;
+        if tx.get(Table::Head, b"")?.unwrap_or_default() != self.head_row {
+            return Err(tampered(
+                "the file shows another head than the one written last",
+            ));
+        }
+        for write in &staged.writes {
+            match write {
+                Write::Put(table, key, value) => tx.put(*table, key, value)?,
+                Write::Delete(table, key) => tx.delete(*table, key)?,
+            }
+        }
+        tx.put(Table::Head, b"", &staged.head_row)?;
+        Ok(tx.commit())
+    }
+
+    /// After a commit that failed: asks the file, opened anew, which head it shows.
+    pub(crate) fn resolve_doubt(&mut self) -> Result<(), VaultError> {
+        let Some(doubt) = &self.doubt else {
+            return Ok(());
+        };
+        if let Err(error) = self.rows.close() {
+            log::warn!("a database whose commit failed did not close cleanly: {error}");
+        }
+        let found = self
+            .rows
+            .begin(Access::Read)?
+            .get(Table::Head, b"")?
+            .unwrap_or_default();
+        let made = found == doubt.head_row;
+        if !made && found != self.head_row {
+            return Err(tampered("after a failed write the file shows neither head"));
+        }
+        let Some(doubt) = self.doubt.take() else {
+            return Ok(());
+        };
+        let point = doubt.head.point();
+        if made {
+            for change in doubt.redo {
+                self.change(change);
+            }
+            let keys = Arc::clone(&self.keys);
+            keys.lend(|keys| self.buckets.root(keys.head()))?;
+            self.take_ledger(&doubt.ledger);
+            self.log_due = true;
+            self.adopt(doubt.head, doubt.head_row);
+        }
+        if let Role::Vault(registrar) = &self.role {
+            registrar.over(self.place.vault, point, made);
+        }
+        Ok(())
+    }
+
+    fn take_ledger(&mut self, changes: &[(VaultId, ledger::Entry)]) {
+        if let Role::System {
+            ledger: Ledger(entries),
+            ..
+        } = &mut self.role
+        {
+            entries.extend(changes.iter().copied());
+        }
+    }
+}
+
+impl Expect {
+    fn check(self, name: &str, found: u64) -> Result<(), VaultError> {
+        let expected = match self {
+            Expect::Any => return Ok(()),
+            Expect::Absent => 0,
+            Expect::Version(version) => version,
+        };
+        if expected == found {
+            return Ok(());
+        }
+        Err(VaultError::Conflict {
+            name: name.to_owned(),
+            expected,
+            found,
+        })
+    }
+}
+
+/// Checks a batch that came from outside, before anything is done with it.
+pub(crate) fn check_batch(ops: &[Op]) -> Result<(), VaultError> {
+    if !(1..=MAX_BATCH).contains(&ops.len()) {
+        return Err(VaultError::Batch { limit: MAX_BATCH });
+    }
+    for op in ops {
+        let len = match op {
+            Op::Put {
+                owner,
+                name,
+                kind,
+                hosts,
+                payload,
+                ..
+            } => {
+                crate::ids::check_record(owner.as_deref(), name)?;
+                crate::ids::check_kind(kind)?;
+                crate::ids::check_hosts(hosts)?;
+                payload.len()
+            }
+            Op::Delete { owner, name, .. } => {
+                crate::ids::check_record(owner.as_deref(), name)?;
+                0
+            }
+            Op::Outbox(line) => line.len(),
+        };
+        if len > MAX_PAYLOAD {
+            return Err(VaultError::TooLarge {
+                found: len,
+                limit: MAX_PAYLOAD,
+            });
+        }
+    }
+    Ok(())
+}

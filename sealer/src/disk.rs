@@ -1,0 +1,236 @@
+//! One database as its lane holds it: the file, the index in memory, and the head they must agree on.
+//!
+//! Owns [`Disk`] and its reading side; [`crate::commit`] changes it and [`crate::verify`] makes it.
+//! Promises: a row that is read is compared with the index first, so one that was put back, taken away
+//! or swapped under the live store is [`VaultError::Quarantined`], never an answer; keys are lent per row in
+//! memory and never while the file is touched; after a commit whose outcome is unknown nothing is read or
+//! written until the file has shown which head it has.
+//!
+//! Does not decide what a quarantine means for handles; [`crate::vault`] does.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use mcpist_quorum::{Buckets, NameHmac};
+
+use crate::commit::Doubt;
+use crate::error::VaultError;
+use crate::head::HeadState;
+use crate::keyring::{KeyCell, VaultKeys};
+use crate::ledger::{Inbox, Ledger};
+use crate::pool::LaneState;
+use crate::record::open_outbox;
+use crate::record::{Meta, OWNER_VAULTS, Opened, Place, Row, SealedRecord, name_from_key, name_of};
+use crate::registrar::{Registrar, SETTLE};
+use crate::rows::{Access, Rows, Table};
+use crate::store::OpenGuard;
+
+/// The most outbox lines that are handed out at once.
+const OUTBOX_SLICE: usize = 256;
+/// How many records of a listing are read in one job.
+pub(crate) const LIST_SLICE: usize = 256;
+
+/// What sets control.db apart from the other databases.
+pub(crate) enum Role {
+    /// control.db: it keeps the ledger, and takes the inbox along with every transaction.
+    System { ledger: Ledger, inbox: Arc<Inbox> },
+    /// A vault: it announces its writes.
+    Vault(Arc<Registrar>),
+}
+
+/// Figures that are read without waiting for the lane.
+#[derive(Default)]
+pub(crate) struct Stats {
+    pub(crate) records: AtomicU64,
+    pub(crate) generation: AtomicU64,
+    /// A wake of the lane is on its way.
+    pub(crate) waking: AtomicBool,
+}
+
+/// An open database.
+pub(crate) struct Disk {
+    pub(crate) place: Place,
+    pub(crate) keys: Arc<KeyCell<VaultKeys>>,
+    pub(crate) rows: Box<dyn Rows>,
+    pub(crate) buckets: Buckets,
+    pub(crate) head: HeadState,
+    /// The head row as it stands in the file; empty before the first commit.
+    pub(crate) head_row: Vec<u8>,
+    pub(crate) doubt: Option<Doubt>,
+    /// Outbox lines below this one were handed on; they leave the file with the next commit.
+    pub(crate) outbox_handed: u64,
+    /// A delete was committed and the log that still shows the row was not yet truncated.
+    pub(crate) log_due: bool,
+    pub(crate) role: Role,
+    pub(crate) stats: Arc<Stats>,
+    pub(crate) idle: Duration,
+    pub(crate) used: Instant,
+    /// Last, so that the file is closed before it counts as closed.
+    pub(crate) _open: OpenGuard,
+}
+
+/// A record found by a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// The principal that owns it, if it is nobody's shared one.
+    pub owner: Option<String>,
+    /// Its name.
+    pub name: String,
+    /// Version, kind, expiry, hosts.
+    pub meta: Meta,
+}
+
+/// A slice of a listing.
+pub(crate) struct Slice {
+    pub(crate) found: Vec<Listed>,
+    pub(crate) rows: u64,
+    pub(crate) last: Option<NameHmac>,
+    /// The vault's state while it was read.
+    pub(crate) generation: u64,
+    pub(crate) count: u64,
+}
+
+impl Disk {
+    /// Called at the start of every job.
+    pub(crate) fn ready(&mut self) -> Result<(), VaultError> {
+        self.used = Instant::now();
+        self.resolve_doubt()
+    }
+
+    /// Reads one record, still sealed.
+    pub(crate) fn load(&mut self, owner: &str, name: &str) -> Result<SealedRecord, VaultError> {
+        self.ready()?;
+        let key = self
+            .keys
+            .lend(|keys| name_of(keys, &self.place, owner, name))?;
+        let known = self.buckets.get(&key).copied();
+        let bytes = self
+            .rows
+            .begin(Access::Read)?
+            .get(Table::Record, key.as_bytes())?;
+        let bytes = match (known, bytes) {
+            (None, None) => return Err(VaultError::NotFound(name.to_owned())),
+            (Some(_), None) => return Err(tampered("a record was taken out of the file")),
+            (None, Some(_)) => return Err(tampered("a record was put back into the file")),
+            (Some(known), Some(bytes)) if Row::parse(&bytes)?.entry(&key)? == known => bytes,
+            (Some(_), Some(_)) => return Err(tampered("a record was replaced in the file")),
+        };
+        let row = Row::parse(&bytes)?;
+        let opened = self
+            .keys
+            .lend(|keys| row.open_meta(keys, &self.place, &key))??;
+        Ok(row.keep(&self.place, opened))
+    }
+
+    /// Reads the metas of the records after `after`, those of `kind` only where one is given.
+    pub(crate) fn list(
+        &mut self,
+        after: Option<NameHmac>,
+        kind: Option<&str>,
+    ) -> Result<Slice, VaultError> {
+        self.ready()?;
+        let after = after.as_ref().map(|name| name.as_bytes().as_slice());
+        let rows = self
+            .rows
+            .begin(Access::Read)?
+            .scan(Table::Record, after, LIST_SLICE)?;
+        let mut slice = Slice {
+            found: Vec::new(),
+            rows: 0,
+            last: None,
+            generation: self.head.head.generation,
+            count: self.buckets.count(),
+        };
+        for (key, bytes) in &rows {
+            let name = name_from_key(key)?;
+            let row = Row::parse(bytes)?;
+            if self.buckets.get(&name) != Some(&row.entry(&name)?) {
+                return Err(tampered("a record was replaced in the file"));
+            }
+            let Opened {
+                owner,
+                name: text,
+                meta,
+            } = self
+                .keys
+                .lend(|keys| row.open_meta(keys, &self.place, &name))??;
+            slice.rows += 1;
+            slice.last = Some(name);
+            if owner != OWNER_VAULTS && kind.is_none_or(|kind| kind == meta.kind) {
+                let owner = Some(owner).filter(|owner| !owner.is_empty());
+                slice.found.push(Listed {
+                    owner,
+                    name: text,
+                    meta,
+                });
+            }
+        }
+        Ok(slice)
+    }
+
+    /// The outbox lines that were not yet handed on, oldest first, at most 256.
+    pub(crate) fn outbox(&mut self) -> Result<Vec<(u64, Vec<u8>)>, VaultError> {
+        self.ready()?;
+        let after = (self.outbox_handed - 1).to_be_bytes();
+        let rows =
+            self.rows
+                .begin(Access::Read)?
+                .scan(Table::Outbox, Some(&after), OUTBOX_SLICE)?;
+        let waiting = self.head.outbox_next - self.outbox_handed;
+        if rows.len() as u64 != waiting.min(OUTBOX_SLICE as u64) {
+            return Err(tampered("outbox lines were taken out of the file"));
+        }
+        let mut lines = Vec::with_capacity(rows.len());
+        for ((key, sealed), sequence) in rows.iter().zip(self.outbox_handed..) {
+            if key.as_slice() != sequence.to_be_bytes() {
+                return Err(tampered("outbox lines were moved in the file"));
+            }
+            let line = self
+                .keys
+                .lend(|keys| open_outbox(keys, &self.place, sequence, sealed))??;
+            lines.push((sequence, line.expose().to_vec()));
+        }
+        Ok(lines)
+    }
+
+    /// Takes over a head that is durable.
+    pub(crate) fn adopt(&mut self, head: HeadState, head_row: Vec<u8>) {
+        self.head = head;
+        self.head_row = head_row;
+        self.publish_stats();
+    }
+
+    pub(crate) fn publish_stats(&self) {
+        self.stats
+            .records
+            .store(self.buckets.count(), Ordering::Relaxed);
+        self.stats
+            .generation
+            .store(self.head.head.generation, Ordering::Relaxed);
+    }
+}
+
+impl LaneState for Disk {
+    fn wake(&mut self) -> Option<Duration> {
+        if let Err(error) = self.flush() {
+            log::warn!("control.db did not take the ends of writes, they wait: {error}");
+            return Some(SETTLE);
+        }
+        self.truncate_log();
+        let left = self.idle.saturating_sub(self.used.elapsed());
+        if !left.is_zero() {
+            return Some(left);
+        }
+        if let Err(error) = self.rows.close() {
+            log::warn!("an idle database did not close cleanly: {error}");
+        }
+        self.stats.waking.store(false, Ordering::Relaxed);
+        None
+    }
+}
+
+/// The file does not hold what was written.
+pub(crate) fn tampered(what: &str) -> VaultError {
+    VaultError::Quarantined(what.to_owned())
+}

@@ -1,0 +1,152 @@
+//! What a vault answers when it does not do what was asked. No I/O.
+//!
+//! Owns [`VaultError`], the one error of every operation on an [`crate::OpenVault`], and [`Health`]. Texts
+//! name records, vaults and versions, never a payload.
+
+use mcpist_quorum::RecordError;
+use mcpist_secret::MemoryError;
+
+use crate::codec::Malformed;
+use crate::ids::NameError;
+use crate::keyring::Revoked;
+use crate::pool::LaneError;
+use crate::record::RowError;
+use crate::rows::RowsError;
+
+/// Why a vault did not do what was asked.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum VaultError {
+    /// The store was sealed; this handle is of no more use.
+    #[error("the store is sealed: unseal it first")]
+    Sealed,
+    /// Nothing was done: the vault's disk is slow or hangs. Another vault may well answer.
+    #[error("the vault is unavailable, its disk does not answer: try again later")]
+    Unavailable,
+    /// A change was started and did not end in time; it may still take effect. Read before trying again.
+    #[error(
+        "the vault's disk did not answer in time and the change may still take effect: read it again"
+    )]
+    OutcomeUnknown,
+    /// What is on disk is not what was written. The vault is of no use until it is restored.
+    #[error("the vault is quarantined: {0}; restore it from a backup")]
+    Quarantined(String),
+    /// There is no such vault.
+    #[error("there is no vault {0:?}: see `mcpist vault list`")]
+    NoSuchVault(String),
+    /// The vault's name is taken.
+    #[error("there is a vault {0:?} already: choose another name")]
+    VaultExists(String),
+    /// There is no such record.
+    #[error("there is no record {0:?} in this vault")]
+    NotFound(String),
+    /// The record is not in the state that the change expects.
+    #[error(
+        "the record {name:?} is at version {found}, the change expects {expected}: read it again (0 is none)"
+    )]
+    Conflict {
+        /// The record.
+        name: String,
+        /// The version that the change was made for; 0 for none.
+        expected: u64,
+        /// The version that is there; 0 for none.
+        found: u64,
+    },
+    /// A name, kind or host is not acceptable.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// A payload or outbox line is too long.
+    #[error("{found} bytes are too many, at most {limit} fit")]
+    TooLarge {
+        /// What was given.
+        found: usize,
+        /// What fits.
+        limit: usize,
+    },
+    /// A batch is empty, too long, or changes one record twice.
+    #[error("a batch holds 1 to {limit} changes, each of another record")]
+    Batch {
+        /// The most changes in one batch.
+        limit: usize,
+    },
+    /// The sealed record comes from another vault.
+    #[error("the sealed record belongs to another vault: load it from this one")]
+    OtherVault,
+    /// There is nothing to confirm.
+    #[error("the vault {0:?} misses no write: nothing to confirm")]
+    NothingMissing(String),
+    /// Secret memory could not be had.
+    #[error("no secret memory: {0}")]
+    Memory(String),
+    /// The disk or the database refused. Nothing was changed.
+    #[error("the vault's file could not be used: {0}")]
+    Storage(String),
+}
+
+impl From<Revoked> for VaultError {
+    fn from(Revoked: Revoked) -> Self {
+        VaultError::Sealed
+    }
+}
+
+impl From<MemoryError> for VaultError {
+    fn from(error: MemoryError) -> Self {
+        VaultError::Memory(error.to_string())
+    }
+}
+
+impl From<Malformed> for VaultError {
+    fn from(error: Malformed) -> Self {
+        VaultError::Quarantined(error.to_string())
+    }
+}
+
+impl From<RecordError> for VaultError {
+    fn from(error: RecordError) -> Self {
+        match error {
+            RecordError::Memory(error) => error.into(),
+            other => VaultError::Quarantined(other.to_string()),
+        }
+    }
+}
+
+impl From<RowError> for VaultError {
+    fn from(error: RowError) -> Self {
+        match error {
+            RowError::Record(error) => error.into(),
+            other => VaultError::Quarantined(other.to_string()),
+        }
+    }
+}
+
+impl From<RowsError> for VaultError {
+    fn from(error: RowsError) -> Self {
+        match error {
+            RowsError::Damaged(_) => VaultError::Quarantined(error.to_string()),
+            RowsError::Failed(text) => VaultError::Storage(text),
+        }
+    }
+}
+
+impl From<LaneError> for VaultError {
+    fn from(error: LaneError) -> Self {
+        match error {
+            LaneError::NotStarted => VaultError::Unavailable,
+            LaneError::Overdue => VaultError::OutcomeUnknown,
+            LaneError::Stopped => VaultError::Sealed,
+            LaneError::Broken => VaultError::Quarantined("an internal error ended its work".into()),
+        }
+    }
+}
+
+/// How a vault is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Health {
+    /// It answers.
+    Ok,
+    /// Its disk hangs. Records that are already in memory still open.
+    Unavailable,
+    /// What is on disk is not what was written; the reason is for the operator.
+    Quarantined(String),
+    /// The store is sealed.
+    Sealed,
+}

@@ -1,0 +1,51 @@
+//! How a vault's job reaches control.db.
+//!
+//! Owns [`Registrar`]: the inbox and the lane of control.db, seen from a vault. Promises that
+//! [`Registrar::intend`] returns `Ok` only once the intent is durable, that jobs of many vaults that intend
+//! at the same time share one transaction, and that the end of a write waits for nothing and is written
+//! within [`SETTLE`].
+//!
+//! control.db has a thread of its own: jobs of the vaults wait for it on the pool's threads, so it must
+//! never wait for one of those.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::disk::Disk;
+use crate::error::VaultError;
+use crate::ids::VaultId;
+use crate::ledger::{Inbox, Point};
+use crate::pool::{Lane, LaneError};
+
+/// How long the end of a write may wait for a transaction to ride with.
+pub(crate) const SETTLE: Duration = Duration::from_secs(1);
+
+/// control.db, as the other vaults see it.
+pub(crate) struct Registrar {
+    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) lane: Arc<Lane<Disk>>,
+}
+
+impl Registrar {
+    /// Makes the announcement of a write durable.
+    pub(crate) fn intend(&self, vault: VaultId, point: Point) -> Result<(), VaultError> {
+        let slot = self.inbox.intend(vault, point);
+        let flushed = self.lane.run(Disk::flush);
+        // An earlier transaction may have taken the intent along; either way the slot is set by now.
+        if let Some(result) = slot.get() {
+            return result.clone();
+        }
+        Err(match flushed {
+            Ok(Err(error)) => error,
+            // Nothing was changed in the vault itself, whatever became of the announcement.
+            Ok(Ok(())) | Err(LaneError::NotStarted | LaneError::Overdue) => VaultError::Unavailable,
+            Err(error @ (LaneError::Stopped | LaneError::Broken)) => error.into(),
+        })
+    }
+
+    /// Says how the write ended.
+    pub(crate) fn over(&self, vault: VaultId, point: Point, made: bool) {
+        self.inbox.over(vault, point, made);
+        self.lane.wake_in(SETTLE);
+    }
+}

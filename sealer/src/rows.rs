@@ -1,0 +1,114 @@
+//! Rows in a transaction: all that the rest of the crate knows of a database.
+//!
+//! Owns the two traits through which vaults reach their rows, and the fixed list of tables. A table is
+//! an ordered map from byte strings to byte strings; nothing else is asked of a database, so that
+//! SQLite ([`crate::sqlite`]) can be joined by another engine without a change above this file.
+//!
+//! Promises: a transaction is atomic and, once [`Transaction::commit`] has returned `Ok`, durable; one
+//! that is dropped leaves no trace. After an `Err` from `commit` the outcome is *unknown*, and the
+//! caller settles it by reading the head again.
+//!
+//! Does not promise that what is read is what was written. Rows are hostile until they were opened
+//! under a key and compared with the index.
+
+use std::sync::Arc;
+
+use crate::store::DbFile;
+
+/// The tables of a database. `Vault` and `Ledger` and `Config` exist in `control.db` only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Table {
+    /// Name HMAC (32 bytes) → row of a record ([`crate::record`]).
+    Record,
+    /// Sequence (u64, big-endian) → sealed outbox line.
+    Outbox,
+    /// One row, key empty: the sealed head.
+    Head,
+    /// Clear text names → seal config and wrapped root key.
+    Config,
+    /// Vault id (16 bytes) → wrapped keys.
+    Vault,
+    /// Vault id (16 bytes) → recorded generation and open intent.
+    Ledger,
+}
+
+/// Whether a transaction may write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Reads only; takes no write lock.
+    Read,
+    /// Reads and writes; takes the write lock at once, so that it cannot fail for it later.
+    Write,
+}
+
+/// What went wrong below the trait. The text comes from the engine and names no row's content.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum RowsError {
+    /// The file is not what this program wrote: schema, format, magic or page structure.
+    #[error("the file is damaged or was not written by this program: {0}")]
+    Damaged(String),
+    /// The engine or the disk refused.
+    #[error("the database could not be used: {0}")]
+    Failed(String),
+}
+
+/// One row: key and value.
+pub(crate) type Row = (Vec<u8>, Vec<u8>);
+
+/// One database. Opens its file when it is first used and again after [`Rows::close`].
+pub(crate) trait Rows: Send {
+    /// Starts a transaction.
+    fn begin(&mut self, access: Access) -> Result<Box<dyn Transaction + '_>, RowsError>;
+    /// Moves the log into the database and truncates it, so that no replaced row survives in it.
+    fn truncate_log(&mut self) -> Result<(), RowsError>;
+    /// Lets go of the file until the next use.
+    fn close(&mut self) -> Result<(), RowsError>;
+}
+
+/// Rows seen and changed by one transaction. Dropping it rolls it back.
+pub(crate) trait Transaction {
+    /// The value under `key`.
+    fn get(&mut self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, RowsError>;
+    /// Inserts or replaces.
+    fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), RowsError>;
+    /// Removes; a missing row is no error.
+    fn delete(&mut self, table: Table, key: &[u8]) -> Result<(), RowsError>;
+    /// At most `limit` rows in key order, those after `after` only.
+    fn scan(
+        &mut self,
+        table: Table,
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Row>, RowsError>;
+    /// Makes the changes durable. On `Err` they may or may not be.
+    fn commit(self: Box<Self>) -> Result<(), RowsError>;
+}
+
+/// Makes [`Rows`] for a file of the store.
+pub(crate) trait Backend: Send + Sync {
+    /// Creates the database with its empty tables; the file must exist and be empty.
+    fn create(&self, file: &DbFile) -> Result<Box<dyn Rows>, RowsError>;
+    /// Names an existing database. The file is touched at the first transaction.
+    fn open(&self, file: &DbFile) -> Result<Box<dyn Rows>, RowsError>;
+}
+
+/// A shared [`Backend`].
+pub(crate) type SharedBackend = Arc<dyn Backend>;
+
+/// Every row of `table`, in slices of `slice` rows, handed to `each` in key order.
+pub(crate) fn for_each_slice<E: From<RowsError>>(
+    tx: &mut dyn Transaction,
+    table: Table,
+    slice: usize,
+    mut each: impl FnMut(Vec<Row>) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut after: Option<Vec<u8>> = None;
+    loop {
+        let rows = tx.scan(table, after.as_deref(), slice)?;
+        let Some((last, _)) = rows.last() else {
+            return Ok(());
+        };
+        after = Some(last.clone());
+        each(rows)?;
+    }
+}

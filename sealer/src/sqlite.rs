@@ -1,0 +1,309 @@
+//! SQLite behind [`crate::rows`]: the only file of the workspace that names it.
+//!
+//! Owns the settings of a connection, the schema and the translation of errors. Promises that a file is
+//! used only with exactly the schema this program writes (so no trigger, view or generated column that
+//! somebody else put there ever runs), without following a link, and with every commit synced
+//! (`synchronous=FULL` in WAL mode: one fsync of the log a commit).
+//!
+//! Does not judge a row: a row that was put back by another program reads like any other here.
+//!
+//! A connection costs about 64 KiB of page cache. `locking_mode=EXCLUSIVE` is set before the log is
+//! first touched, so SQLite keeps its index of the log in memory and makes no shared-memory file.
+
+use std::time::Duration;
+
+use rusqlite::config::DbConfig;
+use rusqlite::limits::Limit;
+use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior};
+
+use crate::rows::{Access, Backend, Row, Rows, RowsError, Table, Transaction};
+use crate::store::{DbFile, Role};
+
+/// Marks a file as ours (`PRAGMA application_id`): "MCPi".
+const APPLICATION_ID: i32 = 0x4d43_5069;
+/// Version of the schema (`PRAGMA user_version`).
+const USER_VERSION: i32 = 1;
+/// How long a second connection waits for the first one, which a `seal` may just be closing.
+const BUSY: Duration = Duration::from_secs(2);
+/// No value, statement or row is longer than this: a record is at most 64 KiB of payload and its meta.
+const MAX_VALUE: i32 = 1 << 20;
+
+/// The statements of one table, spelled out so that none is ever put together from input.
+struct Sql {
+    create: &'static str,
+    get: &'static str,
+    put: &'static str,
+    delete: &'static str,
+    scan: &'static str,
+    scan_after: &'static str,
+}
+
+macro_rules! table {
+    ($name:literal) => {
+        Sql {
+            create: concat!(
+                "CREATE TABLE ",
+                $name,
+                " (key BLOB PRIMARY KEY NOT NULL, value BLOB NOT NULL) STRICT, WITHOUT ROWID"
+            ),
+            get: concat!("SELECT value FROM ", $name, " WHERE key = ?1"),
+            put: concat!(
+                "INSERT INTO ",
+                $name,
+                " (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = ?2"
+            ),
+            delete: concat!("DELETE FROM ", $name, " WHERE key = ?1"),
+            scan: concat!("SELECT key, value FROM ", $name, " ORDER BY key LIMIT ?1"),
+            scan_after: concat!(
+                "SELECT key, value FROM ",
+                $name,
+                " WHERE key > ?2 ORDER BY key LIMIT ?1"
+            ),
+        }
+    };
+}
+
+const RECORD: Sql = table!("record");
+const OUTBOX: Sql = table!("outbox");
+const HEAD: Sql = table!("head");
+const CONFIG: Sql = table!("config");
+const VAULT: Sql = table!("vault");
+const LEDGER: Sql = table!("ledger");
+
+fn sql(table: Table) -> &'static Sql {
+    match table {
+        Table::Record => &RECORD,
+        Table::Outbox => &OUTBOX,
+        Table::Head => &HEAD,
+        Table::Config => &CONFIG,
+        Table::Vault => &VAULT,
+        Table::Ledger => &LEDGER,
+    }
+}
+
+/// The tables of a file, in the order of their names.
+fn schema(role: Role) -> &'static [Sql] {
+    match role {
+        Role::Vault => &[HEAD, OUTBOX, RECORD],
+        Role::Control => &[CONFIG, HEAD, LEDGER, OUTBOX, RECORD, VAULT],
+    }
+}
+
+impl From<rusqlite::Error> for RowsError {
+    fn from(error: rusqlite::Error) -> Self {
+        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase, TypeMismatch};
+        match error.sqlite_error_code() {
+            Some(DatabaseCorrupt | NotADatabase | TypeMismatch) => {
+                RowsError::Damaged(error.to_string())
+            }
+            _ => RowsError::Failed(error.to_string()),
+        }
+    }
+}
+
+/// The [`Backend`] that ships.
+pub(crate) struct Sqlite;
+
+impl Backend for Sqlite {
+    fn create(&self, file: &DbFile) -> Result<Box<dyn Rows>, RowsError> {
+        let mut conn = connect(file)?;
+        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        for table in schema(file.role()) {
+            tx.execute(table.create, [])?;
+        }
+        tx.pragma_update(None, "application_id", APPLICATION_ID)?;
+        tx.pragma_update(None, "user_version", USER_VERSION)?;
+        tx.commit()?;
+        check_schema(&conn, file.role())?;
+        Ok(Box::new(SqliteRows {
+            file: file.clone(),
+            conn: Some(conn),
+        }))
+    }
+
+    fn open(&self, file: &DbFile) -> Result<Box<dyn Rows>, RowsError> {
+        Ok(Box::new(SqliteRows {
+            file: file.clone(),
+            conn: None,
+        }))
+    }
+}
+
+/// Opens `file` with the settings that every connection has.
+fn connect(file: &DbFile) -> Result<Connection, RowsError> {
+    // No CREATE: the store makes files itself, with their mode. No URI: a path is only ever a path.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX
+        | OpenFlags::SQLITE_OPEN_NOFOLLOW
+        | OpenFlags::SQLITE_OPEN_EXRESCODE;
+    let conn = Connection::open_with_flags(file.path(), flags)?;
+    conn.busy_timeout(BUSY)?;
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_VIEW, false)?;
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false)?;
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DDL, false)?;
+    for (limit, value) in [
+        (Limit::SQLITE_LIMIT_LENGTH, MAX_VALUE),
+        (Limit::SQLITE_LIMIT_SQL_LENGTH, 4096),
+        (Limit::SQLITE_LIMIT_COLUMN, 8),
+        (Limit::SQLITE_LIMIT_EXPR_DEPTH, 16),
+        (Limit::SQLITE_LIMIT_ATTACHED, 0),
+        (Limit::SQLITE_LIMIT_TRIGGER_DEPTH, 0),
+        (Limit::SQLITE_LIMIT_WORKER_THREADS, 0),
+    ] {
+        conn.set_limit(limit, value)?;
+    }
+    // The lock first: the log must never be opened in shared mode.
+    set(&conn, "locking_mode", "EXCLUSIVE", "exclusive")?;
+    set(&conn, "journal_mode", "WAL", "wal")?;
+    conn.pragma_update(None, "synchronous", "FULL")?;
+    conn.pragma_update(None, "secure_delete", "ON")?;
+    conn.pragma_update(None, "cell_size_check", "ON")?;
+    conn.pragma_update(None, "temp_store", "MEMORY")?;
+    conn.pragma_update(None, "cache_size", -64)?;
+    conn.pragma_update(None, "mmap_size", 0)?;
+    Ok(conn)
+}
+
+/// Sets a pragma that answers with the value it took, and insists on it.
+fn set(conn: &Connection, name: &str, value: &str, expect: &str) -> Result<(), RowsError> {
+    let took: String =
+        conn.pragma_update_and_check(None, name, value, |row| row.get::<_, String>(0))?;
+    if took.eq_ignore_ascii_case(expect) {
+        Ok(())
+    } else {
+        Err(RowsError::Failed(format!(
+            "{name} stayed {took}, wanted {expect}"
+        )))
+    }
+}
+
+/// Compares the file's schema with ours, byte for byte.
+fn check_schema(conn: &Connection, role: Role) -> Result<(), RowsError> {
+    let application: i32 = conn.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    let version: i32 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if application != APPLICATION_ID {
+        return Err(RowsError::Damaged("not a file of this program".into()));
+    }
+    if version != USER_VERSION {
+        return Err(RowsError::Damaged(format!(
+            "schema version {version}, this program knows {USER_VERSION}"
+        )));
+    }
+    let mut found = Vec::new();
+    let mut query = conn.prepare("SELECT sql FROM sqlite_schema ORDER BY name LIMIT 32")?;
+    let mut rows = query.query([])?;
+    while let Some(row) = rows.next()? {
+        found.push(row.get::<_, Option<String>>(0)?.unwrap_or_default());
+    }
+    if found
+        .iter()
+        .map(String::as_str)
+        .eq(schema(role).iter().map(|table| table.create))
+    {
+        Ok(())
+    } else {
+        Err(RowsError::Damaged("the schema was changed".into()))
+    }
+}
+
+struct SqliteRows {
+    file: DbFile,
+    conn: Option<Connection>,
+}
+
+impl SqliteRows {
+    fn conn(&mut self) -> Result<&mut Connection, RowsError> {
+        if self.conn.is_none() {
+            let conn = connect(&self.file)?;
+            check_schema(&conn, self.file.role())?;
+            self.conn = Some(conn);
+        }
+        self.conn
+            .as_mut()
+            .ok_or_else(|| RowsError::Failed("the connection is gone".into()))
+    }
+}
+
+impl Rows for SqliteRows {
+    fn begin(&mut self, access: Access) -> Result<Box<dyn Transaction + '_>, RowsError> {
+        let behavior = match access {
+            Access::Read => TransactionBehavior::Deferred,
+            Access::Write => TransactionBehavior::Immediate,
+        };
+        let tx = self.conn()?.transaction_with_behavior(behavior)?;
+        Ok(Box::new(SqliteTransaction(tx)))
+    }
+
+    fn truncate_log(&mut self) -> Result<(), RowsError> {
+        let busy: i64 = self
+            .conn()?
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+        if busy == 0 {
+            Ok(())
+        } else {
+            Err(RowsError::Failed(
+                "the log could not be truncated, a reader holds it".into(),
+            ))
+        }
+    }
+
+    fn close(&mut self) -> Result<(), RowsError> {
+        match self.conn.take() {
+            None => Ok(()),
+            Some(conn) => conn.close().map_err(|(_, error)| error.into()),
+        }
+    }
+}
+
+struct SqliteTransaction<'a>(rusqlite::Transaction<'a>);
+
+impl Transaction for SqliteTransaction<'_> {
+    fn get(&mut self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, RowsError> {
+        let mut query = self.0.prepare_cached(sql(table).get)?;
+        Ok(query.query_row([key], |row| row.get(0)).optional()?)
+    }
+
+    fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), RowsError> {
+        self.0
+            .prepare_cached(sql(table).put)?
+            .execute([key, value])?;
+        Ok(())
+    }
+
+    fn delete(&mut self, table: Table, key: &[u8]) -> Result<(), RowsError> {
+        self.0.prepare_cached(sql(table).delete)?.execute([key])?;
+        Ok(())
+    }
+
+    fn scan(
+        &mut self,
+        table: Table,
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Row>, RowsError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let mut out = Vec::new();
+        let mut query;
+        let mut rows = match after {
+            None => {
+                query = self.0.prepare_cached(sql(table).scan)?;
+                query.query([limit])?
+            }
+            Some(after) => {
+                query = self.0.prepare_cached(sql(table).scan_after)?;
+                query.query(rusqlite::params![limit, after])?
+            }
+        };
+        while let Some(row) = rows.next()? {
+            out.push((row.get(0)?, row.get(1)?));
+        }
+        Ok(out)
+    }
+
+    fn commit(self: Box<Self>) -> Result<(), RowsError> {
+        Ok(self.0.commit()?)
+    }
+}

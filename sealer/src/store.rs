@@ -1,0 +1,283 @@
+//! The store's folder: its lock, its files and their modes.
+//!
+//! Owns `DIR/control.db`, `DIR/vaults/UUID.db` and an exclusive `flock` on `DIR` itself, held for as long
+//! as a [`Store`] lives. Promises that one process at a time has the store, that no link is followed on
+//! the way to a file (`O_NOFOLLOW`; SQLite opens the canonical path and refuses links in it as well), that
+//! folders are 0700 and files 0600 and the process's own, and that a new database appears whole or not
+//! at all.
+//!
+//! Does not protect against the superuser, nor against a process of the same user that ignores the lock.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use nix::fcntl::{Flock, FlockArg};
+use nix::libc;
+
+use crate::ids::VaultId;
+
+const CONTROL: &str = "control.db";
+const CONTROL_NEW: &str = "control.db.new";
+const VAULTS: &str = "vaults";
+
+/// Why the folder could not be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Somebody else holds the lock.
+    #[error("another mcpistd holds the store {0}: stop it first, or name another folder")]
+    StoreLocked(PathBuf),
+    /// There is a store already where one was to be made.
+    #[error("{0} already holds a store: unseal it, or name another folder")]
+    Exists(PathBuf),
+    /// There is no store.
+    #[error("{0} holds no store: run init first")]
+    Missing(PathBuf),
+    /// A folder or file is not ours alone.
+    #[error("{path} must belong to uid {uid} and be closed to all others: chown and chmod it")]
+    Exposed {
+        /// What is open to others.
+        path: PathBuf,
+        /// The uid of this process.
+        uid: u32,
+    },
+    /// The system refused.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl StoreError {
+    fn io(path: &Path) -> impl FnOnce(io::Error) -> StoreError + '_ {
+        move |source| StoreError::Io {
+            path: path.to_path_buf(),
+            source,
+        }
+    }
+}
+
+/// Which tables a database has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Control,
+    Vault,
+}
+
+/// The path of one database of the store, and proof that the store is locked while it is used.
+#[derive(Clone)]
+pub(crate) struct DbFile {
+    path: PathBuf,
+    role: Role,
+    /// Keeps the lock on the folder for as long as anyone can open the file.
+    _store: Arc<Store>,
+}
+
+impl DbFile {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn role(&self) -> Role {
+        self.role
+    }
+}
+
+/// The locked folder.
+pub struct Store {
+    dir: PathBuf,
+    /// The lock lives in this open folder.
+    _lock: Flock<File>,
+    open: Mutex<usize>,
+    closed: Condvar,
+}
+
+impl Store {
+    /// Takes the folder of an existing store.
+    ///
+    /// # Errors
+    /// [`StoreError`]: locked by another process, no store there, or open to others.
+    pub fn take(dir: &Path) -> Result<Arc<Store>, StoreError> {
+        let store = Self::lock(dir)?;
+        let control = store.dir.join(CONTROL);
+        match open_file(&control, false) {
+            Ok(file) => check_private(&control, &file)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(StoreError::Missing(store.dir.clone()));
+            }
+            Err(error) => return Err(StoreError::io(&control)(error)),
+        }
+        let vaults = store.dir.join(VAULTS);
+        let folder = open_folder(&vaults).map_err(StoreError::io(&vaults))?;
+        check_private(&vaults, &folder)?;
+        Ok(store)
+    }
+
+    /// Makes the folder where needed and takes it for a store that is to be made.
+    pub(crate) fn prepare(dir: &Path) -> Result<Arc<Store>, StoreError> {
+        make_folder(dir)?;
+        let store = Self::lock(dir)?;
+        if store.dir.join(CONTROL).symlink_metadata().is_ok() {
+            return Err(StoreError::Exists(store.dir.clone()));
+        }
+        make_folder(&store.dir.join(VAULTS))?;
+        Ok(store)
+    }
+
+    fn lock(dir: &Path) -> Result<Arc<Store>, StoreError> {
+        let dir = match fs::canonicalize(dir) {
+            Ok(dir) => dir,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(StoreError::Missing(dir.to_path_buf()));
+            }
+            Err(error) => return Err(StoreError::io(dir)(error)),
+        };
+        let folder = open_folder(&dir).map_err(StoreError::io(&dir))?;
+        check_private(&dir, &folder)?;
+        match Flock::lock(folder, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(Arc::new(Store {
+                dir,
+                _lock: lock,
+                open: Mutex::new(0),
+                closed: Condvar::new(),
+            })),
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(StoreError::StoreLocked(dir)),
+            Err((_, errno)) => Err(StoreError::io(&dir)(errno.into())),
+        }
+    }
+
+    pub(crate) fn control(self: &Arc<Self>) -> DbFile {
+        self.file(CONTROL, Role::Control)
+    }
+
+    /// The file in which a new control.db is built, empty; a left-over of an interrupted init is dropped.
+    pub(crate) fn new_control(self: &Arc<Self>) -> Result<DbFile, StoreError> {
+        for suffix in ["", "-wal", "-journal", "-shm"] {
+            remove(&self.dir.join(format!("{CONTROL_NEW}{suffix}")))?;
+        }
+        let file = self.file(CONTROL_NEW, Role::Control);
+        open_file(&file.path, true).map_err(StoreError::io(&file.path))?;
+        Ok(file)
+    }
+
+    /// The commit point of init: the finished new control.db gets its name, or nothing happens.
+    pub(crate) fn publish_control(&self) -> Result<(), StoreError> {
+        let (from, to) = (self.dir.join(CONTROL_NEW), self.dir.join(CONTROL));
+        open_file(&from, false)
+            .and_then(|file| file.sync_all())
+            .map_err(StoreError::io(&from))?;
+        // The lock is held and `prepare` saw no control.db, so nothing is replaced.
+        fs::rename(&from, &to).map_err(StoreError::io(&to))?;
+        sync_folder(&self.dir)
+    }
+
+    pub(crate) fn vault(self: &Arc<Self>, id: VaultId) -> DbFile {
+        self.file(&format!("{VAULTS}/{id}.db"), Role::Vault)
+    }
+
+    /// Makes the empty file of a new vault.
+    pub(crate) fn new_vault(self: &Arc<Self>, id: VaultId) -> Result<DbFile, StoreError> {
+        let file = self.vault(id);
+        open_file(&file.path, true).map_err(StoreError::io(&file.path))?;
+        Ok(file)
+    }
+
+    /// Makes the name of a new vault's file durable.
+    pub(crate) fn sync_vaults(&self) -> Result<(), StoreError> {
+        sync_folder(&self.dir.join(VAULTS))
+    }
+
+    fn file(self: &Arc<Self>, name: &str, role: Role) -> DbFile {
+        DbFile {
+            path: self.dir.join(name),
+            role,
+            _store: Arc::clone(self),
+        }
+    }
+
+    /// Counts a database as open until the guard is dropped.
+    pub(crate) fn lease(self: &Arc<Self>) -> OpenGuard {
+        *self.open.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        OpenGuard(Arc::clone(self))
+    }
+
+    /// Waits until every database is closed, at most `wait`; whether they are.
+    pub(crate) fn wait_closed(&self, wait: Duration) -> bool {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let (open, _) = self
+            .closed
+            .wait_timeout_while(open, wait, |open| *open > 0)
+            .unwrap_or_else(PoisonError::into_inner);
+        *open == 0
+    }
+}
+
+/// One open database of the store.
+pub(crate) struct OpenGuard(Arc<Store>);
+
+impl Drop for OpenGuard {
+    fn drop(&mut self) {
+        *self.0.open.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        self.0.closed.notify_all();
+    }
+}
+
+fn open_folder(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC)
+        .open(path)
+}
+
+fn open_file(path: &Path, create: bool) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(create)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
+        .open(path)
+}
+
+fn check_private(path: &Path, file: &File) -> Result<(), StoreError> {
+    let meta = file.metadata().map_err(StoreError::io(path))?;
+    let uid = nix::unistd::geteuid().as_raw();
+    if meta.uid() == uid && meta.mode() & 0o077 == 0 {
+        Ok(())
+    } else {
+        Err(StoreError::Exposed {
+            path: path.to_path_buf(),
+            uid,
+        })
+    }
+}
+
+fn make_folder(path: &Path) -> Result<(), StoreError> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => sync_folder(parent),
+            _ => Ok(()),
+        },
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(StoreError::io(path)(error)),
+    }
+}
+
+fn sync_folder(path: &Path) -> Result<(), StoreError> {
+    File::open(path)
+        .and_then(|folder| folder.sync_all())
+        .map_err(StoreError::io(path))
+}
+
+fn remove(path: &Path) -> Result<(), StoreError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::io(path)(error)),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,491 @@
+//! Unsealing: from a quorum of shares to verified vaults.
+//!
+//! Owns [`Barrier::submit`] and its answers. The last share of a ceremony gives the KEK, which opens the root
+//! key only under the very seal config that was read (its bytes are the wrap's AAD); the root key opens the
+//! keys of control.db, which is verified in full; its records name the vaults, and each of those is verified
+//! in full on a thread of its own. A vault that fails is quarantined alone, one whose disk does not answer is
+//! unavailable alone; a control.db that fails fails the unseal, since all policy is in it.
+//!
+//! What every vault's file shows is judged by the ledger ([`crate::ledger`]): put back alone, it is neither
+//! at the recorded point nor at the intended one.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
+use std::thread;
+use std::time::Duration;
+
+use mcpist_quorum::{
+    CombineError, PlanDigest, Progress, RecordError, Share, ShareRefusal, Submission, ValidShares,
+    combine, derive_kek,
+};
+use mcpist_secret::{Key, MemoryError};
+
+use crate::barrier::{Barrier, Base, Owner, Sealed, Unsealed};
+use crate::commit::Extra;
+use crate::create::{AUDIT, ROOT};
+use crate::disk::{Disk, Role, Stats, tampered};
+use crate::error::VaultError;
+use crate::ids::{VaultId, VaultName};
+use crate::keyring::{AuditKey, KeyCell, KeysError, VaultKeys, unwrap_audit, unwrap_root};
+use crate::ledger::{Entry, Inbox, Ledger, Verdict};
+use crate::pool::Pool;
+use crate::record::Place;
+use crate::registrar::Registrar;
+use crate::rows::{Access, Rows, RowsError, Table};
+use crate::vault::{OpenVault, Shared};
+use crate::vaults::{Live, Vaults};
+use crate::verify::{Candidate, NamedVault};
+
+/// How long an unseal waits for databases that an earlier session still holds open.
+const CLOSING: Duration = Duration::from_secs(5);
+
+/// The answer to a share.
+#[must_use]
+pub enum Unseal {
+    /// Accepted; more are needed.
+    Pending(Barrier<Sealed>, Progress),
+    /// Not accepted, and why. What was given before still counts.
+    Rejected(Barrier<Sealed>, ShareRefusal),
+    /// Accepted, and the store is open.
+    Opened(Barrier<Unsealed>, UnsealReport),
+    /// Accepted, and the store did not open. A new ceremony has begun.
+    Failed(Barrier<Sealed>, UnsealError),
+}
+
+/// Why a quorum did not open the store.
+#[derive(Debug, thiserror::Error)]
+pub enum UnsealError {
+    /// The shares fit no secret.
+    #[error(transparent)]
+    Combine(#[from] CombineError),
+    /// The root key does not open under this secret and this seal config.
+    #[error(
+        "the root key does not open ({0}): the seal config in control.db was changed, restore it from a backup"
+    )]
+    RootKey(RecordError),
+    /// control.db is not what was written.
+    #[error("control.db: {0}")]
+    System(VaultError),
+    /// A disk job of the last session has not ended.
+    #[error(
+        "a disk of the store does not answer, so its files are still in use: look at the disk and try again"
+    )]
+    StillOpen,
+    /// No threads.
+    #[error("the threads for the vaults could not be started: {0}")]
+    Threads(#[from] std::io::Error),
+    /// No secret memory, or no randomness.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+}
+
+impl From<VaultError> for UnsealError {
+    fn from(error: VaultError) -> Self {
+        UnsealError::System(error)
+    }
+}
+
+impl From<RowsError> for UnsealError {
+    fn from(error: RowsError) -> Self {
+        UnsealError::System(error.into())
+    }
+}
+
+impl From<KeysError> for UnsealError {
+    fn from(error: KeysError) -> Self {
+        UnsealError::System(keys_error(error))
+    }
+}
+
+/// What an unseal found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UnsealReport {
+    /// How many vaults verified, the system vault among them.
+    pub verified: usize,
+    /// How many records they hold, all of which were opened.
+    pub records: u64,
+    /// The vaults that did not verify, and why.
+    pub quarantined: Vec<(String, String)>,
+    /// The vaults whose disk did not answer.
+    pub unavailable: Vec<String>,
+    /// The vaults whose last announced write is not there; a custodian confirms it.
+    pub last_write_missing: Vec<String>,
+}
+
+impl Barrier<Sealed> {
+    /// Takes one share, given with the digest of the plan that its holder saw.
+    ///
+    /// `now` is in seconds on a clock that does not go backwards. The last share blocks until every vault is
+    /// verified.
+    pub fn submit(mut self, share: Share, plan: PlanDigest, now: u64) -> Unseal {
+        match self.state.collector.submit(share, plan, now) {
+            Submission::Pending(progress) => Unseal::Pending(self, progress),
+            Submission::Refused(refusal) => {
+                if self.state.collector.closed().is_some() {
+                    self.begin_anew();
+                }
+                Unseal::Rejected(self, refusal)
+            }
+            Submission::Complete(shares) => match self.unseal(&shares) {
+                Ok((live, next, report)) => {
+                    let state = Unsealed {
+                        owner: Owner(Vaults::new(live)),
+                        next,
+                    };
+                    Unseal::Opened(
+                        Barrier {
+                            base: self.base,
+                            state,
+                        },
+                        report,
+                    )
+                }
+                Err(error) => {
+                    self.begin_anew();
+                    Unseal::Failed(self, error)
+                }
+            },
+        }
+    }
+
+    fn begin_anew(&mut self) {
+        if let Err(error) = self.renew() {
+            log::error!("no new plan for unsealing: {error}; cancel the ceremony to try again");
+        }
+    }
+
+    fn unseal(&self, shares: &ValidShares) -> Result<(Live, Sealed, UnsealReport), UnsealError> {
+        let base = &self.base;
+        if !base.store.wait_closed(CLOSING) {
+            return Err(UnsealError::StillOpen);
+        }
+        let next = Sealed::fresh(&base.config)?;
+        let kek = {
+            let secret = combine(shares)?;
+            derive_kek(&secret, shares.set(), shares.generation())?
+        };
+        let mut control = Control::read(base)?;
+        let config = base.config.to_bytes();
+        let root = unwrap_root(&kek, &config, &control.root).map_err(UnsealError::RootKey)?;
+        drop(kek);
+        let store = base.config.store();
+        let audit = unwrap_audit(&root, store, &control.audit).map_err(VaultError::from)?;
+        let wrapped = control.keys.remove(&VaultId::SYSTEM).unwrap_or_default();
+        let keys = VaultKeys::unwrap(&root, store, VaultId::SYSTEM, &wrapped)?;
+        let inbox = Arc::new(Inbox::default());
+        let (system, named) = control.verify(base, keys, &inbox)?;
+        Opening {
+            base,
+            root,
+            audit,
+            inbox,
+            wrapped: control.keys,
+        }
+        .open(system, named, next)
+    }
+}
+
+/// What stands in clear in control.db, and its open file.
+struct Control {
+    rows: Option<Box<dyn Rows>>,
+    root: Vec<u8>,
+    audit: Vec<u8>,
+    keys: BTreeMap<VaultId, Vec<u8>>,
+}
+
+impl Control {
+    fn read(base: &Base) -> Result<Control, UnsealError> {
+        let mut rows = base.backend.open(&base.store.control())?;
+        let mut tx = rows.begin(Access::Read)?;
+        let root = tx.get(Table::Config, ROOT)?.unwrap_or_default();
+        let audit = tx.get(Table::Config, AUDIT)?.unwrap_or_default();
+        let mut keys = BTreeMap::new();
+        crate::rows::for_each_slice(tx.as_mut(), Table::Vault, 256, |slice| {
+            for (id, row) in slice {
+                let id = VaultId::from_bytes(&id)
+                    .ok_or_else(|| tampered("a row of wrapped keys names no vault"))?;
+                keys.insert(id, row);
+            }
+            Ok::<(), VaultError>(())
+        })?;
+        drop(tx);
+        Ok(Control {
+            rows: Some(rows),
+            root,
+            audit,
+            keys,
+        })
+    }
+
+    fn verify(
+        &mut self,
+        base: &Base,
+        keys: VaultKeys,
+        inbox: &Arc<Inbox>,
+    ) -> Result<(Disk, Vec<NamedVault>), UnsealError> {
+        let rows = match self.rows.take() {
+            Some(rows) => rows,
+            None => base.backend.open(&base.store.control())?,
+        };
+        let candidate = Candidate {
+            place: Place::new(base.config.store(), VaultId::SYSTEM),
+            keys: Arc::new(KeyCell::new(keys)),
+            rows,
+            idle: base.options.idle,
+            open: base.store.lease(),
+        };
+        let inbox = Arc::clone(inbox);
+        Ok(candidate.verify_system(|ledger| Role::System { ledger, inbox })?)
+    }
+}
+
+/// An unseal after control.db was verified: from here on nothing but the machine itself can fail it.
+struct Opening<'a> {
+    base: &'a Base,
+    root: Key,
+    audit: Key,
+    inbox: Arc<Inbox>,
+    wrapped: BTreeMap<VaultId, Vec<u8>>,
+}
+
+/// How a vault's file was found.
+struct Found {
+    disk: Result<Disk, VaultError>,
+    keys: Arc<KeyCell<VaultKeys>>,
+    entry: Option<Entry>,
+    missing: Option<u64>,
+}
+
+impl Opening<'_> {
+    fn open(
+        self,
+        system: Disk,
+        named: Vec<NamedVault>,
+        next: Sealed,
+    ) -> Result<(Live, Sealed, UnsealReport), UnsealError> {
+        let options = self.base.options;
+        let system_pool = Pool::start("control.db", 1)?;
+        let pool = Pool::start("vault", options.threads)?;
+        let ledger = match &system.role {
+            Role::System { ledger, .. } => ledger.clone(),
+            Role::Vault(_) => Ledger::default(),
+        };
+        let mut report = UnsealReport {
+            verified: 1,
+            records: system.buckets.count(),
+            ..UnsealReport::default()
+        };
+        let mut cells = vec![Arc::clone(&system.keys)];
+        let (system_keys, system_stats) = (Arc::clone(&system.keys), Arc::clone(&system.stats));
+        let lane = Arc::new(system_pool.lane(system, options.deadline));
+        let registrar = Arc::new(Registrar {
+            inbox: Arc::clone(&self.inbox),
+            lane: Arc::clone(&lane),
+        });
+        let mut vaults = BTreeMap::new();
+        let mut changed = Vec::new();
+        for vault in named {
+            let found = self.find(&vault, &ledger, &registrar);
+            cells.push(Arc::clone(&found.keys));
+            let before = ledger.0.get(&vault.id);
+            changed.extend(
+                found
+                    .entry
+                    .filter(|entry| Some(entry) != before)
+                    .map(|entry| (vault.id, entry)),
+            );
+            note(&mut report, &vault.name, &found);
+            if let Ok(name) = VaultName::parse(&vault.name) {
+                vaults.insert(name, self.shared(vault, found, &pool));
+            }
+        }
+        let system = OpenVault(Arc::new(Shared {
+            name: VaultName::SYSTEM.to_owned(),
+            id: VaultId::SYSTEM,
+            created: self.base.config.created(),
+            keys: system_keys,
+            lane: Some(lane),
+            stats: system_stats,
+            idle: options.idle,
+            fault: OnceLock::new(),
+            missing: AtomicU64::new(0),
+        }));
+        if !changed.is_empty() {
+            let extra = Extra {
+                puts: Vec::new(),
+                ledger: changed,
+            };
+            system.run(move |disk| disk.commit_system(&[], 0, extra))?;
+        }
+        let live = Live {
+            store: Arc::clone(&self.base.store),
+            backend: Arc::clone(&self.base.backend),
+            options,
+            id: self.base.config.store(),
+            root: KeyCell::new(self.root),
+            audit: AuditKey::new(self.audit),
+            system,
+            vaults: RwLock::new(vaults),
+            cells: Mutex::new(Some(cells)),
+            creating: Mutex::new(()),
+            registrar,
+            system_pool,
+            pool,
+        };
+        Ok((live, next, report))
+    }
+
+    /// Verifies the file of one vault and judges its head.
+    fn find(&self, vault: &NamedVault, ledger: &Ledger, registrar: &Arc<Registrar>) -> Found {
+        let store = self.base.config.store();
+        let wrapped = self.wrapped.get(&vault.id).map_or(&[][..], Vec::as_slice);
+        let keys = match VaultKeys::unwrap(&self.root, store, vault.id, wrapped) {
+            Ok(keys) => Arc::new(KeyCell::new(keys)),
+            Err(error) => {
+                return Found {
+                    disk: Err(keys_error(error)),
+                    keys: Arc::new(KeyCell::empty()),
+                    entry: None,
+                    missing: None,
+                };
+            }
+        };
+        let before = ledger.0.get(&vault.id).copied();
+        let disk = self.verify(vault.id, &keys, registrar).and_then(|disk| {
+            let entry = before.ok_or_else(|| tampered("control.db does not know its head"))?;
+            let found = disk.head.point();
+            match entry.judge(found) {
+                Verdict::Foreign => Err(foreign(found.generation, entry.recorded.generation)),
+                verdict => Ok((disk, entry.opened(verdict))),
+            }
+        });
+        match disk {
+            Ok((disk, entry)) => Found {
+                disk: Ok(disk),
+                keys,
+                entry: Some(entry),
+                missing: entry.missing,
+            },
+            // A verification that hangs holds no key from here on.
+            Err(error) => {
+                keys.revoke();
+                Found {
+                    disk: Err(error),
+                    keys,
+                    entry: None,
+                    missing: None,
+                }
+            }
+        }
+    }
+
+    /// Verifies a file on a thread of its own, which has the options' deadline for each slice.
+    fn verify(
+        &self,
+        id: VaultId,
+        keys: &Arc<KeyCell<VaultKeys>>,
+        registrar: &Arc<Registrar>,
+    ) -> Result<Disk, VaultError> {
+        let Base {
+            store,
+            backend,
+            options,
+            config,
+        } = self.base;
+        let candidate = Candidate {
+            place: Place::new(config.store(), id),
+            keys: Arc::clone(keys),
+            rows: backend.open(&store.vault(id))?,
+            idle: options.idle,
+            open: store.lease(),
+        };
+        let role = Role::Vault(Arc::clone(registrar));
+        let (tell, told) = sync_channel(1);
+        let work = move || {
+            // Nobody listens any more where the deadline has passed.
+            let alive = || drop(tell.try_send(None));
+            let result = candidate.verify(role, alive);
+            drop(tell.send(Some(result)));
+        };
+        let started = thread::Builder::new().name("verify".to_owned()).spawn(work);
+        started.map_err(|error| VaultError::Storage(error.to_string()))?;
+        loop {
+            match told.recv_timeout(options.deadline) {
+                Ok(None) => {}
+                Ok(Some(result)) => return result,
+                Err(RecvTimeoutError::Timeout) => return Err(VaultError::Unavailable),
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(tampered("its file broke the reader"));
+                }
+            }
+        }
+    }
+
+    fn shared(&self, vault: NamedVault, found: Found, pool: &Pool) -> OpenVault {
+        let options = self.base.options;
+        let (lane, stats, fault) = match found.disk {
+            Ok(disk) => {
+                let stats = Arc::clone(&disk.stats);
+                (
+                    Some(Arc::new(pool.lane(disk, options.deadline))),
+                    stats,
+                    OnceLock::new(),
+                )
+            }
+            Err(error) => (None, Arc::new(Stats::default()), OnceLock::from(error)),
+        };
+        OpenVault(Arc::new(Shared {
+            name: vault.name,
+            id: vault.id,
+            created: vault.created,
+            keys: found.keys,
+            lane,
+            stats,
+            idle: options.idle,
+            fault,
+            missing: AtomicU64::new(found.missing.unwrap_or(0)),
+        }))
+    }
+}
+
+fn note(report: &mut UnsealReport, name: &str, found: &Found) {
+    match &found.disk {
+        Ok(disk) => {
+            report.verified += 1;
+            report.records += disk.buckets.count();
+        }
+        Err(VaultError::Quarantined(reason)) => {
+            report.quarantined.push((name.to_owned(), reason.clone()));
+        }
+        Err(error) => {
+            log::error!("vault {name}: {error}");
+            report.unavailable.push(name.to_owned());
+        }
+    }
+    if found.missing.is_some() {
+        report.last_write_missing.push(name.to_owned());
+    }
+}
+
+fn foreign(found: u64, recorded: u64) -> VaultError {
+    VaultError::Quarantined(match found.cmp(&recorded) {
+        std::cmp::Ordering::Less => format!(
+            "its file was put back: it shows generation {found}, control.db recorded {recorded}"
+        ),
+        std::cmp::Ordering::Equal => {
+            format!("its file shows another generation {found} than the one control.db recorded")
+        }
+        std::cmp::Ordering::Greater => format!(
+            "its file shows generation {found}, control.db recorded {recorded} only: control.db was put back"
+        ),
+    })
+}
+
+fn keys_error(error: KeysError) -> VaultError {
+    match error {
+        KeysError::Wrap(RecordError::Memory(error)) => error.into(),
+        other => VaultError::Quarantined(format!("its wrapped keys do not open: {other}")),
+    }
+}

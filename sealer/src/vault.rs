@@ -1,0 +1,248 @@
+//! Handles: what an unsealed barrier gives out, and the only things that open records.
+//!
+//! Owns [`OpenVault`]. A handle is cheap to clone and may be used from any thread. Every method but
+//! [`OpenVault::open`] blocks on the vault's disk, up to its deadline; call them where blocking is allowed.
+//!
+//! Promises: [`OpenVault::open`] touches memory only: it takes the read half of the vault's key cell for
+//! the length of one decryption, waits for no disk job and no other reader, and works while the vault's disk
+//! hangs. After `seal()` every method answers [`VaultError::Sealed`]; a job that was already on the disk may
+//! still end, but opens nothing any more. A vault whose file is not what was written is quarantined for the
+//! rest of the session, alone, and opens nothing, not even what is in memory.
+//!
+//! Does not check expiry, hosts or who asks: the broker and the permit do.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use mcpist_quorum::NameHmac;
+use mcpist_secret::Secret;
+
+use crate::commit::{Committed, Op, check_batch};
+use crate::disk::{Disk, Listed, Slice, Stats};
+use crate::error::{Health, VaultError};
+use crate::ids::{VaultId, check_record};
+use crate::keyring::{KeyCell, VaultKeys};
+use crate::pool::Lane;
+use crate::record::{Meta, SealedRecord};
+
+/// Names a record of a vault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecordKey<'a> {
+    /// The principal that owns it, or nobody.
+    pub owner: Option<&'a str>,
+    /// Its name.
+    pub name: &'a str,
+}
+
+/// A vault as all its handles share it.
+pub(crate) struct Shared {
+    pub(crate) name: String,
+    pub(crate) id: VaultId,
+    pub(crate) created: u64,
+    pub(crate) keys: Arc<KeyCell<VaultKeys>>,
+    /// None where the file did not verify.
+    pub(crate) lane: Option<Arc<Lane<Disk>>>,
+    pub(crate) stats: Arc<Stats>,
+    pub(crate) idle: Duration,
+    /// Set once: why the vault is of no use until the store is sealed and unsealed again.
+    pub(crate) fault: OnceLock<VaultError>,
+    /// The generation of a write that is missing and was not confirmed, or 0.
+    pub(crate) missing: AtomicU64,
+}
+
+/// A handle to one vault of an unsealed store.
+#[derive(Clone)]
+pub struct OpenVault(pub(crate) Arc<Shared>);
+
+/// How a vault is, for `status`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VaultStatus {
+    /// Its name.
+    pub name: String,
+    /// Its identity, which names its file.
+    pub id: VaultId,
+    /// When it was created, in seconds since 1970.
+    pub created: u64,
+    /// Whether it answers.
+    pub health: Health,
+    /// How many records it holds.
+    pub records: u64,
+    /// How many batches were committed to it.
+    pub generation: u64,
+    /// The generation of a write that was announced and is not there, until a custodian confirms it.
+    pub last_write_missing: Option<u64>,
+}
+
+impl OpenVault {
+    /// The vault's name.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// The vault's identity.
+    pub fn id(&self) -> VaultId {
+        self.0.id
+    }
+
+    /// Reads a record from the disk, still sealed, and compares it with the index.
+    ///
+    /// # Errors
+    /// [`VaultError::NotFound`]; [`VaultError::Quarantined`] where the file shows another row than was
+    /// written, which quarantines the vault; the vault is sealed, unavailable or quarantined.
+    pub fn load(&self, key: &RecordKey<'_>) -> Result<SealedRecord, VaultError> {
+        check_record(key.owner, key.name)?;
+        let (owner, name) = (key.owner.unwrap_or("").to_owned(), key.name.to_owned());
+        self.run(move |disk| disk.load(&owner, &name))
+    }
+
+    /// Opens a record that was loaded from this vault. Memory only; microseconds.
+    ///
+    /// # Errors
+    /// The vault is sealed or quarantined, the record is from another vault, or secret memory is full.
+    pub fn open(&self, sealed: &SealedRecord) -> Result<Secret, VaultError> {
+        if sealed.vault() != self.0.id {
+            return Err(VaultError::OtherVault);
+        }
+        self.0.keys.lend(|keys| match self.0.fault.get() {
+            None => Ok(sealed.open(keys)?),
+            Some(fault) => Err(fault.clone()),
+        })?
+    }
+
+    /// What may be known of a record without its payload. Reads the disk like [`OpenVault::load`].
+    ///
+    /// # Errors
+    /// Those of [`OpenVault::load`].
+    pub fn meta(&self, key: &RecordKey<'_>) -> Result<Meta, VaultError> {
+        Ok(self.load(key)?.meta().clone())
+    }
+
+    /// All records, those of `kind` only where one is given, in an order that says nothing.
+    ///
+    /// Read in slices, between which other jobs of the vault run: what changes meanwhile may be listed as
+    /// it was or as it is.
+    ///
+    /// # Errors
+    /// Those of [`OpenVault::load`] but `NotFound`.
+    pub fn list(&self, kind: Option<&str>) -> Result<Vec<Listed>, VaultError> {
+        let mut found = Vec::new();
+        let mut after: Option<NameHmac> = None;
+        let mut began = None;
+        let mut rows = 0;
+        loop {
+            let kind = kind.map(str::to_owned);
+            let slice: Slice = self.run(move |disk| disk.list(after, kind.as_deref()))?;
+            found.extend(slice.found);
+            rows += slice.rows;
+            let began = *began.get_or_insert(slice.generation);
+            if slice.last.is_none() {
+                // Nothing was written meanwhile, so every record must have been seen.
+                if began == slice.generation && rows != slice.count {
+                    return self
+                        .faulty(crate::disk::tampered("a record was taken out of the file"));
+                }
+                return Ok(found);
+            }
+            after = slice.last;
+        }
+    }
+
+    /// Applies a batch in one transaction, whole or not at all, and durable when this returns.
+    ///
+    /// An [`Op::Outbox`] line goes into the outbox of this vault's own database.
+    ///
+    /// # Errors
+    /// [`VaultError::Conflict`] and [`VaultError::NotFound`] where a record is not in the expected state;
+    /// [`VaultError::OutcomeUnknown`] where the disk did not answer in time; names, sizes and the batch
+    /// itself; the vault is sealed, unavailable or quarantined.
+    pub fn commit(&self, batch: Vec<Op>) -> Result<Committed, VaultError> {
+        check_batch(&batch)?;
+        self.run(move |disk| disk.commit(&batch, now()))
+    }
+
+    /// The outbox lines that were not handed on yet: sequence and line, oldest first, at most 256.
+    ///
+    /// A line that was handed on may come once more after a crash, under the same sequence.
+    ///
+    /// # Errors
+    /// The vault is sealed, unavailable or quarantined.
+    pub fn outbox(&self) -> Result<Vec<(u64, Vec<u8>)>, VaultError> {
+        self.run(Disk::outbox)
+    }
+
+    /// Says that the lines up to `through` were handed on. They leave the file with a later commit.
+    ///
+    /// # Errors
+    /// The vault is sealed, unavailable or quarantined.
+    pub fn outbox_done(&self, through: u64) -> Result<(), VaultError> {
+        self.run(move |disk| disk.outbox_done(through, now()))
+    }
+
+    /// How the vault is. Waits for nothing.
+    pub fn health(&self) -> Health {
+        if self.0.keys.is_revoked() {
+            return Health::Sealed;
+        }
+        match (self.0.fault.get(), &self.0.lane) {
+            (Some(VaultError::Quarantined(reason)), _) => Health::Quarantined(reason.clone()),
+            (Some(_), _) | (None, None) => Health::Unavailable,
+            (None, Some(lane)) if lane.is_overdue() => Health::Unavailable,
+            (None, Some(_)) => Health::Ok,
+        }
+    }
+
+    /// How the vault is, in full. Waits for nothing.
+    pub fn status(&self) -> VaultStatus {
+        let shared = &*self.0;
+        VaultStatus {
+            name: shared.name.clone(),
+            id: shared.id,
+            created: shared.created,
+            health: self.health(),
+            records: shared.stats.records.load(Ordering::Relaxed),
+            generation: shared.stats.generation.load(Ordering::Relaxed),
+            last_write_missing: Some(shared.missing.load(Ordering::Relaxed)).filter(|g| *g != 0),
+        }
+    }
+
+    /// Runs a job on the vault's disk.
+    pub(crate) fn run<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Disk) -> Result<T, VaultError> + Send + 'static,
+    ) -> Result<T, VaultError> {
+        let shared = &*self.0;
+        if shared.keys.is_revoked() {
+            return Err(VaultError::Sealed);
+        }
+        if let Some(fault) = shared.fault.get() {
+            return Err(fault.clone());
+        }
+        let Some(lane) = &shared.lane else {
+            return Err(VaultError::Unavailable);
+        };
+        let result = lane.run(job).map_err(VaultError::from).flatten();
+        if !shared.stats.waking.swap(true, Ordering::Relaxed) {
+            lane.wake_in(shared.idle);
+        }
+        match result {
+            Err(error @ VaultError::Quarantined(_)) => self.faulty(error),
+            other => other,
+        }
+    }
+
+    fn faulty<T>(&self, error: VaultError) -> Result<T, VaultError> {
+        let fault = self.0.fault.get_or_init(|| {
+            log::error!("vault {}: {error}", self.0.name);
+            error
+        });
+        Err(fault.clone())
+    }
+}
+
+/// Seconds since 1970 by the host's clock; a clock before that counts as 0.
+pub(crate) fn now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}

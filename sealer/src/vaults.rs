@@ -1,0 +1,257 @@
+//! The vaults of an unsealed store: finding them, making them, and ending them all.
+//!
+//! Owns [`Vaults`], the handle that an unsealed barrier shares with other threads, and what it stands for:
+//! the root key, the audit sub-key, the pools. Promises that ending takes back every key that this process
+//! holds, also those of a vault that is just being made, and waits for no disk.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard};
+use std::thread;
+
+use mcpist_quorum::{Incarnation, StoreId};
+use mcpist_secret::{Key, Secret};
+
+use crate::barrier::Options;
+use crate::commit::{Expect, Extra, Op, RawPut};
+use crate::disk::{Disk, Role};
+use crate::error::VaultError;
+use crate::ids::{VaultId, VaultName};
+use crate::keyring::{AuditKey, KeyCell, VaultKeys};
+use crate::ledger::Entry;
+use crate::pool::Pool;
+use crate::record::{KIND_VAULT, MAX_PAYLOAD, OWNER_VAULTS, Place};
+use crate::registrar::Registrar;
+use crate::rows::{SharedBackend, Table};
+use crate::store::{Store, StoreError};
+use crate::vault::{OpenVault, Shared, VaultStatus, now};
+use crate::verify::Candidate;
+
+type Cell = Arc<KeyCell<VaultKeys>>;
+
+/// All that has to end at seal.
+pub(crate) struct Live {
+    pub(crate) store: Arc<Store>,
+    pub(crate) backend: SharedBackend,
+    pub(crate) options: Options,
+    pub(crate) id: StoreId,
+    pub(crate) root: KeyCell<Key>,
+    pub(crate) audit: AuditKey,
+    pub(crate) system: OpenVault,
+    pub(crate) vaults: RwLock<BTreeMap<VaultName, OpenVault>>,
+    /// Every vault's keys; none once the store is sealed.
+    pub(crate) cells: Mutex<Option<Vec<Cell>>>,
+    /// One vault is made at a time.
+    pub(crate) creating: Mutex<()>,
+    pub(crate) registrar: Arc<Registrar>,
+    pub(crate) system_pool: Pool,
+    pub(crate) pool: Pool,
+}
+
+impl Live {
+    fn cells(&self) -> MutexGuard<'_, Option<Vec<Cell>>> {
+        self.cells.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn named(&self) -> RwLockReadGuard<'_, BTreeMap<VaultName, OpenVault>> {
+        self.vaults.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The vaults of an unsealed store, for any thread. Of no more use once the store was sealed.
+#[derive(Clone)]
+pub struct Vaults(Arc<Live>);
+
+impl Vaults {
+    pub(crate) fn new(live: Live) -> Vaults {
+        Vaults(Arc::new(live))
+    }
+
+    /// Takes all keys back and lets the threads end.
+    pub(crate) fn end(&self) {
+        let live = &*self.0;
+        live.root.revoke();
+        live.audit.revoke();
+        for cell in live.cells().take().unwrap_or_default() {
+            cell.revoke();
+        }
+        live.pool.stop();
+        live.system_pool.stop();
+    }
+
+    /// The system vault, control.db.
+    pub fn system(&self) -> OpenVault {
+        self.0.system.clone()
+    }
+
+    /// The vault `name`; a quarantined one too, whose methods say so.
+    ///
+    /// # Errors
+    /// [`VaultError::NoSuchVault`].
+    pub fn vault(&self, name: &str) -> Result<OpenVault, VaultError> {
+        VaultName::parse(name)
+            .ok()
+            .and_then(|name| self.0.named().get(&name).cloned())
+            .ok_or_else(|| VaultError::NoSuchVault(name.chars().take(64).collect()))
+    }
+
+    /// Every vault, the system vault first. Waits for nothing.
+    pub fn vaults(&self) -> Vec<VaultStatus> {
+        let named = self.0.named();
+        std::iter::once(self.0.system.status())
+            .chain(named.values().map(OpenVault::status))
+            .collect()
+    }
+
+    /// The audit sub-key.
+    pub fn audit_mac_key(&self) -> AuditKey {
+        self.0.audit.clone()
+    }
+
+    /// Makes a vault. With `outbox`, that line goes into the system vault's outbox in the same transaction
+    /// that makes the vault known. Blocks on the store's disk, up to its deadline.
+    ///
+    /// # Errors
+    /// [`VaultError::VaultExists`], a name that is none, or the store's disk.
+    pub fn create_vault(&self, name: &str, outbox: Option<Vec<u8>>) -> Result<(), VaultError> {
+        let live = &*self.0;
+        let name = VaultName::parse(name)?;
+        let line = outbox_line(outbox)?;
+        let _one_at_a_time = live.creating.lock().unwrap_or_else(PoisonError::into_inner);
+        if live.named().contains_key(&name) {
+            return Err(VaultError::VaultExists(name.as_str().to_owned()));
+        }
+        let (id, keys) = (VaultId::random()?, VaultKeys::random()?);
+        let wrapped = live.root.lend(|root| keys.wrap(root, live.id, id))??;
+        let keys = Arc::new(KeyCell::new(keys));
+        match &mut *live.cells() {
+            Some(cells) => cells.push(Arc::clone(&keys)),
+            None => return Err(VaultError::Sealed),
+        }
+        let incarnation = live.system.run(|disk| Ok(disk.head.head.incarnation))?;
+        let disk = self.make_file(id, &keys, incarnation)?;
+        let point = disk.head.point();
+        let stats = Arc::clone(&disk.stats);
+        let created = now();
+        let mut ops = vec![Op::Put {
+            owner: Some(OWNER_VAULTS.to_owned()),
+            name: name.as_str().to_owned(),
+            kind: KIND_VAULT.to_owned(),
+            expiry: 0,
+            hosts: Vec::new(),
+            payload: Secret::copy_of(id.as_bytes())?,
+            expect: Expect::Absent,
+        }];
+        ops.extend(line);
+        live.system.run(move |disk| {
+            let extra = Extra {
+                puts: vec![RawPut(Table::Vault, id.as_bytes().to_vec(), wrapped)],
+                ledger: vec![(id, Entry::new(point))],
+            };
+            disk.commit_system(&ops, created, extra)
+        })?;
+        let shared = Shared {
+            name: name.as_str().to_owned(),
+            id,
+            created,
+            keys,
+            lane: Some(Arc::new(live.pool.lane(disk, live.options.deadline))),
+            stats,
+            idle: live.options.idle,
+            fault: OnceLock::new(),
+            missing: AtomicU64::new(0),
+        };
+        let mut named = live.vaults.write().unwrap_or_else(PoisonError::into_inner);
+        named.insert(name, OpenVault(Arc::new(shared)));
+        Ok(())
+    }
+
+    /// Writes the file of a new vault with its first head, of which nobody knows yet. On a thread of its own:
+    /// the caller waits no longer than the deadline.
+    fn make_file(
+        &self,
+        id: VaultId,
+        keys: &Cell,
+        incarnation: Incarnation,
+    ) -> Result<Disk, VaultError> {
+        let (vaults, keys) = (self.clone(), Arc::clone(keys));
+        let (tell, told) = sync_channel(1);
+        let work = move || {
+            // Nobody listens any more where the deadline has passed.
+            drop(tell.send(vaults.0.write_file(id, keys, incarnation)));
+        };
+        let started = thread::Builder::new()
+            .name("new vault".to_owned())
+            .spawn(work);
+        started.map_err(|error| VaultError::Storage(error.to_string()))?;
+        told.recv_timeout(self.0.options.deadline)
+            .unwrap_or(Err(VaultError::Unavailable))
+    }
+
+    /// A custodian has seen that the last write of the vault is missing; the mark goes, and `outbox` goes
+    /// into the system vault's outbox in the same transaction.
+    ///
+    /// # Errors
+    /// [`VaultError::NoSuchVault`], [`VaultError::NothingMissing`], or the store's disk.
+    pub fn confirm_last_write_missing(
+        &self,
+        name: &str,
+        outbox: Option<Vec<u8>>,
+    ) -> Result<(), VaultError> {
+        let vault = self.vault(name)?;
+        let line = outbox_line(outbox)?;
+        if vault.0.missing.load(Ordering::Relaxed) == 0 {
+            return Err(VaultError::NothingMissing(name.to_owned()));
+        }
+        self.0.registrar.inbox.confirm(vault.id());
+        self.0.system.run(move |disk| {
+            let ops: Vec<Op> = line.into_iter().collect();
+            disk.commit_system(&ops, now(), Extra::default())
+        })?;
+        vault.0.missing.store(0, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Writes the ends of all writes into control.db, at most for the options' deadline. Call it before
+    /// [`crate::Barrier::seal`] where there is time: what is not settled then, the next unseal settles.
+    ///
+    /// # Errors
+    /// The store's disk.
+    pub fn settle(&self) -> Result<(), VaultError> {
+        self.0.system.run(Disk::flush)
+    }
+}
+
+impl Live {
+    fn write_file(
+        &self,
+        id: VaultId,
+        keys: Cell,
+        incarnation: Incarnation,
+    ) -> Result<Disk, VaultError> {
+        let storage = |error: StoreError| VaultError::Storage(error.to_string());
+        let file = self.store.new_vault(id).map_err(storage)?;
+        let candidate = Candidate {
+            place: Place::new(self.id, id),
+            keys,
+            rows: self.backend.create(&file)?,
+            idle: self.options.idle,
+            open: self.store.lease(),
+        };
+        let mut disk = candidate.empty(incarnation, Role::Vault(Arc::clone(&self.registrar)));
+        disk.commit_first()?;
+        self.store.sync_vaults().map_err(storage)?;
+        Ok(disk)
+    }
+}
+
+fn outbox_line(line: Option<Vec<u8>>) -> Result<Option<Op>, VaultError> {
+    match line {
+        Some(line) if line.len() > MAX_PAYLOAD => Err(VaultError::TooLarge {
+            found: line.len(),
+            limit: MAX_PAYLOAD,
+        }),
+        line => Ok(line.map(Op::Outbox)),
+    }
+}

@@ -1,0 +1,249 @@
+//! Full verification of a database, and the only maker of a [`Disk`] from a file.
+//!
+//! Promises: a [`Disk`] exists only after every record and outbox line of its file was opened under the
+//! vault's keys, its count and Merkle root are those of the sealed head, and, for control.db, the ledger
+//! is the one that the head was sealed over. What is found differs from what was written in the first
+//! place that the error names.
+//!
+//! Cost: reading is one scan; opening is spread over the cores. Memory: one slice of rows, and the index.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use mcpist_quorum::{Buckets, Entry, Incarnation};
+
+use crate::disk::{Disk, Role, Stats, tampered};
+use crate::error::VaultError;
+use crate::head::HeadState;
+use crate::ids::VaultId;
+use crate::keyring::{KeyCell, VaultKeys};
+use crate::ledger::{self, Ledger};
+use crate::record::{OWNER_VAULTS, Place, Row, name_from_key, open_head, open_outbox};
+use crate::rows::{self, Access, Rows, Table, for_each_slice};
+use crate::store::OpenGuard;
+
+/// Rows read at once: at 64 KiB a row at most 32 MiB, usually 200 KB.
+const SLICE: usize = 512;
+/// Fewer rows than this for each core are not worth a thread.
+const WORTH_A_THREAD: usize = 64;
+
+/// A vault that a record of the system vault names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NamedVault {
+    pub(crate) name: String,
+    pub(crate) id: VaultId,
+    pub(crate) created: u64,
+}
+
+/// An open file that is not believed yet.
+pub(crate) struct Candidate {
+    pub(crate) place: Place,
+    pub(crate) keys: Arc<KeyCell<VaultKeys>>,
+    pub(crate) rows: Box<dyn Rows>,
+    pub(crate) idle: Duration,
+    pub(crate) open: OpenGuard,
+}
+
+impl Candidate {
+    /// A database that holds nothing yet, not even a head.
+    pub(crate) fn empty(self, incarnation: Incarnation, role: Role) -> Disk {
+        let buckets = Buckets::new(self.place.text());
+        self.disk(buckets, HeadState::unwritten(incarnation), Vec::new(), role)
+    }
+
+    fn disk(self, buckets: Buckets, head: HeadState, head_row: Vec<u8>, role: Role) -> Disk {
+        let disk = Disk {
+            place: self.place,
+            keys: self.keys,
+            rows: self.rows,
+            buckets,
+            head,
+            head_row,
+            doubt: None,
+            outbox_handed: head.outbox_first,
+            log_due: false,
+            role,
+            stats: Arc::new(Stats::default()),
+            idle: self.idle,
+            used: Instant::now(),
+            _open: self.open,
+        };
+        disk.publish_stats();
+        disk
+    }
+
+    /// Verifies a vault's file. `alive` is called between slices.
+    pub(crate) fn verify(
+        mut self,
+        role: Role,
+        mut alive: impl FnMut(),
+    ) -> Result<Disk, VaultError> {
+        let checked = self.check(&mut alive)?;
+        Ok(self.disk(checked.buckets, checked.head, checked.head_row, role))
+    }
+
+    /// Verifies control.db; gives the ledger and the vaults that its records name as well.
+    pub(crate) fn verify_system(
+        mut self,
+        role: impl FnOnce(Ledger) -> Role,
+    ) -> Result<(Disk, Vec<NamedVault>), VaultError> {
+        let checked = self.check(&mut || {})?;
+        let ledger = self.ledger()?;
+        let mac = self.keys.lend(|keys| ledger.mac(keys.head()))?;
+        if mac != checked.head.ledger {
+            return Err(tampered(
+                "the ledger of the vaults' heads is not the one written last",
+            ));
+        }
+        let named = checked.named;
+        let role = role(ledger);
+        Ok((
+            self.disk(checked.buckets, checked.head, checked.head_row, role),
+            named,
+        ))
+    }
+
+    fn ledger(&mut self) -> Result<Ledger, VaultError> {
+        let mut ledger = Ledger::default();
+        let mut tx = self.rows.begin(Access::Read)?;
+        for_each_slice(tx.as_mut(), Table::Ledger, SLICE, |rows| {
+            for (key, row) in rows {
+                let id = VaultId::from_bytes(&key)
+                    .ok_or_else(|| tampered("the ledger names no vault"))?;
+                ledger.0.insert(id, ledger::Entry::decode(&row)?);
+            }
+            Ok::<(), VaultError>(())
+        })?;
+        Ok(ledger)
+    }
+
+    fn check(&mut self, alive: &mut dyn FnMut()) -> Result<Checked, VaultError> {
+        let Candidate {
+            place, keys, rows, ..
+        } = self;
+        let mut tx = rows.begin(Access::Read)?;
+        let head_row = tx
+            .get(Table::Head, b"")?
+            .ok_or_else(|| tampered("the head is missing"))?;
+        let head = keys.lend(|keys| open_head(keys, place, &head_row))??;
+        let head = HeadState::decode(head.expose())?;
+        let mut buckets = Buckets::new(place.text());
+        let mut named = Vec::new();
+        for_each_slice(tx.as_mut(), Table::Record, SLICE, |rows| {
+            alive();
+            let opened = keys.lend(|keys| open_slice(keys, place, &rows))??;
+            for one in opened {
+                buckets.set(one.entry);
+                named.extend(one.named);
+            }
+            Ok::<(), VaultError>(())
+        })?;
+        let root = keys.lend(|keys| buckets.root(keys.head()))?;
+        if buckets.count() != head.head.count {
+            return Err(VaultError::Quarantined(format!(
+                "the file holds {} records and its head says {}",
+                buckets.count(),
+                head.head.count
+            )));
+        }
+        if root != head.head.root {
+            return Err(tampered(
+                "the records are not those of the head: some were put back",
+            ));
+        }
+        let mut next = head.outbox_first;
+        for_each_slice(tx.as_mut(), Table::Outbox, SLICE, |rows| {
+            alive();
+            for (key, sealed) in rows {
+                if key != next.to_be_bytes() {
+                    return Err(tampered("an outbox line is missing or was added"));
+                }
+                keys.lend(|keys| open_outbox(keys, place, next, &sealed))??;
+                next += 1;
+            }
+            Ok(())
+        })?;
+        if next != head.outbox_next {
+            return Err(tampered("an outbox line is missing or was added"));
+        }
+        Ok(Checked {
+            buckets,
+            head,
+            head_row,
+            named,
+        })
+    }
+}
+
+struct Checked {
+    buckets: Buckets,
+    head: HeadState,
+    head_row: Vec<u8>,
+    named: Vec<NamedVault>,
+}
+
+/// What is kept of a row that opened.
+struct OpenedRow {
+    entry: Entry,
+    named: Option<NamedVault>,
+}
+
+/// Opens every row of a slice, on several threads where that pays.
+fn open_slice(
+    keys: &VaultKeys,
+    place: &Place,
+    rows: &[rows::Row],
+) -> Result<Vec<OpenedRow>, VaultError> {
+    let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let threads = cores.min(rows.len() / WORTH_A_THREAD).max(1);
+    let open = |part: &[rows::Row]| {
+        part.iter()
+            .map(|row| open_row(keys, place, row))
+            .collect::<Result<Vec<_>, _>>()
+    };
+    if threads == 1 {
+        return open(rows);
+    }
+    let parts = thread::scope(|scope| {
+        let running: Vec<_> = rows
+            .chunks(rows.len().div_ceil(threads))
+            .map(|part| scope.spawn(move || open(part)))
+            .collect();
+        running
+            .into_iter()
+            .map(|part| {
+                part.join()
+                    .unwrap_or_else(|_| Err(tampered("a row broke its reader")))
+            })
+            .collect::<Result<Vec<_>, _>>()
+    })?;
+    Ok(parts.into_iter().flatten().collect())
+}
+
+fn open_row(
+    keys: &VaultKeys,
+    place: &Place,
+    (key, bytes): &rows::Row,
+) -> Result<OpenedRow, VaultError> {
+    let name = name_from_key(key)?;
+    let row = Row::parse(bytes)?;
+    let opened = row.open_meta(keys, place, &name)?;
+    let payload = row.open_payload(keys, place, &opened)?;
+    let named = if opened.owner == OWNER_VAULTS {
+        let id = VaultId::from_bytes(payload.expose())
+            .ok_or_else(|| tampered("a vault's record names no vault"))?;
+        Some(NamedVault {
+            name: opened.name,
+            id,
+            created: opened.meta.created,
+        })
+    } else {
+        None
+    };
+    Ok(OpenedRow {
+        entry: row.entry(&name)?,
+        named,
+    })
+}
