@@ -1,0 +1,316 @@
+//! rmcp's transport over one stream: what it reads from and answers to. The thin async shell.
+//!
+//! Owns: the table of requests in flight, the gate before it, and the connection's end.
+//! Promises: rmcp sees requests only. Notifications, responses and refusals are dealt with here, so
+//! that a notification as first line ends nothing, and a cancelled request is told here and at once.
+//! A request holds its slots of the gate until its answer is written, so neither calls nor answers
+//! pile up behind a peer that does not read.
+//! Does not: decide what a line is ([`crate::decode`]) or what an answer says ([`crate::reply`]).
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rmcp::RoleServer;
+use rmcp::model::{
+    ClientJsonRpcMessage, ErrorData, GetExtensions, JsonRpcMessage, RequestId,
+    ServerJsonRpcMessage, ServerResult,
+};
+use rmcp::transport::Transport;
+use serde_json::value::RawValue;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use crate::Limits;
+use crate::decode::{Incoming, Refusal, Request, decode};
+use crate::lines::{Line, Lines};
+use crate::outbox::Outbox;
+
+/// One request in flight: shared by the transport's table and, through rmcp's extensions, the handler.
+#[derive(Debug)]
+pub(crate) struct Call {
+    /// The raw arguments of a tool call.
+    pub(crate) arguments: Option<Box<RawValue>>,
+    /// Cancelled when the client gives the request up or goes away.
+    pub(crate) cancel: CancellationToken,
+    answer: Mutex<Option<Vec<u8>>>,
+    _slots: OwnedSemaphorePermit,
+}
+
+impl Call {
+    /// Leaves the finished line of the answer, to be sent in place of rmcp's own.
+    pub(crate) fn answer(&self, line: Vec<u8>) {
+        *self.answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(line);
+    }
+
+    fn take_answer(&self) -> Option<Vec<u8>> {
+        self.answer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+}
+
+/// How a connection ended.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// The peer ended it.
+    Closed,
+    /// The peer asked nothing in time.
+    Silent,
+    /// Reading or writing failed.
+    Broken(io::Error),
+}
+
+/// Says, afterwards, how a connection ended.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Ending(Arc<Mutex<Option<End>>>);
+
+impl Ending {
+    pub(crate) fn take(&self) -> Option<End> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn set(&self, end: End) {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert(end);
+    }
+}
+
+/// A request that was read and waits for its slots.
+#[derive(Debug)]
+struct Held {
+    request: Box<Request>,
+    slots: u32,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct LineTransport<R, W> {
+    lines: Lines<R>,
+    out: Arc<Outbox<W>>,
+    limits: Limits,
+    open: HashMap<RequestId, Arc<Call>>,
+    gate: Arc<Semaphore>,
+    held: Option<Held>,
+    /// A refusal is queued and not known to be written.
+    owing: bool,
+    /// Until when the first request must be there; `None` once it is.
+    first_until: Option<Instant>,
+    closed: CancellationToken,
+    ending: Ending,
+}
+
+impl<R, W> LineTransport<R, W>
+where
+    R: AsyncRead + Send + Unpin,
+    W: AsyncWrite + Send + Unpin + 'static,
+{
+    /// Every call of the connection is cancelled with `closed`.
+    pub(crate) fn new(
+        read: R,
+        write: W,
+        limits: Limits,
+        closed: CancellationToken,
+    ) -> (LineTransport<R, W>, Ending) {
+        let ending = Ending::default();
+        let transport = LineTransport {
+            lines: Lines::new(read, limits.line_bytes),
+            out: Arc::new(Outbox::new(write)),
+            limits,
+            open: HashMap::new(),
+            gate: Arc::new(Semaphore::new(limits.in_flight.max(1))),
+            held: None,
+            owing: false,
+            first_until: Some(Instant::now() + limits.first_request),
+            closed,
+            ending: ending.clone(),
+        };
+        (transport, ending)
+    }
+
+    /// The next request. Whatever is awaited may be dropped: all state is in `self`.
+    async fn next_request(&mut self) -> Result<ClientJsonRpcMessage, End> {
+        loop {
+            if self.owing {
+                self.out.flush().await.map_err(End::Broken)?;
+                self.owing = false;
+            }
+            if let Some(Held { slots, .. }) = self.held {
+                let permit = self.slots(slots).await?;
+                if let Some(held) = self.held.take() {
+                    return Ok(self.admit(*held.request, permit));
+                }
+            }
+            let next = self.lines.next();
+            let line = match self.first_until {
+                Some(until) => timeout_at(until, next).await.map_err(|_| End::Silent)?,
+                None => next.await,
+            };
+            match line.map_err(End::Broken)? {
+                None => return Err(End::Closed),
+                Some(Line::TooLong) => {
+                    self.refuse(Refusal::invalid(
+                        None,
+                        "the line is over the limit and was skipped",
+                    ))?;
+                }
+                Some(Line::Text(text)) => {
+                    let slots = slots_of(text.len(), &self.limits);
+                    let incoming = decode(text);
+                    self.take_in(incoming, slots)?;
+                }
+            }
+        }
+    }
+
+    fn take_in(&mut self, incoming: Incoming, slots: u32) -> Result<(), End> {
+        match incoming {
+            Incoming::Nothing => Ok(()),
+            Incoming::Refused(refusal) => self.refuse(refusal),
+            Incoming::Cancel(id) => {
+                if let Some(call) = self.open.get(&id) {
+                    call.cancel.cancel();
+                }
+                Ok(())
+            }
+            Incoming::Request(request) if self.open.contains_key(&request.id) => self.refuse(
+                Refusal::invalid(Some(request.id), "the id is of a request in flight"),
+            ),
+            Incoming::Request(request) => {
+                self.first_until = None;
+                self.held = Some(Held { request, slots });
+                Ok(())
+            }
+        }
+    }
+
+    fn refuse(&mut self, refusal: Refusal) -> Result<(), End> {
+        let error = ErrorData::new(refusal.code, refusal.message, None);
+        let message = ServerJsonRpcMessage::error(error, refusal.id);
+        self.out.push(&message).map_err(End::Broken)?;
+        self.owing = true;
+        Ok(())
+    }
+
+    /// Waits for slots of the gate, and meanwhile for the peer to go away.
+    async fn slots(&mut self, slots: u32) -> Result<OwnedSemaphorePermit, End> {
+        if let Ok(permit) = Arc::clone(&self.gate).try_acquire_many_owned(slots) {
+            return Ok(permit);
+        }
+        tokio::select! {
+            // The gate is never closed.
+            permit = Arc::clone(&self.gate).acquire_many_owned(slots) => permit.map_err(|_| End::Closed),
+            () = self.lines.ended() => Err(End::Closed),
+        }
+    }
+
+    fn admit(&mut self, request: Request, slots: OwnedSemaphorePermit) -> ClientJsonRpcMessage {
+        let Request {
+            id,
+            mut what,
+            arguments,
+        } = request;
+        let call = Arc::new(Call {
+            arguments,
+            cancel: self.closed.child_token(),
+            answer: Mutex::default(),
+            _slots: slots,
+        });
+        what.extensions_mut().insert(Arc::clone(&call));
+        self.open.insert(id.clone(), call);
+        JsonRpcMessage::request(what, id)
+    }
+
+    /// Queues what is due for `message` and hands back its request, or `None` if nothing is due.
+    fn queue(&mut self, message: ServerJsonRpcMessage) -> io::Result<Option<Arc<Call>>> {
+        let id = match &message {
+            JsonRpcMessage::Response(response) => Some(&response.id),
+            JsonRpcMessage::Error(error) => error.id.as_ref(),
+            JsonRpcMessage::Request(_) | JsonRpcMessage::Notification(_) => None,
+        };
+        let Some(call) = id.and_then(|id| self.open.remove(id)) else {
+            return Ok(None);
+        };
+        if call.cancel.is_cancelled() {
+            return Ok(None);
+        }
+        let is_call = matches!(&message, JsonRpcMessage::Response(response)
+            if matches!(response.result, ServerResult::CallToolResult(_)));
+        match call.take_answer() {
+            Some(line) if is_call => self.out.push_line(line),
+            _ => self.out.push(&message)?,
+        }
+        Ok(Some(call))
+    }
+}
+
+impl<R, W> Transport<RoleServer> for LineTransport<R, W>
+where
+    R: AsyncRead + Send + Unpin,
+    W: AsyncWrite + Send + Unpin + 'static,
+{
+    type Error = io::Error;
+
+    fn send(
+        &mut self,
+        message: ServerJsonRpcMessage,
+    ) -> impl Future<Output = io::Result<()>> + Send + 'static {
+        let queued = self.queue(message);
+        let out = Arc::clone(&self.out);
+        let closed = self.closed.clone();
+        async move {
+            // Held until the line is written.
+            let Some(_call) = queued? else {
+                return Ok(());
+            };
+            out.flush().await.inspect_err(|_| closed.cancel())
+        }
+    }
+
+    async fn receive(&mut self) -> Option<ClientJsonRpcMessage> {
+        if self.closed.is_cancelled() {
+            return None;
+        }
+        match self.next_request().await {
+            Ok(message) => Some(message),
+            Err(end) => {
+                self.ending.set(end);
+                self.closed.cancel();
+                None
+            }
+        }
+    }
+
+    async fn close(&mut self) -> io::Result<()> {
+        self.out.close().await
+    }
+}
+
+/// How many slots of the gate a line of `len` bytes takes: one, and up to half of them all.
+fn slots_of(len: usize, limits: &Limits) -> u32 {
+    let share = len.saturating_mul(limits.in_flight / 2) / limits.line_bytes.max(1);
+    u32::try_from(share.clamp(1, limits.in_flight.max(1))).unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_line_takes_half_of_the_gate_and_a_short_one_a_slot() {
+        let limits = Limits::default();
+        assert_eq!(slots_of(500, &limits), 1);
+        assert_eq!(slots_of(limits.line_bytes / 2, &limits), 16);
+        assert_eq!(slots_of(limits.line_bytes, &limits), 32);
+        let narrow = Limits {
+            in_flight: 1,
+            ..limits
+        };
+        assert_eq!(slots_of(limits.line_bytes, &narrow), 1);
+    }
+}
