@@ -121,6 +121,33 @@ impl ErrorCode {
         ErrorCode::parse(text).unwrap_or(ErrorCode::Internal)
     }
 
+    /// What an operator usually does next.
+    pub fn next(self) -> Option<&'static str> {
+        Some(match self {
+            ErrorCode::Sealed => "mcpist unseal",
+            ErrorCode::NotInitialised => "mcpist init",
+            ErrorCode::AlreadyInitialised
+            | ErrorCode::AlreadyUnsealed
+            | ErrorCode::PlanMismatch => "mcpist status",
+            ErrorCode::SchemaChanged => "read the schema again and repeat the call",
+            ErrorCode::ApprovalsMissing => "ask another officer to approve the change",
+            ErrorCode::ChangeVoid => "propose the change again",
+            ErrorCode::NotJoined => "mcpist registry show",
+            ErrorCode::CredentialMissing
+            | ErrorCode::CredentialExpired
+            | ErrorCode::CredentialSuspect => "mcpist credential put",
+            ErrorCode::AuditUnavailable
+            | ErrorCode::AuditLost
+            | ErrorCode::DiskFull
+            | ErrorCode::VaultUnavailable
+            | ErrorCode::VaultQuarantined
+            | ErrorCode::RunnerLost
+            | ErrorCode::NotLoaded => "mcpist doctor",
+            ErrorCode::Internal => "journalctl -u mcpistd",
+            _ => return None,
+        })
+    }
+
     /// The exit status of the command line: 2 when the store is sealed, else 1.
     pub fn exit_code(self) -> u8 {
         match self {
@@ -162,13 +189,13 @@ impl<'de> Deserialize<'de> for ErrorCode {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::collections::HashSet;
+    use std::collections::BTreeSet;
 
     use super::*;
 
     #[test]
     fn every_code_has_its_own_text_and_reads_back() {
-        let mut seen = HashSet::new();
+        let mut seen = BTreeSet::new();
         for code in ErrorCode::ALL {
             let text = code.as_str();
             assert!(seen.insert(text), "{text} twice");

@@ -290,7 +290,7 @@ fn every_event_is_one_flat_object_with_its_own_name() {
             repeats: 3,
         },
     ];
-    let mut names = std::collections::HashSet::new();
+    let mut names = std::collections::BTreeSet::new();
     for event in &events {
         let line = written(event);
         assert_eq!(line["event"], event.name());

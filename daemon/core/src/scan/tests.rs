@@ -255,7 +255,7 @@ fn any_json() -> impl Strategy<Value = String> {
 
 /// What serde_json thinks of a text, with a map that refuses duplicates and numbers as written.
 mod oracle {
-    use std::collections::HashSet;
+    use std::collections::BTreeSet;
     use std::fmt;
 
     use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
@@ -298,7 +298,7 @@ mod oracle {
             Ok(Strict)
         }
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Strict, A::Error> {
-            let mut seen = HashSet::new();
+            let mut seen = BTreeSet::new();
             let mut duplicate = false;
             while let Some((name, _)) = map.next_entry::<String, Strict>()? {
                 duplicate |= !seen.insert(name);

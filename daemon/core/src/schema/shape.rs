@@ -3,7 +3,7 @@
 //! Every subschema is walked once. A reference is followed only in thought, with the weight of its
 //! target, so a small document cannot unfold into endless work.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use serde_json::Value;
 
@@ -43,7 +43,7 @@ pub(super) fn check(root: &Value) -> Result<(), SchemaError> {
     }
     let mut walk = Walk {
         root,
-        known: HashMap::new(),
+        known: BTreeMap::new(),
         parts: 0,
     };
     let mut weight = walk.weigh(root)?;
@@ -73,7 +73,7 @@ enum Known {
 
 struct Walk<'a> {
     root: &'a Value,
-    known: HashMap<*const Value, Known>, // by address within `root`, which does not move
+    known: BTreeMap<*const Value, Known>, // by address within `root`, which does not move
     parts: u32,
 }
 

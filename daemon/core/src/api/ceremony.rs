@@ -1,0 +1,235 @@
+//! Ceremonies, tickets, and what the secret socket answers.
+//!
+//! Plans and records cross as their canonical bytes; their types are the quorum crate's.
+
+use serde::{Deserialize, Serialize};
+
+use super::policy::Imported;
+use super::text::{Base64, PublicKey};
+use super::vault::CredentialStored;
+use super::{ApiError, Failure};
+use crate::ids::{CredentialName, Digest, PrincipalName, VaultName};
+
+/// Begins the first ceremony. The init token comes on the secret socket before, under a ticket for
+/// [`Purpose::InitToken`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InitRequest {
+    /// Shares that open the store.
+    pub threshold: u8,
+    /// Who gets a share, in order.
+    pub holders: Vec<NewHolder>,
+    /// The trust root's JSON text.
+    pub root: Base64,
+    /// The officers to enrol.
+    pub officers: Vec<NewOfficer>,
+    /// Makes a development store.
+    #[serde(default)]
+    pub dev: bool,
+}
+
+/// Who gets a share.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewHolder {
+    /// A name for people.
+    pub label: String,
+    /// The age recipient to which the share is encrypted.
+    pub recipient: String,
+}
+
+/// An officer to enrol.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewOfficer {
+    /// A name for people.
+    pub name: String,
+    /// The officer's Ed25519 public key.
+    pub public: PublicKey,
+}
+
+/// The plan that init would carry out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InitPlan {
+    /// Its canonical bytes.
+    pub plan: Base64,
+    /// Their digest, which confirms it.
+    pub digest: Digest,
+}
+
+/// Carries out the plan with this digest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InitConfirm {
+    /// [`InitPlan::digest`], as its readers computed it.
+    pub digest: Digest,
+}
+
+/// What init gives out, once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InitDone {
+    /// A share for each holder.
+    pub shares: Vec<DeliveredShare>,
+    /// The ceremony record: canonical bytes.
+    pub record: Base64,
+    /// The ceremony record: text to print.
+    pub record_text: String,
+}
+
+/// A share, encrypted to its holder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeliveredShare {
+    /// The holder.
+    pub label: String,
+    /// An armored age file.
+    pub age: String,
+}
+
+/// The open plan to unseal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnsealPlan {
+    /// Its canonical bytes.
+    pub plan: Base64,
+    /// Their digest, which goes with every share.
+    pub digest: Digest,
+    /// How far it is.
+    pub progress: Progress,
+}
+
+/// How far a ceremony is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Shares that were taken.
+    pub given: u8,
+    /// Shares that are needed.
+    pub needed: u8,
+    /// Labels of the holders whose shares were taken.
+    #[serde(default)]
+    pub holders: Vec<String>,
+    /// Seconds until the shares are dropped; absent before the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_s: Option<u64>,
+}
+
+/// Asks for a ticket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TicketRequest {
+    /// What the frame on the secret socket will be.
+    pub purpose: Purpose,
+}
+
+/// What a frame on the secret socket is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Purpose {
+    /// The one-time token that allows init.
+    InitToken,
+    /// A share for the plan with this digest.
+    Unseal {
+        /// [`UnsealPlan::digest`], as the holder saw it.
+        plan: Digest,
+    },
+    /// The payload of a credential.
+    Credential {
+        /// The vault.
+        vault: VaultName,
+        /// The credential.
+        name: CredentialName,
+        /// Whose it is, where it is not shared.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        owner: Option<PrincipalName>,
+        /// `api-key`, `bearer` or `basic`.
+        kind: String,
+        /// The hosts that it is for; a binding only narrows them.
+        hosts: Vec<String>,
+        /// Until when, in seconds since 1970; 0 is for ever.
+        #[serde(default)]
+        expiry: u64,
+    },
+    /// A bundle, as a file descriptor.
+    Import,
+}
+
+impl Purpose {
+    /// The stable name, as in JSON and in the audit log.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Purpose::InitToken => "init_token",
+            Purpose::Unseal { .. } => "unseal",
+            Purpose::Credential { .. } => "credential",
+            Purpose::Import => "import",
+        }
+    }
+}
+
+/// A ticket: good once, for one user and one purpose.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ticket {
+    /// 64 hexadecimal digits.
+    pub ticket: String,
+    /// Seconds that it is good for.
+    pub expires_s: u64,
+}
+
+impl std::fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Ticket(redacted, {} s)", self.expires_s)
+    }
+}
+
+/// The line that the secret socket answers a frame with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Redeemed {
+    /// The init token was right: init is open to this user.
+    InitToken,
+    /// What came of a share.
+    Share(ShareOutcome),
+    /// A credential was stored.
+    Credential(CredentialStored),
+    /// A bundle was imported.
+    Import(Imported),
+    /// Nothing came of the frame.
+    Error(ApiError),
+}
+
+impl From<Failure> for Redeemed {
+    fn from(failure: Failure) -> Redeemed {
+        Redeemed::Error(failure.error)
+    }
+}
+
+/// What came of a share.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ShareOutcome {
+    /// It was taken, and more are needed.
+    Pending(Progress),
+    /// It was not taken, and cost no progress.
+    Refused {
+        /// The refusal's code, such as `damaged` or `other_store`.
+        reason: String,
+        /// The same in words, with the next step.
+        message: String,
+        /// How far the ceremony is.
+        progress: Progress,
+    },
+    /// It was the last one: the store is open.
+    Opened(Unsealed),
+}
+
+/// What unsealing found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unsealed {
+    /// Vaults that verified.
+    pub vaults: u64,
+    /// Records that verified.
+    pub records: u64,
+    /// Vaults that did not, which stay closed.
+    #[serde(default)]
+    pub quarantined: Vec<VaultName>,
+    /// Vaults whose last write was cut off by a crash.
+    #[serde(default)]
+    pub last_write_missing: Vec<VaultName>,
+}

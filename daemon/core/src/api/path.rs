@@ -1,0 +1,51 @@
+//! The paths of the admin API, in one place for both ends.
+
+use crate::ids::{CredentialName, Digest, VaultName};
+
+/// What runs, and how it is.
+pub const STATUS: &str = "/v1/status";
+/// The first ceremony: a plan.
+pub const INIT: &str = "/v1/init";
+/// The first ceremony: its end.
+pub const INIT_CONFIRM: &str = "/v1/init/confirm";
+/// The open plan to unseal, and its progress.
+pub const UNSEAL: &str = "/v1/unseal";
+/// Ends the open plan and drops its shares.
+pub const UNSEAL_CANCEL: &str = "/v1/unseal/cancel";
+/// Closes the store.
+pub const SEAL: &str = "/v1/seal";
+/// A ticket for the secret socket.
+pub const TICKET: &str = "/v1/ticket";
+/// Vaults.
+pub const VAULTS: &str = "/v1/vaults";
+/// Principals.
+pub const PRINCIPALS: &str = "/v1/principals";
+/// Grants.
+pub const GRANTS: &str = "/v1/grants";
+/// Bindings.
+pub const BINDINGS: &str = "/v1/bindings";
+/// Joins.
+pub const JOINS: &str = "/v1/joins";
+/// Registries.
+pub const REGISTRIES: &str = "/v1/registries";
+/// Changes of the policy.
+pub const CHANGES: &str = "/v1/changes";
+/// Why a principal sees a tool or not.
+pub const MASK_EXPLAIN: &str = "/v1/mask/explain";
+/// Where the audit log stands.
+pub const AUDIT_HEAD: &str = "/v1/audit/head";
+
+/// The credentials of a vault.
+pub fn credentials(vault: &VaultName) -> String {
+    format!("{VAULTS}/{vault}/credentials")
+}
+
+/// One credential of a vault.
+pub fn credential(vault: &VaultName, name: &CredentialName) -> String {
+    format!("{VAULTS}/{vault}/credentials/{name}")
+}
+
+/// The approvals of a proposed change.
+pub fn approvals(change: &Digest) -> String {
+    format!("{CHANGES}/{change}/approvals")
+}

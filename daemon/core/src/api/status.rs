@@ -1,0 +1,179 @@
+//! What runs, and how it is.
+
+use serde::{Deserialize, Serialize};
+
+use super::ceremony::Progress;
+use super::text::PublicKey;
+use crate::error::ErrorCode;
+use crate::ids::{Digest, ModuleName, RegistryId, SiteId, VaultName};
+
+/// The state of the whole appliance. Works sealed; what needs the open store is empty then.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The daemon's version.
+    pub version: String,
+    /// The store.
+    pub state: StoreState,
+    /// The store is a development store.
+    pub dev: bool,
+    /// The store's uuid, where there is a store.
+    #[serde(default)]
+    pub store: Option<String>,
+    /// The site that bundles are for.
+    #[serde(default)]
+    pub site: Option<SiteId>,
+    /// How far an open unseal is.
+    #[serde(default)]
+    pub unseal: Option<Progress>,
+    /// Seconds since the daemon started.
+    pub uptime_s: u64,
+    /// Calls that are being made.
+    pub calls_in_flight: u64,
+    /// The protection of secret memory.
+    pub memory: MemoryStatus,
+    /// The vaults.
+    #[serde(default)]
+    pub vaults: Vec<VaultStatus>,
+    /// The modules of active registries.
+    #[serde(default)]
+    pub modules: Vec<ModuleStatus>,
+    /// The runners that are expected.
+    #[serde(default)]
+    pub runners: Vec<RunnerStatus>,
+    /// The audit log, where it is open.
+    #[serde(default)]
+    pub audit: Option<AuditHead>,
+    /// What an operator should look at; empty when all is well.
+    #[serde(default)]
+    pub alarms: Vec<Alarm>,
+}
+
+/// The state of the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StoreState {
+    /// There is none.
+    Uninitialised,
+    /// It is closed.
+    Sealed,
+    /// It is open.
+    Unsealed,
+}
+
+impl StoreState {
+    /// The exit status of `mcpist status`: 0 unsealed, 2 sealed, 1 where there is no store.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            StoreState::Unsealed => 0,
+            StoreState::Sealed => crate::error::EXIT_SEALED,
+            StoreState::Uninitialised => crate::error::EXIT_FAILURE,
+        }
+    }
+}
+
+/// The protection of secret memory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryStatus {
+    /// `memfd_secret`, `locked` or `plain`.
+    pub pages: String,
+    /// Protections that are missing on this host.
+    #[serde(default)]
+    pub missing: Vec<String>,
+}
+
+/// One vault.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VaultStatus {
+    /// Its name.
+    pub name: VaultName,
+    /// How it is.
+    pub health: VaultHealth,
+    /// Why it is not well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Records that it holds.
+    pub records: u64,
+    /// Its last write was cut off by a crash and waits for a custodian's confirmation.
+    #[serde(default)]
+    pub last_write_missing: bool,
+}
+
+/// How a vault is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VaultHealth {
+    /// It serves.
+    Ok,
+    /// Its storage does not answer.
+    Unavailable,
+    /// It failed its verification.
+    Quarantined,
+}
+
+/// One module of an active registry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModuleStatus {
+    /// Its name.
+    pub name: ModuleName,
+    /// The registry that it comes from.
+    pub registry: RegistryId,
+    /// How it is.
+    pub state: ModuleState,
+    /// Why it does not serve.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Tools that can be called.
+    pub tools: u64,
+    /// Calls that are being made.
+    pub in_flight: u64,
+}
+
+/// How a module is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ModuleState {
+    /// It serves.
+    Ready,
+    /// The runner does not have it yet.
+    Loading,
+    /// It could not be built from its bundle.
+    Broken,
+    /// It takes no calls.
+    Quarantined,
+}
+
+/// One runner that is expected.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunnerStatus {
+    /// `run` or `vault`.
+    pub role: String,
+    /// It is connected.
+    pub connected: bool,
+    /// Its process, while it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+}
+
+/// Where the audit log stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditHead {
+    /// Sequence of the last line.
+    pub seq: u64,
+    /// Hash of the last line: what `audit verify --expect` takes.
+    pub head: Digest,
+    /// Number of the last checkpoint.
+    pub checkpoint: u64,
+    /// Lines that it covers.
+    pub covered: u64,
+    /// Public key that signs the next checkpoint.
+    pub next_key: PublicKey,
+}
+
+/// Something that an operator should look at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alarm {
+    /// The stable code.
+    pub code: ErrorCode,
+    /// What is wrong, and the next step.
+    pub message: String,
+}
