@@ -206,6 +206,8 @@ fn request_meta(raw: Option<&RawValue>) -> Option<RequestMetaObject> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn refused(line: &str) -> (i32, Option<RequestId>) {
@@ -360,5 +362,31 @@ mod tests {
             decode(line.as_bytes()),
             Incoming::Cancel(RequestId::Number(4))
         ));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+
+        #[test]
+        fn any_bytes_are_judged(line in proptest::collection::vec(any::<u8>(), 0..64)) {
+            decode(&line);
+        }
+
+        #[test]
+        fn a_damaged_line_is_judged_and_its_arguments_are_bytes_of_it(
+            at in 0usize..120,
+            byte in any::<u8>(),
+        ) {
+            let mut line = br#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"n","arguments":{"a":[1,"b"]}}}"#.to_vec();
+            if let Some(hit) = line.get_mut(at) {
+                *hit = byte;
+            }
+            if let Incoming::Request(request) = decode(&line)
+                && let Some(arguments) = request.arguments
+            {
+                let found = line.windows(arguments.get().len()).any(|w| w == arguments.get().as_bytes());
+                prop_assert!(found);
+            }
+        }
     }
 }

@@ -43,6 +43,10 @@ mod schema;
 mod tools;
 mod transport;
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
+
 pub use gateway::{CallAnswer, Gateway, RawArguments, ToolCall};
 pub use schema::{Detail, Offer, SchemaEntry, SchemaPage, SchemaQuery};
 
@@ -90,7 +94,7 @@ pub enum ServeError {
     #[error("the connection broke: {0}")]
     Io(#[from] io::Error),
     /// The life cycle could not be opened.
-    #[error("the MCP session could not be opened: rmcp refused its own request types")]
+    #[error("the MCP session could not be opened")]
     Lifecycle,
     /// A task of the connection panicked.
     #[error("the connection's task ended by a panic: its backtrace is on standard error")]

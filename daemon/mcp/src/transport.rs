@@ -298,7 +298,10 @@ fn slots_of(len: usize, limits: &Limits) -> u32 {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
+    use tokio::io::{AsyncWriteExt, duplex, split};
+
     use super::*;
 
     #[test]
@@ -312,5 +315,26 @@ mod tests {
             ..limits
         };
         assert_eq!(slots_of(limits.line_bytes, &narrow), 1);
+    }
+
+    #[tokio::test]
+    async fn only_the_first_request_has_a_time_limit() {
+        let (mut client, server) = duplex(1_024);
+        let (read, write) = split(server);
+        let closed = CancellationToken::new();
+        let (mut transport, _) = LineTransport::new(read, write, Limits::default(), closed);
+        client.write_all(b"\n{}\n").await.unwrap();
+        tokio::select! {
+            biased;
+            _ = transport.receive() => unreachable!("there was no request"),
+            () = tokio::task::yield_now() => {}
+        }
+        assert!(transport.first_until.is_some());
+        client
+            .write_all(b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}\n")
+            .await
+            .unwrap();
+        assert!(transport.receive().await.is_some());
+        assert!(transport.first_until.is_none());
     }
 }
