@@ -10,9 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-/// A credential in all tests; long enough for a fingerprint.
-pub(crate) const SECRET: &str = "tok-3f9a/b+c=7Zq user:päss";
-/// One that may stand in a header.
+/// The credential of all tests, long enough for a fingerprint.
 pub(crate) const TOKEN: &str = "tok-3f9a/b+c=7ZqX51";
 
 /// One request as the service saw it.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, PublicKeyData};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
@@ -429,14 +430,25 @@ async fn a_pin_takes_one_key_whatever_the_name() {
 }
 
 #[tokio::test]
-async fn plain_text_on_an_https_port_is_no_connection() {
+async fn a_server_that_speaks_no_tls_gets_nothing() {
     let (ca, _, _) = authority("localhost");
-    let service = serve(None, |_| ok("{}")).await;
-    let binding = trusting(service.port, "localhost", serde_json::json!({"ca": ca}));
-    // The service waits for a request line that never ends; it closes at the first bytes.
-    let error = tokio::time::timeout(Duration::from_millis(300), send(&binding, get("/"), TOKEN));
-    assert!(!matches!(error.await, Ok(Ok(_))));
-    assert_eq!(service.requests(), 0);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let binding = trusting(
+        listener.local_addr().unwrap().port(),
+        "localhost",
+        serde_json::json!({"ca": ca}),
+    );
+    let server = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut got = vec![0; 4096];
+        let count = stream.read(&mut got).await.unwrap();
+        stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+        got.truncate(count);
+        got
+    });
+    assert_eq!(send(&binding, get("/"), TOKEN).await.unwrap_err(), EgressError::Tls);
+    let got = server.await.unwrap();
+    assert!(!got.windows(TOKEN.len()).any(|window| window == TOKEN.as_bytes()));
 }
 
 #[test]
