@@ -383,3 +383,6 @@ impl fmt::Display for CallId {
 
 pub(crate) use by_parse;
 pub(crate) use by_text;
+
+#[cfg(test)]
+mod tests;

@@ -95,8 +95,10 @@ pub(super) fn check(path: &str) -> Result<(), PathFault> {
     Ok(())
 }
 
+/// Judges the segment as decoded once, since some servers drop path parameters after decoding.
 fn check_segment(segment: &[u8]) -> Result<(), PathFault> {
-    let name = segment.split(|b| *b == b';').next().unwrap_or_default();
+    let decoded = decode(segment)?;
+    let name = decoded.split(|b| *b == b';').next().unwrap_or_default();
     // A name that is empty but for its parameters (`/;x/`) would merge with its neighbours on some servers.
     if name.is_empty() && !segment.is_empty() {
         return Err(PathFault::EmptySegment);
@@ -104,23 +106,34 @@ fn check_segment(segment: &[u8]) -> Result<(), PathFault> {
     if name == b"." || name == b".." {
         return Err(PathFault::DotSegment);
     }
+    // A `%` with two digits behind it, however each of the three was spelled, is for a second decoding.
+    let twice = |w: &[u8]| w[0] == b'%' && hex_pair(&w[1..]).is_some();
+    if decoded.windows(3).any(twice) {
+        Err(PathFault::Encoded)
+    } else {
+        Ok(())
+    }
+}
+
+fn decode(segment: &[u8]) -> Result<Vec<u8>, PathFault> {
+    let mut out = Vec::with_capacity(segment.len());
     let mut rest = segment;
     while let Some((&byte, after)) = rest.split_first() {
         rest = after;
-        if byte != b'%' {
-            if is_path_byte(byte) {
-                continue;
+        if byte == b'%' {
+            let decoded = hex_pair(rest).ok_or(PathFault::Percent)?;
+            rest = &rest[2..];
+            if matches!(decoded, b'.' | b'/' | b'\\' | 0..=0x1f | 0x7f) {
+                return Err(PathFault::Encoded);
             }
+            out.push(decoded);
+        } else if is_path_byte(byte) {
+            out.push(byte);
+        } else {
             return Err(PathFault::Byte);
         }
-        let decoded = hex_pair(rest).ok_or(PathFault::Percent)?;
-        rest = &rest[2..];
-        let twice = decoded == b'%' && hex_pair(rest).is_some();
-        if twice || matches!(decoded, b'.' | b'/' | b'\\' | 0..=0x1f | 0x7f) {
-            return Err(PathFault::Encoded);
-        }
     }
-    Ok(())
+    Ok(out)
 }
 
 fn hex_pair(bytes: &[u8]) -> Option<u8> {
