@@ -20,6 +20,9 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+/// Items of a list that a line names; more are left out, so that no line outgrows the log's bound.
+pub const MAX_ITEMS: usize = 16;
+
 /// HMAC-SHA-256 of an argument buffer under the audit sub-key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ArgumentsMac(pub [u8; 32]);

@@ -100,6 +100,21 @@ pub trait IntentSink: Sync {
 }
 
 /// The permission to run one call of one tool once.
+///
+/// It cannot be had twice:
+/// ```compile_fail,E0599
+/// fn twice(permit: mcpist_core::permit::Permit) -> [mcpist_core::permit::Permit; 2] {
+///     [permit.clone(), permit]
+/// }
+/// ```
+/// nor made of parts, nor with a route that was used before:
+/// ```compile_fail,E0382
+/// # use mcpist_core::{args::Arguments, ids::CallId, permit::{IntentSink, Permit}, route::Route};
+/// async fn again(route: Route, first: Arguments, second: Arguments, sink: &impl IntentSink) {
+///     let _ = Permit::issue(route, first, CallId(1), sink).await;
+///     let _ = Permit::issue(route, second, CallId(2), sink).await;
+/// }
+/// ```
 #[derive(Debug)]
 #[must_use = "a permit is the permission to go on"]
 pub struct Permit {

@@ -196,6 +196,10 @@ impl Checkpoint {
 mod tests {
     use super::*;
 
+    /// Ed25519 is deterministic (RFC 8032 §5.1.6), so that the signature is a vector too.
+    const SIGNATURE: &str = "db84009007200913af568eea593ed47bd010ea37003cdfae6a6e5f2c9e6e5e13\
+        b49fef6ec54d4dd3009304b36aac407381f3577100a2d5dd7f43d96be1583c05";
+
     fn pair(seed: u8) -> Ed25519KeyPair {
         Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap()
     }
@@ -218,6 +222,17 @@ mod tests {
         assert_eq!(read, checkpoint);
         assert!(read.is_signed_by(&public_key(&pair(1))));
         assert!(!read.is_signed_by(&public_key(&pair(2))));
+    }
+
+    #[test]
+    fn the_bytes_are_these() {
+        let hex = hex::encode(statement().sign(&pair(1)).to_bytes());
+        assert_eq!(&hex[..32], "00000000000000070000000000000100");
+        assert_eq!(&hex[32..96], Digest::of(b"head").to_string());
+        assert_eq!(&hex[96..160], Digest::of(b"previous").to_string());
+        assert_eq!(&hex[160..224], hex::encode(public_key(&pair(2))));
+        assert_eq!(&hex[224..240], "0000018bcfe5687b");
+        assert_eq!(&hex[240..], SIGNATURE);
     }
 
     #[test]

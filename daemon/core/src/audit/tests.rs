@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use proptest::prelude::*;
 use ring::signature::Ed25519KeyPair;
@@ -122,6 +123,12 @@ fn sample() -> Log {
     log.event("tail one");
     log.event("tail two");
     log
+}
+
+/// The bytes of [`sample`], signed once for all cases of a property.
+fn sample_bytes() -> Vec<u8> {
+    static BYTES: OnceLock<Vec<u8>> = OnceLock::new();
+    BYTES.get_or_init(|| sample().bytes).clone()
 }
 
 fn verify(bytes: &[u8]) -> Report {
@@ -489,17 +496,54 @@ proptest! {
         at in any::<prop::sample::Index>(),
         mask in 1u8..=255,
     ) {
-        let mut bytes = sample().bytes;
+        let mut bytes = sample_bytes();
         let at = at.index(bytes.len());
         let line = 1 + bytes[..at].iter().filter(|b| **b == b'\n').count() as u64;
         bytes[at] ^= mask;
         let problem = verify(&bytes).problem;
         prop_assert_eq!(problem.map(|p| p.line), Some(line), "byte {}", at);
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn any_order_of_writes_verifies_whole_and_from_every_segment(
+        acts in prop::collection::vec(0u8..6, 0..24),
+    ) {
+        let mut log = Log::new();
+        let mut synced = *log.chain.anchor();
+        let mut starts = vec![0];
+        let mut appended = 1;
+        for act in acts {
+            match act {
+                0 => {
+                    starts.push(log.bytes.len());
+                    log.segment();
+                }
+                1 => log.checkpoint_of(&synced),
+                2 => synced = *log.chain.anchor(),
+                _ => {
+                    log.event("event");
+                }
+            }
+            appended += u64::from(act != 2);
+        }
+        let report = verify(&log.bytes);
+        prop_assert_eq!(&report.problem, &None);
+        prop_assert_eq!(report.lines, appended);
+        prop_assert_eq!(report.anchor, *log.chain.anchor());
+        for start in starts {
+            let mut verifier = Verifier::resume();
+            prop_assert!(verifier.feed(&log.bytes[start..]));
+            prop_assert_eq!(verifier.finish().anchor, *log.chain.anchor());
+        }
+    }
 
     #[test]
     fn chunks_change_nothing(cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..20)) {
-        let bytes = sample().bytes;
+        let bytes = sample_bytes();
         let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len())).collect();
         cuts.sort_unstable();
         let mut verifier = Verifier::new(first_key());

@@ -11,7 +11,11 @@ fn written(event: &Event<'_>) -> Value {
     chain.append(UnixMs(0), event, &mut out);
     assert!(out.len() <= MAX_LINE);
     assert_eq!(out.iter().filter(|b| **b == b'\n').count(), 1);
-    Body::parse(Body::new(event, UnixMs(0)).as_bytes()).ok();
+    let body = Body::new(event, UnixMs(0));
+    assert_eq!(
+        Body::parse(body.as_bytes()).is_ok(),
+        event.name() != "recovered"
+    );
     serde_json::from_slice(&out).unwrap()
 }
 
@@ -60,6 +64,34 @@ fn an_intent_carries_a_mac_and_only_recordable_values() {
             "hash"
         ]
     );
+}
+
+#[test]
+fn the_longest_line_is_within_the_bound_of_the_log() {
+    let worst = "\u{7f}".repeat(300);
+    let recorded = [Recorded {
+        name: &worst,
+        value: &worst,
+    }; 64];
+    let line = written(&Event::CallIntent {
+        call: CallId(u64::MAX),
+        principal: &PrincipalName::parse(&"a".repeat(64)).unwrap(),
+        rev: &rev(),
+        tool: &ToolName::parse(&"a".repeat(64)).unwrap(),
+        access: Access::Destructive,
+        arguments: ArgumentsMac([0xff; 32]),
+        recorded: &recorded,
+    });
+    assert_eq!(line["recorded"].as_array().unwrap().len(), MAX_ITEMS);
+    let digest = Digest::of(b"");
+    written(&Event::ChangeStored {
+        kind: "binding-put",
+        object: &worst,
+        change: &digest,
+        state: &digest,
+        officers: &[digest; 1_000],
+        uid: u32::MAX,
+    });
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! Promises: a name, once published, stays.
 //! Does not: escape or bound; [`Fields`] does.
 
-use super::{Event, Step};
+use super::{Event, MAX_ITEMS, Step};
 use crate::audit::Fields;
 use crate::error::ErrorCode;
 use crate::ids::{ModuleRev, PrincipalName, SiteId};
@@ -104,9 +104,13 @@ impl Event<'_> {
                     .text("object", object)
                     .digest("change", change)
                     .digest("state", state)
-                    .list("officers", officers, |officer, item| {
-                        item.digest("key", officer);
-                    })
+                    .list(
+                        "officers",
+                        officers.iter().take(MAX_ITEMS),
+                        |officer, item| {
+                            item.digest("key", officer);
+                        },
+                    )
                     .number("uid", uid.into());
             }
             Event::ChangeRefused {
@@ -217,10 +221,14 @@ impl Event<'_> {
                     .text("access", access.as_str())
                     .hex("arguments", &arguments.0);
                 if !recorded.is_empty() {
-                    line.list("recorded", recorded, |argument, item| {
-                        item.text("name", argument.name)
-                            .text("value", argument.value);
-                    });
+                    line.list(
+                        "recorded",
+                        recorded.iter().take(MAX_ITEMS),
+                        |argument, item| {
+                            item.text("name", argument.name)
+                                .text("value", argument.value);
+                        },
+                    );
                 }
             }
             Event::CallOutcome {
@@ -310,7 +318,7 @@ impl Event<'_> {
                 code,
                 repeats,
             } => {
-                line.time("at", at)
+                line.time("boot_time", at)
                     .text("what", what)
                     .text("code", code)
                     .number("repeats", repeats);
