@@ -318,14 +318,14 @@ impl HttpTool {
 
     /// Checks what the parts cannot know alone; the module's promises above are its list.
     pub fn check(&self) -> Result<(), HttpError> {
-        check_params("query", &self.query, |name| plain_name(name))?;
+        check_params("query", &self.query, plain_name)?;
         check_params("header", &self.headers, is_token)?;
         self.check_headers()?;
         match &self.body {
             Some(_) if matches!(self.method, Method::Get | Method::Head) => {
                 return Err(HttpError::BodyOn(self.method));
             }
-            Some(Body::Form(form)) => check_params("form", form, |name| plain_name(name))?,
+            Some(Body::Form(form)) => check_params("form", form, plain_name)?,
             Some(Body::Json(_)) | None => {}
         }
         self.check_response()?;

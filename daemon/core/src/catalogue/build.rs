@@ -63,7 +63,7 @@ pub enum ModuleError {
         /// The blob.
         path: BlobPath,
         /// Why.
-        error: SchemaError,
+        error: Box<SchemaError>,
     },
     /// Request and schema disagree.
     #[error("{rev}/{tool}: {error}")]
@@ -73,7 +73,7 @@ pub enum ModuleError {
         /// The tool.
         tool: ToolName,
         /// How.
-        error: FitError,
+        error: Box<FitError>,
     },
     /// The tool's description cannot be written as JSON.
     #[error("{rev}/{tool}: its description cannot be written as JSON")]
@@ -181,7 +181,7 @@ fn build_tool(
     fit(manifest, input.get().as_bytes()).map_err(|error| ModuleError::Fit {
         rev: rev.clone(),
         tool: manifest.name.clone(),
-        error,
+        error: Box::new(error),
     })?;
     let output = match &manifest.output_schema {
         Some(path) => Some(schema(source, manifest, path)?.0),
@@ -233,7 +233,7 @@ fn schema(
         rev: rev(),
         tool: tool.name.clone(),
         path: path.clone(),
-        error,
+        error: Box::new(error),
     })?;
     let json = || ModuleError::Json {
         rev: rev(),
