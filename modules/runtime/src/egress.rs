@@ -246,16 +246,21 @@ impl Service {
         self.binding.permits(request.method, &request.path)?;
         let mut headers = HeaderMap::with_capacity(request.headers.len() + 2);
         for (name, value) in &request.headers {
-            if is_reserved_header(name) || self.injects_header(name) {
-                return Err(EgressError::Reserved(name.clone()));
-            }
             let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| EgressError::Header)?;
+            if is_reserved_header(name.as_str()) || self.injects_header(name.as_str()) {
+                return Err(EgressError::Reserved(name.as_str().to_owned()));
+            }
             let value = HeaderValue::from_str(value).map_err(|_| EgressError::Header)?;
             headers.append(name, value);
         }
         let mut query = Zeroizing::new(request.query);
         self.inject(credential, &mut headers, &mut query)?;
         let url = self.url(&request.path, &query)?;
+        if let Inject::Query { name } = &self.binding.inject
+            && url.query_pairs().filter(|(key, _)| key == name).count() != 1
+        {
+            return Err(EgressError::Reserved(name.clone()));
+        }
         let mut out = reqwest::Request::new(method(request.method), url);
         if let Some((kind, bytes)) = request.body {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
@@ -304,17 +309,12 @@ impl Service {
                 (name, sensitive(b"", secret)?)
             }
             Inject::Query { name } => {
-                let mut encoded = String::new();
-                encode::parameter_name(&mut encoded, name);
-                encoded.push('=');
-                if query.split('&').any(|pair| pair.starts_with(&encoded)) {
-                    return Err(EgressError::Reserved(name.clone()));
-                }
                 let secret = std::str::from_utf8(secret).map_err(|_| EgressError::Credential)?;
                 if !query.is_empty() {
                     query.push('&');
                 }
-                query.push_str(&encoded);
+                encode::parameter_name(query, name);
+                query.push('=');
                 encode::component(query, secret);
                 return Ok(());
             }

@@ -29,7 +29,7 @@ use options::{Link, Options, Parsed};
 static ALLOCATOR: ZeroOnFree = ZeroOnFree;
 
 /// Leases of the calls in flight and the buffer of the link; a lease is dropped with its call.
-const ARENA: usize = 2 * 1024 * 1024;
+const ARENA: usize = 4 * 1024 * 1024;
 const WORKERS: usize = 2;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);

@@ -64,6 +64,7 @@ pub(crate) struct Service {
     pub(crate) port: u16,
     seen: Arc<Mutex<Vec<Seen>>>,
     connections: Arc<AtomicUsize>,
+    closed: Arc<AtomicUsize>,
     written: Arc<AtomicUsize>,
 }
 
@@ -78,6 +79,13 @@ impl Service {
 
     pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
+    }
+
+    /// Waits until so many connections were closed.
+    pub(crate) async fn until_closed(&self, count: usize) {
+        while self.closed.load(Ordering::SeqCst) < count {
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Bytes that the service could write so far.
@@ -103,6 +111,7 @@ pub(crate) async fn serve(
         port: listener.local_addr().unwrap().port(),
         seen: Arc::default(),
         connections: Arc::default(),
+        closed: Arc::default(),
         written: Arc::default(),
     };
     let (started, reply) = (service.clone(), Arc::new(reply));
@@ -111,6 +120,7 @@ pub(crate) async fn serve(
             started.connections.fetch_add(1, Ordering::SeqCst);
             let (service, reply, tls) = (started.clone(), reply.clone(), tls.clone());
             tokio::spawn(async move {
+                let closed = Arc::clone(&service.closed);
                 match tls {
                     None => connection(stream, service, &*reply).await,
                     Some(tls) => {
@@ -119,6 +129,7 @@ pub(crate) async fn serve(
                         }
                     }
                 }
+                closed.fetch_add(1, Ordering::SeqCst);
             });
         }
     });

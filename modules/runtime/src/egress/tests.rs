@@ -86,14 +86,18 @@ async fn a_module_cannot_set_what_is_not_its_own() {
     let error = send(&own, with("x-key", "x"), TOKEN).await.unwrap_err();
     assert_eq!(error, EgressError::Reserved("x-key".to_owned()));
     let own = binding(service.port, r#"{"inject":{"query":{"name":"key"}}}"#);
-    let request = Request {
-        query: "a=1&key=x".into(),
-        ..get("/")
-    };
-    assert_eq!(
-        send(&own, request, TOKEN).await.unwrap_err(),
-        EgressError::Reserved("key".into())
-    );
+    for query in ["a=1&key=x", "k%65y=x", "key", "a=1&key"] {
+        let request = Request {
+            query: query.into(),
+            ..get("/")
+        };
+        let error = send(&own, request, TOKEN).await.unwrap_err();
+        assert_eq!(error, EgressError::Reserved("key".into()), "{query}");
+    }
+    let error = send(&plain, with("Authorization", "x"), TOKEN)
+        .await
+        .unwrap_err();
+    assert_eq!(error, EgressError::Reserved("authorization".to_owned()));
     for value in ["a\r\nhost: evil", "a\nb", "a\0b"] {
         let error = send(&plain, with("x-a", value), TOKEN).await.unwrap_err();
         assert_eq!(error, EgressError::Header);
@@ -442,13 +446,22 @@ async fn a_server_that_speaks_no_tls_gets_nothing() {
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut got = vec![0; 4096];
         let count = stream.read(&mut got).await.unwrap();
-        stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+        stream
+            .write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            .await
+            .unwrap();
         got.truncate(count);
         got
     });
-    assert_eq!(send(&binding, get("/"), TOKEN).await.unwrap_err(), EgressError::Tls);
+    assert_eq!(
+        send(&binding, get("/"), TOKEN).await.unwrap_err(),
+        EgressError::Tls
+    );
     let got = server.await.unwrap();
-    assert!(!got.windows(TOKEN.len()).any(|window| window == TOKEN.as_bytes()));
+    assert!(
+        !got.windows(TOKEN.len())
+            .any(|window| window == TOKEN.as_bytes())
+    );
 }
 
 #[test]

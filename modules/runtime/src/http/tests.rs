@@ -84,7 +84,10 @@ async fn a_call_is_rendered_sent_and_shaped() {
         "body":{"json":{"n":"{n}"}},
         "response":{"pick":[{"from":"items[*].id","to":"ids"}]}}"#;
     let bench = Bench::new(http, |_| ok(r#"{"items":[{"id":1.10},{"id":"b"}],"x":0}"#)).await;
-    assert_eq!(bench.text(r#"{"id":"a b","n":1.50}"#).await, r#"{"ids":[1.10,"b"]}"#);
+    assert_eq!(
+        bench.text(r#"{"id":"a b","n":1.50}"#).await,
+        r#"{"ids":[1.10,"b"]}"#
+    );
     let seen = bench.upstream.seen().pop().unwrap();
     assert_eq!(seen.line(), "POST /api/a%20b HTTP/1.1");
     assert_eq!(seen.header("content-type"), Some("application/json"));
@@ -100,7 +103,10 @@ async fn structured_content_needs_a_schema_an_object_and_numbers_in_range() {
     let bench = Bench::get(|_| ok(r#"{"a":1.10}"#)).await;
     assert_eq!(bench.call("{}").await.unwrap().structured, None);
     let bench = bench.with_schema();
-    assert_eq!(bench.call("{}").await.unwrap().structured.unwrap(), br#"{"a":1.10}"#);
+    assert_eq!(
+        bench.call("{}").await.unwrap().structured.unwrap(),
+        br#"{"a":1.10}"#
+    );
 
     let wide = Bench::get(|_| ok(r#"{"a":[12345678901234567890123]}"#)).await;
     assert_eq!(wide.text("{}").await, r#"{"a":[12345678901234567890123]}"#);
@@ -119,9 +125,15 @@ async fn what_is_no_json_is_refused_without_being_shown() {
     for body in ["<html>", "{\"a\":1", "{\"a\":1,\"a\":2}", "\u{1}"] {
         let (code, said) = Bench::get(move |_| ok(body)).await.error("{}").await;
         assert_eq!(code, "upstream_invalid");
-        assert!(said.starts_with("the service's answer is ") && !said.contains("html"), "{said}");
+        assert!(
+            said.starts_with("the service's answer is ") && !said.contains("html"),
+            "{said}"
+        );
     }
-    assert_eq!(Bench::get(|_| ok("")).await.text("{}").await, "(status 200, no content)");
+    assert_eq!(
+        Bench::get(|_| ok("")).await.text("{}").await,
+        "(status 200, no content)"
+    );
 }
 
 #[tokio::test]
@@ -131,7 +143,10 @@ async fn text_is_cut_at_a_character_and_it_is_said() {
     bench.limits.client_bytes = 1025;
     let answer = bench.call("{}").await.unwrap();
     assert!(answer.truncated);
-    let expected = format!("{}\n\n[not complete: the first 1024 of 2000 bytes]", "é".repeat(512));
+    let expected = format!(
+        "{}\n\n[not complete: the first 1024 of 2000 bytes]",
+        "é".repeat(512)
+    );
     assert_eq!(text(&answer), expected);
 }
 
@@ -165,10 +180,16 @@ async fn statuses_are_coded_and_a_body_is_never_passed_on() {
         ("503 Service Unavailable", "upstream_status"),
         ("429 Too Many Requests", "upstream_throttled"),
     ] {
-        let (found, said) = Bench::get(status(line, "internal detail")).await.error("{}").await;
+        let (found, said) = Bench::get(status(line, "internal detail"))
+            .await
+            .error("{}")
+            .await;
         assert_eq!(found, code, "{line}");
         assert!(!said.contains("internal"), "{said}");
-        assert!(said.contains(&line[..3]) || code == "upstream_throttled", "{said}");
+        assert!(
+            said.contains(&line[..3]) || code == "upstream_throttled",
+            "{said}"
+        );
     }
 }
 
@@ -178,8 +199,10 @@ async fn an_error_pick_shows_one_field_redacted_bounded_and_marked() {
         "errors":[{"status":404,"pick":"error.message"}]}"#;
     let body = |message: String| serde_json::json!({"error":{"message": message, "stack": "s3cr"}});
     let long = body(format!("no {TOKEN} here\n{}", "x".repeat(5000))).to_string();
-    let bench =
-        Bench::new(http, move |_| Reply::Raw(answer("404 Not Found", "", long.clone()))).await;
+    let bench = Bench::new(http, move |_| {
+        Reply::Raw(answer("404 Not Found", "", long.clone()))
+    })
+    .await;
     let (code, said) = bench.error("{}").await;
     assert_eq!(code, "upstream_status");
     assert!(
@@ -190,10 +213,20 @@ async fn an_error_pick_shows_one_field_redacted_bounded_and_marked() {
     );
     assert!(said.len() <= 1024 && !said.contains("s3cr") && !said.contains('\n'));
     // Another status, and a body that is no JSON, show nothing.
-    let other = Bench::new(http, status("400 Bad Request", r#"{"error":{"message":"m"}}"#)).await;
-    assert_eq!(other.error("{}").await.1, "the service answered with status 400");
+    let other = Bench::new(
+        http,
+        status("400 Bad Request", r#"{"error":{"message":"m"}}"#),
+    )
+    .await;
+    assert_eq!(
+        other.error("{}").await.1,
+        "the service answered with status 400"
+    );
     let html = Bench::new(http, status("404 Not Found", "<html>")).await;
-    assert_eq!(html.error("{}").await.1, "the service answered with status 404");
+    assert_eq!(
+        html.error("{}").await.1,
+        "the service answered with status 404"
+    );
 }
 
 #[tokio::test]
@@ -202,7 +235,10 @@ async fn a_credential_in_an_answer_is_counted() {
     let answer = bench.call("{}").await.unwrap();
     assert_eq!(answer.hits, 1);
     let text = text(&answer);
-    assert!(text.contains("Bearer [redacted]") && !text.contains(TOKEN), "{text}");
+    assert!(
+        text.contains("Bearer [redacted]") && !text.contains(TOKEN),
+        "{text}"
+    );
 }
 
 const CURSOR: &str = r#"{"slot":"s","method":"GET","path":"/l","query":[{"name":"a","value":"1"}],
@@ -212,12 +248,20 @@ const CURSOR: &str = r#"{"slot":"s","method":"GET","path":"/l","query":[{"name":
 /// Pages of two items; page `p` names cursor `c&p` until `last`.
 fn pages(last: usize) -> impl Fn(&Seen) -> Reply {
     move |seen| {
-        let page = seen.line().split("after=c%26").nth(1).map_or(0, |rest| {
-            rest.split(' ').next().unwrap().parse().unwrap()
-        });
-        let next = if page == last { "null".into() } else { format!("\"c&{}\"", page + 1) };
+        let page = seen
+            .line()
+            .split("after=c%26")
+            .nth(1)
+            .map_or(0, |rest| rest.split(' ').next().unwrap().parse().unwrap());
+        let next = if page == last {
+            "null".into()
+        } else {
+            format!("\"c&{}\"", page + 1)
+        };
         let (a, b) = (page * 2, page * 2 + 1);
-        ok(format!(r#"{{"items":[{{"n":{a}}},{{"n":{b}}}],"meta":{{"next":{next}}}}}"#))
+        ok(format!(
+            r#"{{"items":[{{"n":{a}}},{{"n":{b}}}],"meta":{{"next":{next}}}}}"#
+        ))
     }
 }
 
@@ -225,10 +269,19 @@ fn pages(last: usize) -> impl Fn(&Seen) -> Reply {
 async fn cursors_are_followed_to_the_end_or_the_limit() {
     let bench = Bench::new(CURSOR, pages(2)).await;
     assert_eq!(bench.text("{}").await, r#"{"n":[0,1,2,3,4,5]}"#);
-    let lines: Vec<_> = bench.upstream.seen().iter().map(|s| s.line().to_owned()).collect();
+    let lines: Vec<_> = bench
+        .upstream
+        .seen()
+        .iter()
+        .map(|s| s.line().to_owned())
+        .collect();
     assert_eq!(
         lines,
-        ["GET /l?a=1 HTTP/1.1", "GET /l?a=1&after=c%261 HTTP/1.1", "GET /l?a=1&after=c%262 HTTP/1.1"]
+        [
+            "GET /l?a=1 HTTP/1.1",
+            "GET /l?a=1&after=c%261 HTTP/1.1",
+            "GET /l?a=1&after=c%262 HTTP/1.1"
+        ]
     );
     let mut bench = Bench::new(CURSOR, pages(100)).await;
     bench.limits.requests = 2;
@@ -269,7 +322,10 @@ async fn counted_pages_end_with_an_empty_one() {
 
 #[tokio::test]
 async fn all_pages_share_one_budget_of_bytes() {
-    let body = format!(r#"{{"items":["{}"],"meta":{{"next":"n"}}}}"#, "x".repeat(600));
+    let body = format!(
+        r#"{{"items":["{}"],"meta":{{"next":"n"}}}}"#,
+        "x".repeat(600)
+    );
     let mut bench = Bench::new(CURSOR, move |_| ok(body.clone())).await;
     bench.limits.upstream_bytes = 1024;
     assert_eq!(bench.error("{}").await.0, "upstream_too_large");
