@@ -46,7 +46,7 @@ fn push_excerpt(out: &mut String, text: &str, max: usize) {
 
 /// Control characters, line and paragraph separators, bidirectional marks and overrides, zero-width
 /// characters and tags.
-fn steers(c: char) -> bool {
+pub(crate) fn steers(c: char) -> bool {
     c.is_control()
         || matches!(c,
             '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
