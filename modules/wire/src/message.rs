@@ -13,6 +13,7 @@ use mcpist_core::ids::{BindingName, Digest, ModuleName, ModuleRev, RegistryId};
 pub use mcpist_core::manifest::MAX_MANIFEST;
 use mcpist_core::manifest::{Manifest, ManifestError};
 use mcpist_core::result::{MAX_ERROR_TEXT, ToolError};
+use mcpist_core::text::excerpt;
 
 use crate::codec::{Cursor, PayloadError, put_name, put_u16, put_u32, put_u64};
 
@@ -196,7 +197,7 @@ impl Close {
     pub(crate) fn decode(payload: &[u8]) -> Result<Close, PayloadError> {
         let mut cursor = Cursor::new(payload);
         let code = cursor.name("the close code")?;
-        let text = cursor.name("the close text")?.escape_debug().to_string();
+        let text = excerpt(cursor.name("the close text")?, 255);
         cursor.end()?;
         let known = CloseCode::ALL
             .into_iter()

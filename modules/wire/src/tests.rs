@@ -87,8 +87,9 @@ impl Raw {
         self.bytes(&[&header.encode(), payload].concat()).await;
     }
 
+    /// Writes what the other end still takes.
     async fn bytes(&mut self, bytes: &[u8]) {
-        self.0.write_all(bytes).await.unwrap();
+        let _ = self.0.write_all(bytes).await;
     }
 
     /// The next frame; `None` at the end.

@@ -276,12 +276,16 @@ async fn an_answer_waits_for_credit_and_holds_up_no_other() {
 /// The runner's end must refuse what `send` sends.
 async fn runner_refuses(send: impl AsyncFnOnce(&mut Raw)) -> String {
     let (mut raw, mut requests) = raw_daemon().await;
-    send(&mut raw).await;
-    let end = loop {
-        if let Err(end) = requests.next().await {
-            break end;
+    let mut held = Vec::new();
+    let read = async {
+        loop {
+            match requests.next().await {
+                Ok(request) => held.push(request),
+                Err(end) => return end,
+            }
         }
     };
+    let (end, ()) = tokio::join!(read, send(&mut raw));
     let close = raw.closed().await;
     assert_eq!(LinkEnd::Protocol(close.text.clone()), end);
     close.text
