@@ -25,6 +25,7 @@ use mcpist_secret::Key;
 use ring::hmac;
 
 use crate::codec::{Writer, digest};
+use crate::record::RecordTag;
 
 /// Into how many buckets a vault's records fall.
 pub const BUCKETS: usize = 4096;
@@ -65,62 +66,64 @@ impl NameHmac {
     }
 }
 
-/// What is kept of one record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Entry {
-    name: [u8; 16],
-    version: [u8; 8],
-    commitment: [u8; 16],
-    tag: [u8; 16],
-}
+/// Length of an entry, in a bucket's HMAC and in memory.
+pub const ENTRY_LEN: usize = 16 + 8 + 16 + 16;
 
-/// Length of an entry in a bucket's HMAC and in memory.
-pub const ENTRY_LEN: usize = size_of::<Entry>();
+/// What is kept of one record: its 56 bytes, in the order of the module's layout.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Entry([u8; ENTRY_LEN]);
 
 impl Entry {
     /// Trims a record's clear parts to what is kept.
-    pub fn new(name: &NameHmac, version: u64, record: &crate::record::RecordTag) -> Entry {
-        Entry {
-            name: first_half(&name.0),
-            version: version.to_be_bytes(),
-            commitment: first_half(&record.commitment),
-            tag: record.tag,
-        }
+    pub fn new(name: &NameHmac, version: u64, record: &RecordTag) -> Entry {
+        let mut bytes = [0; ENTRY_LEN];
+        bytes[..16].copy_from_slice(&name.0[..16]);
+        bytes[16..24].copy_from_slice(&version.to_be_bytes());
+        bytes[24..40].copy_from_slice(&record.commitment[..16]);
+        bytes[40..].copy_from_slice(&record.tag);
+        Entry(bytes)
     }
 
     /// The record's version.
     pub fn version(&self) -> u64 {
-        u64::from_be_bytes(self.version)
+        let mut version = [0; 8];
+        version.copy_from_slice(&self.0[16..24]);
+        u64::from_be_bytes(version)
     }
 
-    fn bucket(&self) -> usize {
-        bucket_of(&self.name)
-    }
-
-    fn bytes(&self) -> [u8; ENTRY_LEN] {
-        let mut out = [0; ENTRY_LEN];
-        let parts: [&[u8]; 4] = [&self.name, &self.version, &self.commitment, &self.tag];
-        let all = parts.into_iter().flatten();
-        out.iter_mut()
-            .zip(all)
-            .for_each(|(slot, byte)| *slot = *byte);
-        out
+    fn name(&self) -> &[u8] {
+        &self.0[..16]
     }
 }
 
-fn first_half(bytes: &[u8; 32]) -> [u8; 16] {
-    let mut out = [0; 16];
-    out.copy_from_slice(&bytes[..16]);
-    out
+impl std::fmt::Debug for Entry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Entry({})", hex::encode(self.0))
+    }
 }
 
-fn bucket_of(name: &[u8; 16]) -> usize {
-    usize::from(u16::from_be_bytes([name[0], name[1]]) >> 4)
+/// The bucket of a name HMAC, whole or trimmed.
+fn bucket_of(name: &[u8]) -> usize {
+    usize::from(name[0]) << 4 | usize::from(name[1] >> 4)
+}
+
+/// Where the entry of a name stands in its bucket, or belongs.
+fn find(entries: &[[u8; ENTRY_LEN]], name: &[u8]) -> Result<usize, usize> {
+    entries.binary_search_by(|entry| entry[..16].cmp(&name[..16]))
+}
+
+/// Two of a vault's rows have one name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("two rows of vault `{vault}` have the same name HMAC: restore the vault from a backup")]
+pub struct SameName {
+    /// The vault.
+    pub vault: String,
 }
 
 /// Sixteen neighbouring buckets and their values.
 struct Group {
-    entries: [Vec<Entry>; FANOUT],
+    /// Sorted by name HMAC.
+    entries: [Vec<[u8; ENTRY_LEN]>; FANOUT],
     values: [[u8; 32]; FANOUT],
     /// Bit b: bucket b changed since its value was computed.
     dirty: u16,
@@ -163,38 +166,68 @@ impl Buckets {
         }
     }
 
+    /// A vault with the records that were read from disk, in any order: faster than one by one.
+    pub fn load(
+        vault: &str,
+        entries: impl IntoIterator<Item = Entry>,
+    ) -> Result<Buckets, SameName> {
+        let mut buckets = Buckets::new(vault);
+        for entry in entries {
+            let bucket = bucket_of(entry.name());
+            let group =
+                buckets.groups[bucket / FANOUT].get_or_insert_with(|| Box::new(Group::new()));
+            group.entries[bucket % FANOUT].push(entry.0);
+            group.dirty |= 1 << (bucket % FANOUT);
+            buckets.dirty = true;
+            buckets.count += 1;
+        }
+        for entries in buckets
+            .groups
+            .iter_mut()
+            .flatten()
+            .flat_map(|g| &mut g.entries)
+        {
+            entries.sort_unstable();
+            entries.shrink_to(entries.len() + GROWTH);
+            if entries
+                .windows(2)
+                .any(|pair| pair[0][..16] == pair[1][..16])
+            {
+                return Err(SameName {
+                    vault: vault.to_owned(),
+                });
+            }
+        }
+        Ok(buckets)
+    }
+
     /// How many records there are.
     pub fn count(&self) -> u64 {
         self.count
     }
 
     /// What is kept of the record `name`.
-    pub fn get(&self, name: &NameHmac) -> Option<&Entry> {
-        let name = first_half(&name.0);
-        let bucket = bucket_of(&name);
-        let group = self.groups[bucket / FANOUT].as_ref()?;
-        let entries = &group.entries[bucket % FANOUT];
-        entries
-            .binary_search_by(|entry| entry.name.cmp(&name))
-            .ok()
-            .map(|at| &entries[at])
+    pub fn get(&self, name: &NameHmac) -> Option<Entry> {
+        let bucket = bucket_of(&name.0);
+        let entries = &self.groups[bucket / FANOUT].as_ref()?.entries[bucket % FANOUT];
+        find(entries, &name.0).ok().map(|at| Entry(entries[at]))
     }
 
     /// Adds a record or replaces the one of the same name, and gives back the entry that was there:
     /// a caller whose transaction fails puts it back.
     pub fn set(&mut self, entry: Entry) -> Option<Entry> {
-        let bucket = entry.bucket();
+        let bucket = bucket_of(entry.name());
         let group = self.groups[bucket / FANOUT].get_or_insert_with(|| Box::new(Group::new()));
         let entries = &mut group.entries[bucket % FANOUT];
         group.dirty |= 1 << (bucket % FANOUT);
         self.dirty = true;
-        match entries.binary_search_by(|other| other.name.cmp(&entry.name)) {
-            Ok(at) => Some(std::mem::replace(&mut entries[at], entry)),
+        match find(entries, entry.name()) {
+            Ok(at) => Some(Entry(std::mem::replace(&mut entries[at], entry.0))),
             Err(at) => {
                 if entries.len() == entries.capacity() {
                     entries.reserve_exact(GROWTH);
                 }
-                entries.insert(at, entry);
+                entries.insert(at, entry.0);
                 self.count += 1;
                 None
             }
@@ -203,14 +236,11 @@ impl Buckets {
 
     /// Removes the record `name`, and gives back its entry.
     pub fn remove(&mut self, name: &NameHmac) -> Option<Entry> {
-        let name = first_half(&name.0);
-        let bucket = bucket_of(&name);
+        let bucket = bucket_of(&name.0);
         let group = self.groups[bucket / FANOUT].as_mut()?;
         let entries = &mut group.entries[bucket % FANOUT];
-        let at = entries
-            .binary_search_by(|entry| entry.name.cmp(&name))
-            .ok()?;
-        let removed = entries.remove(at);
+        let at = find(entries, &name.0).ok()?;
+        let removed = Entry(entries.remove(at));
         if entries.capacity() - entries.len() >= 2 * GROWTH {
             entries.shrink_to(entries.len() + GROWTH);
         }
@@ -281,7 +311,12 @@ impl std::fmt::Debug for Buckets {
     }
 }
 
-fn bucket_value(key: &hmac::Key, vault: &str, number: usize, entries: &[Entry]) -> [u8; 32] {
+fn bucket_value(
+    key: &hmac::Key,
+    vault: &str,
+    number: usize,
+    entries: &[[u8; ENTRY_LEN]],
+) -> [u8; 32] {
     if entries.is_empty() {
         return EMPTY;
     }
@@ -290,9 +325,7 @@ fn bucket_value(key: &hmac::Key, vault: &str, number: usize, entries: &[Entry]) 
     mac.update(&Writer::bare().bytes(vault.as_bytes()).finish());
     // A bucket's number is below 4,096.
     mac.update(&u16::try_from(number).unwrap_or(u16::MAX).to_be_bytes());
-    for entry in entries {
-        mac.update(&entry.bytes());
-    }
+    mac.update(entries.as_flattened());
     let mut out = [0; 32];
     out.copy_from_slice(mac.sign().as_ref());
     out

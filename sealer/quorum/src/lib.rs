@@ -21,8 +21,8 @@
 //! finds, it does not stop them.
 //!
 //! Values parse or do not exist: a [`Threshold`], [`Share`], [`SealConfig`], [`Plan`] or
-//! [`ValidShares`] needs no second check. Secrets and keys live in secret memory and have no Debug,
-//! Display, Serialize or Clone.
+//! [`ValidShares`] needs no second check. Secrets, keys and share values live in secret memory; they
+//! have no Display, Serialize or Clone, and their Debug shows no byte of them.
 
 mod buckets;
 mod ceremony;
@@ -43,7 +43,7 @@ mod fixtures;
 #[cfg(test)]
 mod vectors;
 
-pub use buckets::{BUCKETS, Buckets, ENTRY_LEN, Entry, NameHmac};
+pub use buckets::{BUCKETS, Buckets, ENTRY_LEN, Entry, NameHmac, SameName};
 pub use ceremony::{CeremonyRecord, FoundError, Foundation};
 pub use codec::FormatError;
 pub use collector::{

@@ -20,7 +20,7 @@
 use mcpist_secret::{Key, MemoryError, Secret};
 use ring::rand::{SecureRandom, SystemRandom};
 use vsss_rs::{DefaultShare, Gf256, IdentifierGf256, Polynomial, ReadableShareSet};
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::codec::Writer;
 use crate::collector::ValidShares;
@@ -107,27 +107,23 @@ pub fn derive_kek(secret: &Key, set: SetId, generation: Generation) -> Result<Ke
 type Point = DefaultShare<IdentifierGf256, IdentifierGf256>;
 
 /// The library's elements for one byte: a polynomial's coefficients, or the points to combine.
-/// Overwritten when dropped, since the library does not.
 struct Elements([Point; MAX_SHARES as usize]);
 
 impl Elements {
-    fn new() -> Elements {
-        Elements(<[Point; MAX_SHARES as usize] as Polynomial<Point>>::create(
-            0,
-        ))
+    /// Overwritten when dropped, since the library does not.
+    fn new() -> Zeroizing<Elements> {
+        Zeroizing::new(Elements(<[Point; MAX_SHARES as usize] as Polynomial<
+            Point,
+        >>::create(0)))
     }
+}
 
-    fn wipe(&mut self) {
+impl Zeroize for Elements {
+    fn zeroize(&mut self) {
         for point in &mut self.0 {
             point.identifier.0.0.zeroize();
             point.value.0.0.zeroize();
         }
-    }
-}
-
-impl Drop for Elements {
-    fn drop(&mut self) {
-        self.wipe();
     }
 }
 

@@ -152,13 +152,12 @@ fn a_fresh_split_that_does_not_combine_is_not_given_out() {
 
 #[test]
 fn coefficients_are_wiped() {
-    assert!(std::mem::needs_drop::<Elements>());
-    let mut elements = Elements::new();
+    let mut elements: Zeroizing<Elements> = Elements::new();
     for point in &mut elements.0 {
         point.identifier = IdentifierGf256(Gf256(0xaa));
         point.value = IdentifierGf256(Gf256(0xbb));
     }
-    elements.wipe();
+    elements.zeroize();
     assert!(elements.0.iter().all(|point| *point == Point::default()));
 }
 
