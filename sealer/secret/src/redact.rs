@@ -122,6 +122,6 @@ impl Redactor {
 
 impl fmt::Debug for Redactor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Redactor({} forms)", self.table.len())
+        write!(f, "Redactor({} forms)", self.table.forms())
     }
 }

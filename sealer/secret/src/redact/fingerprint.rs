@@ -1,8 +1,9 @@
 //! From a secret to its fingerprint: the forms, the anchor and the MAC, and the bytes on the wire.
 //!
 //! Owns: which forms a secret has and where their anchors lie.
-//! Encoded: `count u8` (1 to 16), then per form `length u32 | offset u32 | hash u32 | mac[16]`, all
-//! big-endian; nothing may follow.
+//! Encoded: `count u8` (1 to 16) `| kinds u8`, then per form `length u32 | offset u32 | hash u32 |
+//! hash u32 | mac[16]`, all big-endian; nothing may follow. An anchor's 8 bytes are two windows of
+//! 7, and each has its hash: so that a search need look at every second byte only.
 
 use std::fmt;
 
@@ -19,11 +20,13 @@ pub const MIN_SECRET: usize = 8;
 
 /// Bytes under an anchor.
 pub(super) const ANCHOR: usize = 8;
+/// Bytes under a window: an anchor holds two, one at an even and one at an odd place of the body.
+pub(super) const WINDOW: usize = ANCHOR - 1;
 const MAC: usize = 16;
 const MAX_FORMS: usize = 16;
 /// The longest form: [`MAX_SECRET`] in hexadecimal.
 const MAX_FORM: usize = 2 * MAX_SECRET;
-const FORM_LEN: usize = 4 + 4 + 4 + MAC;
+const FORM_LEN: usize = 4 + 4 + 4 + 4 + MAC;
 /// How many windows are looked at to choose an anchor.
 const ANCHOR_CHOICES: usize = 32;
 
@@ -49,6 +52,9 @@ pub enum FingerprintError {
         /// Bytes that were given.
         found: usize,
     },
+    /// Kinds of bytes that do not exist.
+    #[error("a fingerprint with kinds {0:#04x} is refused")]
+    Kinds(u8),
     /// A form whose length no secret has, or whose anchor is not inside it.
     #[error("form {0} of a fingerprint is out of range")]
     Form(usize),
@@ -78,7 +84,10 @@ impl RedactKey {
         let mac = key.derive(b"", b"mcpist-redact-mac-v1")?;
         let anchor = key.derive(b"", b"mcpist-redact-anchor-v1")?;
         // Odd, so that the multiplication is one to one before it is cut.
-        let multiplier = load(anchor.expose()) | 1;
+        let multiplier = anchor
+            .expose()
+            .first_chunk()
+            .map_or(1, |key| u64::from_le_bytes(*key) | 1);
         Ok(RedactKey {
             mac: hmac::Key::new(hmac::HMAC_SHA256, mac.expose()),
             key,
@@ -103,11 +112,13 @@ impl RedactKey {
         let secret = &secret[..secret.len().min(MAX_SECRET)];
         let anchor = choose_anchor(secret);
         let mut forms = Vec::with_capacity(MAX_FORMS);
+        let mut kinds = 0;
         let mut add = |text: &[u8], offset: usize| {
+            kinds |= text.iter().fold(0, |kinds, &byte| kinds | kind(byte));
             let form = Form {
                 len: text.len() as u32,
                 offset: offset as u32,
-                hash: self.hash(load(&text[offset..])),
+                hashes: [0, 1].map(|second| self.hash(load(&text[offset + second..]))),
                 mac: self.mac_of(|mac| mac.update(text)),
             };
             // Digits have no case and most base64 is in both alphabets: one form is enough then.
@@ -133,22 +144,25 @@ impl RedactKey {
                 add(&base64_inner(secret, alignment, tail), offset);
             }
         }
-        Ok(Fingerprint { forms })
+        Ok(Fingerprint { kinds, forms })
     }
 
-    /// The hash of an 8-byte window: multiply-shift, so that two different windows collide with
-    /// a chance of 2⁻³¹ over the choice of the key.
-    #[inline(always)]
+    /// The hash of a [`load`]ed window: multiply-shift, so that two different windows collide
+    /// with a chance of 2⁻³¹ over the choice of the key.
     pub(super) fn hash(&self, window: u64) -> u32 {
         (window.wrapping_mul(self.multiplier) >> 32) as u32
     }
 
+    pub(super) fn multiplier(&self) -> u64 {
+        self.multiplier
+    }
+
     /// HMAC-SHA-256 (RFC 2104), cut to 16 bytes, of what `write` puts in.
-    pub(super) fn mac_of(&self, write: impl FnOnce(&mut hmac::Context)) -> [u8; MAC] {
+    pub(super) fn mac_of(&self, write: impl FnOnce(&mut hmac::Context)) -> Mac {
         let mut context = hmac::Context::with_key(&self.mac);
         write(&mut context);
-        let mut cut = [0; MAC];
-        cut.copy_from_slice(&context.sign().as_ref()[..MAC]);
+        let mut cut = Mac([0; MAC]);
+        cut.0.copy_from_slice(&context.sign().as_ref()[..MAC]);
         cut
     }
 }
@@ -159,44 +173,61 @@ impl fmt::Debug for RedactKey {
     }
 }
 
-/// One form of a secret. The order puts forms with one hash, then one shape, side by side.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// One form of a secret.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Form {
-    pub(super) hash: u32,
-    /// Where the anchor starts in the form, in bytes.
-    pub(super) offset: u32,
     /// Length of the form in bytes.
     pub(super) len: u32,
-    mac: [u8; MAC],
+    /// Where the anchor starts in the form, in bytes.
+    pub(super) offset: u32,
+    /// Of the anchor's two windows.
+    pub(super) hashes: [u32; 2],
+    pub(super) mac: Mac,
 }
 
-impl Form {
-    /// Whether `mac` is this form's, in constant time.
-    pub(super) fn is(&self, mac: &[u8; MAC]) -> Choice {
-        self.mac.ct_eq(mac)
+/// The MAC of a form.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Mac([u8; MAC]);
+
+impl Mac {
+    /// Compares in constant time.
+    pub(super) fn is(&self, other: &Mac) -> Choice {
+        self.0.ct_eq(&other.0)
     }
 }
 
 /// All forms of one secret under one [`RedactKey`].
 #[derive(Clone, PartialEq, Eq)]
 pub struct Fingerprint {
+    /// Which [`kind`]s of bytes the forms are made of.
+    kinds: u8,
     forms: Vec<Form>,
 }
 
 impl Fingerprint {
+    pub(super) fn kinds(&self) -> u8 {
+        self.kinds
+    }
+
     pub(super) fn forms(&self) -> &[Form] {
         &self.forms
     }
 
     /// The bytes on the wire; the layout is at the top of this module.
     pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(1 + self.forms.len() * FORM_LEN);
-        bytes.push(self.forms.len() as u8);
-        for form in &self.forms {
-            bytes.extend_from_slice(&form.len.to_be_bytes());
-            bytes.extend_from_slice(&form.offset.to_be_bytes());
-            bytes.extend_from_slice(&form.hash.to_be_bytes());
-            bytes.extend_from_slice(&form.mac);
+        let mut bytes = Vec::with_capacity(2 + self.forms.len() * FORM_LEN);
+        bytes.extend([self.forms.len() as u8, self.kinds]);
+        for Form {
+            len,
+            offset,
+            hashes: [even, odd],
+            mac,
+        } in &self.forms
+        {
+            for number in [len, offset, even, odd] {
+                bytes.extend_from_slice(&number.to_be_bytes());
+            }
+            bytes.extend_from_slice(&mac.0);
         }
         bytes
     }
@@ -206,17 +237,23 @@ impl Fingerprint {
     /// # Errors
     /// [`FingerprintError`] for anything else.
     pub fn decode(bytes: &[u8]) -> Result<Fingerprint, FingerprintError> {
-        let (&count, rest) = bytes.split_first().ok_or(FingerprintError::Count(0))?;
+        let [count, kinds, rest @ ..] = bytes else {
+            return Err(FingerprintError::Count(0));
+        };
+        let (count, kinds) = (*count, *kinds);
         if !(1..=MAX_FORMS).contains(&usize::from(count)) {
             return Err(FingerprintError::Count(count));
         }
         let (chunks, left) = rest.as_chunks::<FORM_LEN>();
         if chunks.len() != usize::from(count) || !left.is_empty() {
-            let expected = 1 + usize::from(count) * FORM_LEN;
+            let expected = 2 + usize::from(count) * FORM_LEN;
             return Err(FingerprintError::Length {
                 expected,
                 found: bytes.len(),
             });
+        }
+        if kinds & !KINDS != 0 {
+            return Err(FingerprintError::Kinds(kinds));
         }
         let form = |(index, chunk): (usize, &[u8; FORM_LEN])| {
             let number = |at: usize| {
@@ -225,12 +262,13 @@ impl Fingerprint {
             let (len, offset) = (number(0), number(4));
             let fits = (ANCHOR..=MAX_FORM).contains(&(len as usize))
                 && offset as usize <= len as usize - ANCHOR;
-            let mut mac = [0; MAC];
-            mac.copy_from_slice(&chunk[12..]);
+            let mut mac = Mac([0; MAC]);
+            mac.0.copy_from_slice(&chunk[16..]);
+            let hashes = [number(8), number(12)];
             let form = Form {
                 len,
                 offset,
-                hash: number(8),
+                hashes,
                 mac,
             };
             if fits {
@@ -239,13 +277,12 @@ impl Fingerprint {
                 Err(FingerprintError::Form(index))
             }
         };
-        Ok(Fingerprint {
-            forms: chunks
-                .iter()
-                .enumerate()
-                .map(form)
-                .collect::<Result<_, _>>()?,
-        })
+        let forms = chunks
+            .iter()
+            .enumerate()
+            .map(form)
+            .collect::<Result<_, _>>()?;
+        Ok(Fingerprint { kinds, forms })
     }
 }
 
@@ -255,12 +292,33 @@ impl fmt::Debug for Fingerprint {
     }
 }
 
-/// The first 8 bytes as a window; fewer count as zeros.
-#[inline(always)]
+/// The first 7 bytes as a window: in the upper bytes, the first one lowest, as if they had been
+/// rolled in one by one. Bytes that are not there count as zeros in front.
+#[inline]
 pub(super) fn load(bytes: &[u8]) -> u64 {
-    bytes
-        .first_chunk()
-        .map_or(0, |window| u64::from_le_bytes(*window))
+    let newest = |window: u64, &byte: &u8| window >> 8 | u64::from(byte) << 56;
+    match bytes.first_chunk() {
+        Some(word) => u64::from_le_bytes(*word) << 8,
+        None => bytes.iter().take(WINDOW).fold(0, newest),
+    }
+}
+
+/// All kinds of bytes.
+const KINDS: u8 = 0x7F;
+
+/// What kind of byte this is, as one bit. An escape that stands for a kind that is in no form ends
+/// every form, and need not be looked at: so `\n` and `\"` cost little while secrets are tokens.
+#[inline]
+pub(super) fn kind(byte: u8) -> u8 {
+    match byte {
+        b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'+' | b'-' | b'_' | b'.' | b'~' | b'=' => 0x01,
+        b'/' => 0x02,
+        b'"' => 0x04,
+        b'\\' => 0x08,
+        0..b' ' | 0x7F => 0x10,
+        b' '..0x7F => 0x20,
+        0x80.. => 0x40,
+    }
 }
 
 /// Where the anchor of a secret starts: in the second half, which is behind any common prefix
@@ -384,7 +442,8 @@ mod tests {
                 *byte = 0xEE;
             }
         }
-        let hashes = |text: &[u8], offset: usize| key.hash(load(&text[offset..]));
+        let hashes =
+            |text: &[u8], offset: usize| [0, 1].map(|odd| key.hash(load(&text[offset + odd..])));
         for alignment in 0..3 {
             let offset = (8 * (alignment + other)).div_ceil(6) - (8 * alignment).div_ceil(6);
             let [a, b] = [&secret, &changed].map(|s| base64_inner(s, alignment, *b"+/"));
@@ -397,8 +456,8 @@ mod tests {
         // A fixed key and secret: the layout, and that a change of a derivation is seen.
         let fingerprint = key().fingerprint(b"0123456789").unwrap();
         let bytes = fingerprint.encode();
-        assert_eq!(bytes.len(), 1 + 5 * FORM_LEN);
-        assert_eq!(bytes[..9], [5, 0, 0, 0, 10, 0, 0, 0, 2]);
+        assert_eq!(bytes.len(), 2 + 5 * FORM_LEN);
+        assert_eq!(bytes[..10], [5, 0x01, 0, 0, 0, 10, 0, 0, 0, 2]);
         assert_eq!(Fingerprint::decode(&bytes), Ok(fingerprint));
     }
 
@@ -406,9 +465,20 @@ mod tests {
     fn malformed_fingerprints_are_refused() {
         let good = key().fingerprint(b"0123456789").unwrap().encode();
         assert_eq!(Fingerprint::decode(b""), Err(FingerprintError::Count(0)));
-        assert_eq!(Fingerprint::decode(&[0]), Err(FingerprintError::Count(0)));
-        assert_eq!(Fingerprint::decode(&[17]), Err(FingerprintError::Count(17)));
-        for cut in 1..good.len() {
+        assert_eq!(
+            Fingerprint::decode(&[0, 0]),
+            Err(FingerprintError::Count(0))
+        );
+        assert_eq!(
+            Fingerprint::decode(&[17, 0]),
+            Err(FingerprintError::Count(17))
+        );
+        let unknown = [&good[..1], &[0x80], &good[2..]].concat();
+        assert_eq!(
+            Fingerprint::decode(&unknown),
+            Err(FingerprintError::Kinds(0x80))
+        );
+        for cut in 2..good.len() {
             assert!(matches!(
                 Fingerprint::decode(&good[..cut]),
                 Err(FingerprintError::Length { .. })
@@ -425,22 +495,22 @@ mod tests {
             Fingerprint::decode(&bytes)
         };
         assert_eq!(
-            with(1, 7),
+            with(2, 7),
             Err(FingerprintError::Form(0)),
             "shorter than an anchor"
         );
         assert_eq!(
-            with(1, MAX_FORM as u32 + 1),
+            with(2, MAX_FORM as u32 + 1),
             Err(FingerprintError::Form(0)),
             "too long"
         );
         assert_eq!(
-            with(5, 3),
+            with(6, 3),
             Err(FingerprintError::Form(0)),
             "anchor past the end"
         );
         assert_eq!(
-            with(5, u32::MAX),
+            with(6, u32::MAX),
             Err(FingerprintError::Form(0)),
             "no overflow"
         );

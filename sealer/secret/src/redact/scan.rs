@@ -1,8 +1,9 @@
 //! The search: one pass over a body, which may go on when more of the body is there.
 //!
 //! Owns: where the pass stands, the rolling windows of the decoded views, and the verdict on
-//! candidates. Promises: every window of every view is probed exactly once; nothing is allocated
-//! until something is found; verification costs a bounded number of steps for each byte of the
+//! candidates. Promises: every second window of the body, and every window of a decoded view that
+//! holds an escape, is probed exactly once, which meets each anchor; nothing is allocated until
+//! something is found; verification costs a bounded number of steps for each byte of the
 //! body, because past that budget a marked window counts as a hit.
 
 use std::marker::PhantomData;
@@ -11,8 +12,8 @@ use std::ops::Range;
 use subtle::Choice;
 use zeroize::Zeroizing;
 
-use super::fingerprint::{ANCHOR, Form, load};
-use super::table::Table;
+use super::fingerprint::{Mac, WINDOW, kind, load};
+use super::table::{Place, Table};
 use super::view::{Json, MAX_EXPANSION, MAX_TOKEN, Percent, Run, View};
 
 /// What one MAC costs beside its bytes, in bytes hashed.
@@ -22,10 +23,15 @@ const COMPARE_COST: u64 = 16;
 /// Verification allowed for each byte of a body, in bytes hashed.
 const ALLOWED_PER_BYTE: u64 = 32;
 /// Verification allowed for any body, in bytes hashed.
-const ALLOWED_ALWAYS: u64 = 1 << 16;
+const ALLOWED_ALWAYS: u64 = 1 << 18;
 
-/// Windows that are probed between two looks at the rare cases.
-const BLOCK: usize = 8;
+/// Bytes from one window that is probed to the next: an anchor has one at an even place and one
+/// at an odd place.
+const STEP: usize = 2;
+/// Bytes between two looks at the rare cases.
+const BLOCK: usize = 16;
+/// Bytes of a block and of the last word that starts in it.
+const BLOCK_REACH: usize = BLOCK - STEP + 8;
 
 /// A pass over a body.
 pub(super) struct Scan<'r> {
@@ -68,33 +74,42 @@ impl<'r> Scan<'r> {
     /// Probes all windows that start before `until`. `body` is the one given last time, longer or
     /// not; past `until` it must hold a whole form in every view, or be at its end.
     pub(super) fn advance(&mut self, body: &[u8], until: usize) {
-        if self.table.len() == 0 {
+        if self.table.is_empty() {
             return;
         }
-        let until = until.min(body.len());
+        let mut until = until.min(body.len());
+        if until < body.len() {
+            until -= until.saturating_sub(self.at) % STEP;
+        }
         let mut at = self.at;
         while at + BLOCK <= until
-            && let Some(block) = body[at..].first_chunk::<{ 2 * BLOCK - 1 }>()
+            && let Some(block) = body[at..].first_chunk::<BLOCK_REACH>()
         {
             let mut marked = 0;
-            for start in 0..BLOCK {
-                marked |= self.table.marked(load(&block[start..]));
+            for start in (0..BLOCK).step_by(STEP) {
+                marked |= self.table.marked(word(&block[start..]) << 8);
             }
-            if marked != 0 {
-                self.anchors(body, at, at + BLOCK);
+            let words = [word(block), word(&block[8..])];
+            let percent = holds(words[0], Percent::ESCAPE) | holds(words[1], Percent::ESCAPE);
+            let json = holds(words[0], Json::ESCAPE) | holds(words[1], Json::ESCAPE);
+            let end = at + BLOCK;
+            if marked & 1 != 0 {
+                self.anchors(body, at, end);
             }
-            let escapes = holds(load(block), b'%') | holds(load(block), b'\\');
-            if escapes | self.percent.warm | self.json.warm != 0 {
-                self.escapes(body, at, at + BLOCK);
+            if percent | self.percent.warm != 0 {
+                self.percent.walk(body, at, end, &mut self.judge);
             }
-            at += BLOCK;
+            if json | self.json.warm != 0 {
+                self.json.walk(body, at, end, &mut self.judge);
+            }
+            at = end;
         }
         if at < until {
             self.anchors(body, at, until);
-            self.escapes(body, at, until);
-            at = until;
+            self.percent.walk(body, at, until, &mut self.judge);
+            self.json.walk(body, at, until, &mut self.judge);
         }
-        self.at = self.at.max(at);
+        self.at = self.at.max(until);
         self.percent.catch_up(body, self.at);
         self.json.catch_up(body, self.at);
     }
@@ -102,19 +117,15 @@ impl<'r> Scan<'r> {
     /// The windows of the body itself that start from `from` to `to`, one by one.
     #[inline(never)]
     fn anchors(&mut self, body: &[u8], from: usize, to: usize) {
-        for at in from..to.min((body.len() + 1).saturating_sub(ANCHOR)) {
-            let window = load(&body[at..]);
-            if self.table.marked(window) != 0 {
+        for at in (from..to).step_by(STEP) {
+            let Some(window) = body.get(at..at + WINDOW) else {
+                return;
+            };
+            let window = load(window);
+            if self.table.marked(window) & 1 != 0 {
                 self.judge.as_sent(body, at, window);
             }
         }
-    }
-
-    /// The windows of the decoded views around the escapes from `from` to `to`.
-    #[inline(never)]
-    fn escapes(&mut self, body: &[u8], from: usize, to: usize) {
-        self.percent.walk(body, from, to, &mut self.judge);
-        self.json.walk(body, from, to, &mut self.judge);
     }
 
     /// Forgets the first `count` bytes of the body; all were probed, and no range reaches there.
@@ -136,21 +147,45 @@ impl<'r> Scan<'r> {
     }
 }
 
-/// Not 0 where one of the 8 bytes is `byte`.
+/// The first 8 bytes, the first one lowest; 0 where there are fewer.
 #[inline(always)]
-fn holds(window: u64, byte: u8) -> u64 {
+fn word(bytes: &[u8]) -> u64 {
+    bytes
+        .first_chunk()
+        .map_or(0, |word| u64::from_le_bytes(*word))
+}
+
+/// Where one of the 8 bytes is `byte`, 0x80 stands in the result; only the lowest is certain.
+#[inline(always)]
+fn holds(word: u64, byte: u8) -> u64 {
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
-    let zero_where_equal = window ^ (ONES * u64::from(byte));
+    let zero_where_equal = word ^ (ONES * u64::from(byte));
     zero_where_equal.wrapping_sub(ONES) & !zero_where_equal & (ONES << 7)
+}
+
+/// Where `byte` stands first in `body[from..to]`.
+#[inline]
+fn find(body: &[u8], mut from: usize, to: usize, byte: u8) -> Option<usize> {
+    while from + 8 <= to {
+        let equal = holds(word(&body[from..]), byte);
+        if equal != 0 {
+            return Some(from + equal.trailing_zeros() as usize / 8);
+        }
+        from += 8;
+    }
+    let rest = body.get(from..to)?;
+    rest.iter()
+        .position(|&other| other == byte)
+        .map(|index| from + index)
 }
 
 /// The rolling window of one decoded view. It rests where the view is the body itself.
 struct Walker<V> {
     /// A token border: what comes before it is in the window.
     at: usize,
-    /// The last 8 decoded bytes, the newest on top.
+    /// The last decoded bytes, the newest on top.
     window: u64,
-    /// How many of them there are.
+    /// How many of them may belong to a form.
     filled: usize,
     /// How many more decoded bytes give a window that holds a byte of an escape.
     warm: u64,
@@ -170,39 +205,75 @@ impl<V: View> Walker<V> {
 
     /// Takes the tokens that start before `to` and probes the windows that hold an escape. All
     /// escapes before `from` were taken by an earlier call.
+    #[inline(never)]
     fn walk(&mut self, body: &[u8], from: usize, to: usize, judge: &mut Judge<'_>) {
         loop {
-            if self.warm == 0 {
-                let from = self.at.max(from);
-                let mut rest = body.get(from..to).unwrap_or_default().iter();
-                let Some(literals) = rest.position(|&byte| byte == V::ESCAPE) else {
-                    return;
-                };
-                self.catch_up(body, from + literals);
+            if self.warm > 0 {
+                self.literals(body, to, judge);
             }
-            if self.at >= to {
+            let start = if self.warm > 0 {
+                self.at
+            } else {
+                self.at.max(from)
+            };
+            let Some(at) = find(body, start, to, V::ESCAPE) else {
+                return;
+            };
+            self.escape(body, at, judge);
+        }
+    }
+
+    /// Takes the literal bytes that are left of the warm ones and come before `to`.
+    fn literals(&mut self, body: &[u8], to: usize, judge: &mut Judge<'_>) {
+        let end = to.min(self.at + self.warm as usize);
+        for &byte in body.get(self.at..end).unwrap_or_default() {
+            if byte == V::ESCAPE {
                 return;
             }
-            let token = V::next(body, self.at);
-            self.at += token.len;
-            let decoded = token.decoded();
-            if token.is_escape() {
-                self.warm = (decoded.len() + ANCHOR - 1) as u64;
-            }
-            for (index, &byte) in decoded.iter().enumerate() {
-                self.warm = self.warm.saturating_sub(1);
-                self.roll(byte);
-                if self.filled == ANCHOR && judge.table.marked(self.window) != 0 {
-                    judge.decoded::<V>(body, self.at, decoded.len() - 1 - index, self.window);
-                }
-            }
+            self.at += 1;
+            self.warm -= 1;
+            self.probe(body, byte, 0, judge);
+        }
+    }
+
+    /// Takes the token at `at`, where an escape character stands.
+    fn escape(&mut self, body: &[u8], at: usize, judge: &mut Judge<'_>) {
+        let token = V::next(body, at);
+        let decoded = token.decoded();
+        if decoded
+            .iter()
+            .any(|&byte| !judge.table.has_kind(kind(byte)))
+        {
+            // It is part of no form, and neither is a window with it.
+            (self.at, self.warm, self.filled) = (at + token.len, 0, 0);
+            return;
+        }
+        self.catch_up(body, at);
+        self.at = at + token.len;
+        self.warm = if token.is_escape() {
+            (WINDOW - 1) as u64
+        } else {
+            self.warm.saturating_sub(1)
+        };
+        for (index, &byte) in decoded.iter().enumerate() {
+            self.probe(body, byte, decoded.len() - 1 - index, judge);
+        }
+    }
+
+    /// Rolls in a decoded byte, `extra` decoded bytes before the token's end, and probes.
+    #[inline(always)]
+    fn probe(&mut self, body: &[u8], byte: u8, extra: usize, judge: &mut Judge<'_>) {
+        self.roll(byte);
+        let window = self.window & !0xFF;
+        if judge.table.marked(window) & 1 != 0 && self.filled == WINDOW {
+            judge.decoded::<V>(body, self.at, extra, window);
         }
     }
 
     /// Moves on to `to` over literal bytes, while at rest.
     fn catch_up(&mut self, body: &[u8], to: usize) {
         if self.warm == 0 && self.at < to {
-            for &byte in &body[self.at.max(to.saturating_sub(ANCHOR))..to] {
+            for &byte in &body[self.at.max(to.saturating_sub(WINDOW))..to] {
                 self.roll(byte);
             }
             self.at = to;
@@ -212,7 +283,7 @@ impl<V: View> Walker<V> {
     #[inline(always)]
     fn roll(&mut self, byte: u8) {
         self.window = self.window >> 8 | u64::from(byte) << 56;
-        self.filled = (self.filled + 1).min(ANCHOR);
+        self.filled = (self.filled + 1).min(WINDOW);
     }
 }
 
@@ -230,11 +301,11 @@ struct Judge<'r> {
 impl Judge<'_> {
     /// A marked window of the body itself, at `at`. Its form may go on over escapes.
     fn as_sent(&mut self, body: &[u8], at: usize, window: u64) {
-        for alike in same_shape(self.table.forms(window)) {
-            if self.flooded(at, at + ANCHOR) {
+        for alike in same_shape(self.table.places(window)) {
+            if self.flooded(at, at + WINDOW) {
                 return;
             }
-            let (offset, len) = (alike[0].offset as usize, alike[0].len as usize);
+            let Place { offset, len, .. } = alike[0];
             self.spent += COMPARE_COST;
             // No view is longer than the body, so this range must exist for any of them.
             let Some(start) = at.checked_sub(offset) else {
@@ -259,16 +330,16 @@ impl Judge<'_> {
     /// A marked window of a decoded view that holds an escape; it ends `extra` decoded bytes
     /// before the token border `end`.
     fn decoded<V: View>(&mut self, body: &[u8], end: usize, extra: usize, window: u64) {
-        for alike in same_shape(self.table.forms(window)) {
-            if self.flooded(end.saturating_sub(ANCHOR), end) {
+        for alike in same_shape(self.table.places(window)) {
+            if self.flooded(end.saturating_sub(WINDOW), end) {
                 return;
             }
-            self.read::<V>(body, end, alike[0].offset as usize + ANCHOR + extra, alike);
+            self.read::<V>(body, end, alike[0].offset + WINDOW + extra, alike);
         }
     }
 
     /// Reads the form that starts `back` decoded bytes before the token border `at`.
-    fn read<V: View>(&mut self, body: &[u8], at: usize, back: usize, alike: &[Form]) {
+    fn read<V: View>(&mut self, body: &[u8], at: usize, back: usize, alike: &[Place]) {
         let counted = self.run.counted;
         let (mut start, mut gone) = (at, 0);
         while gone < back && start > 0 {
@@ -281,7 +352,7 @@ impl Judge<'_> {
         let Some(mut skip) = gone.checked_sub(back) else {
             return;
         };
-        let (mut end, mut left) = (start, alike[0].len as usize);
+        let (mut end, mut left) = (start, alike[0].len);
         let mut block = Zeroizing::new([0; 64]);
         let mac = self.table.key().mac_of(|mac| {
             let mut used = 0;
@@ -309,11 +380,11 @@ impl Judge<'_> {
 
     /// Compares a MAC with those of forms of one shape. A hit takes a backslash along that escapes
     /// its first byte (`\/`), so that no escape is cut in two.
-    fn verdict(&mut self, body: &[u8], alike: &[Form], mac: &[u8; 16], range: Range<usize>) {
-        self.spent += MAC_COST + u64::from(alike[0].len) + COMPARE_COST * alike.len() as u64;
+    fn verdict(&mut self, body: &[u8], alike: &[Place], mac: &Mac, range: Range<usize>) {
+        self.spent += MAC_COST + alike[0].len as u64 + COMPARE_COST * alike.len() as u64;
         let equal = alike
             .iter()
-            .fold(Choice::from(0), |any, form| any | form.is(mac));
+            .fold(Choice::from(0), |any, place| any | place.mac.is(mac));
         if equal.into() {
             let escaped = range.start.checked_sub(1).filter(|&at| {
                 body[at] == Json::ESCAPE
@@ -349,7 +420,7 @@ impl Judge<'_> {
     }
 }
 
-/// Cuts forms with one hash into those with one offset and length, which share a MAC.
-fn same_shape(forms: &[Form]) -> impl Iterator<Item = &[Form]> {
-    forms.chunk_by(|a, b| (a.offset, a.len) == (b.offset, b.len))
+/// Cuts places with one hash into those with one offset and length, which share a MAC.
+fn same_shape(places: &[Place]) -> impl Iterator<Item = &[Place]> {
+    places.chunk_by(|a, b| (a.offset, a.len) == (b.offset, b.len))
 }

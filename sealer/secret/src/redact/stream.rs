@@ -36,7 +36,7 @@ impl<'r> RedactStream<'r> {
 
     /// Takes the next chunk and appends to `out` what can be told to be free of secrets.
     pub fn push(&mut self, chunk: &[u8], out: &mut Vec<u8>) {
-        if self.table.len() == 0 {
+        if self.table.is_empty() {
             out.extend_from_slice(chunk);
             return;
         }
