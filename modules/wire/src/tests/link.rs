@@ -200,7 +200,7 @@ async fn a_number_in_flight_is_not_used_twice() {
 async fn large_answers_come_whole_beside_small_ones() {
     let (link, _, requests) = pair().await;
     let served = serve(requests, |call: ModuleCall| async move {
-        let large = call.call().0 % 2 == 0;
+        let large = call.call().0.is_multiple_of(2);
         answer(vec![
             b'0' + (call.call().0 % 10) as u8;
             if large { 5_000_000 } else { 5 }
