@@ -1,10 +1,12 @@
 //! A binding: where a credential may go, and how. No I/O.
 //!
-//! Owns: [`Binding`], its judgement of a finished request ([`Binding::permits`]), and [`Join`], which gives a binding to a
-//! module's slot.
-//! Promises: https names what to trust and http names nothing; a path that is permitted reads the same to this
-//! code and to a server that decodes it once, is within the prefix on a segment border and climbs nowhere.
-//! Does not: resolve or connect (egress does, and asks here for each request), nor hold the credential.
+//! Owns: [`Binding`], its judgement of a finished request ([`Binding::permits`]), and [`Join`],
+//! which gives a binding to a module's slot.
+//! Promises: https names what to trust and http names nothing; a path that is permitted reads the
+//! same to this code and to a server that decodes it once, is within the prefix on a segment border
+//! and climbs nowhere.
+//! Does not: resolve or connect (egress does, and asks here for each request), nor hold the
+//! credential.
 
 mod host;
 mod path;
@@ -85,7 +87,8 @@ impl Scheme {
 pub enum Trust {
     /// A certificate chain to one of these CA certificates (PEM), and the host's name in it.
     Ca(String),
-    /// SHA-256 of the end-entity certificate's SubjectPublicKeyInfo (as in RFC 7469 §2.4), without regard to names or dates.
+    /// SHA-256 of the end-entity certificate's SubjectPublicKeyInfo (as in RFC 7469 §2.4), without
+    /// regard to names or dates.
     Pin(Digest),
     /// Not at all: http.
     None,
@@ -191,8 +194,8 @@ impl Binding {
         Ok(Binding(fields))
     }
 
-    /// Judges a finished request: `path` is encoded, absolute and without query. Egress asks this before every
-    /// request and sends nothing on a refusal.
+    /// Judges a finished request: `path` is encoded, absolute and without query. Egress asks this
+    /// before every request and sends nothing on a refusal.
     pub fn permits(&self, method: Method, path: &str) -> Result<(), BindingRefusal> {
         if !self.methods.contains(&method) {
             return Err(BindingRefusal::Method(method));

@@ -1,9 +1,10 @@
 //! What can be called now: the tools of every active module, ready for the call path. No I/O.
 //!
 //! Owns: [`Tool`], [`Module`] and [`Catalogue`], immutable snapshots that are shared by `Arc`.
-//! Promises: a tool in a catalogue has a compiled schema, a request that fits it and a binding for each slot that it
-//! uses; what clients are shown of it is fixed bytes with a digest; one name has one active side, and a
-//! second is refused rather than chosen. Modules are built one by one, so that one that does not build stops no other.
+//! Promises: a tool in a catalogue has a compiled schema, a request that fits it and a binding for
+//! each slot that it uses; what clients are shown of it is fixed bytes with a digest; one name has
+//! one active side, and a second is refused rather than chosen. Modules are built one by one, so
+//! that one that does not build stops no other.
 //! Does not: say who may see a tool ([`crate::mask`]) nor which side answers ([`crate::route`]).
 
 #[cfg(feature = "schema")]

@@ -1,15 +1,18 @@
 //! A change of the policy, and what it needs before it may be stored. No I/O.
 //!
-//! Owns: [`Change`] with its canonical bytes, the [`State`] that an approval is bound to, the judgement whether a
-//! change [`widening`]s the policy, and [`Approved`], the only form in which a change is stored.
-//! Promises: `Approved` has one maker, which judges and counts for itself: one enrolled key, two when the change widens, all
-//! over the same change and the same state; an approval is void when that state moves. What is not provably narrower
-//! counts as widening where DESIGN §9 asks for a second officer.
+//! Owns: [`Change`] with its canonical bytes, the [`State`] that an approval is bound to, the
+//! judgement whether a change [`widening`]s the policy, and [`Approved`], the only form in which a
+//! change is stored.
+//! Promises: `Approved` has one maker, which judges and counts for itself: one enrolled key, two
+//! when the change widens, all over the same change and the same state; an approval is void when
+//! that state moves. What is not provably narrower counts as widening where DESIGN §9 asks for a
+//! second officer.
 //! Does not: store, nor know who sits behind a key.
 //!
-//! Canonical bytes: `"mcpist-change-v1\0"`, then fields, each a big-endian `u32` length and that many bytes. A text is
-//! its UTF-8; a number its big-endian bytes; a list a field with its big-endian `u32` count, then its items; a choice
-//! a field with its name, then its own fields. docs/FORMATS.md has an example.
+//! Canonical bytes: `"mcpist-change-v1\0"`, then fields, each a big-endian `u32` length and that
+//! many bytes. A text is its UTF-8; a number its big-endian bytes; a list a field with its
+//! big-endian `u32` count, then its items; a choice a field with its name, then its own fields.
+//! docs/FORMATS.md has an example.
 
 mod approval;
 mod bytes;

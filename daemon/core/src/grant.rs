@@ -1,14 +1,15 @@
 //! A grant: who may use which tools, at most how.
 //!
-//! Owns: [`Grant`] and its selectors. Promises: an empty selector selects nothing. Does not: decide alone what is
-//! visible; [`crate::mask`] puts all grants together with what is loaded.
+//! Owns: [`Grant`] and its selectors. Promises: an empty selector selects nothing. Does not: decide
+//! alone what is visible; [`crate::mask`] puts all grants together with what is loaded.
 
 use serde::{Deserialize, Serialize};
 
 use crate::access::Access;
 use crate::ids::{GrantName, GroupName, ModuleName, PrincipalName, ToolName};
 
-/// One rule of the mask. Rules only ever add; there is no deny rule, since no rule is a denial already.
+/// One rule of the mask. Rules only ever add; there is no deny rule, since no rule is a denial
+/// already.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Grant {

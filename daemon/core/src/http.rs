@@ -2,11 +2,11 @@
 //!
 //! Owns: [`HttpTool`] and what it is made of. The runner interprets these values; this module only
 //! makes sure that they can be interpreted.
-//! Promises, after [`HttpTool::check`] (which [`crate::manifest`] calls for every tool it yields): names and
-//! literals hold no control character, a header name is a lower-case token that a module may set, nothing is set
-//! twice, a read of the service carries no body, counts are within bounds.
-//! Does not: encode arguments (each position has its own encoding, in the runner), nor decide where a request may
-//! go (a [`crate::binding::Binding`] does, on the finished path).
+//! Promises, after [`HttpTool::check`] (which [`crate::manifest`] calls for every tool it yields):
+//! names and literals hold no control character, a header name is a lower-case token that a module
+//! may set, nothing is set twice, a read of the service carries no body, counts are within bounds.
+//! Does not: encode arguments (each position has its own encoding, in the runner), nor decide where
+//! a request may go (a [`crate::binding::Binding`] does, on the finished path).
 
 mod path;
 mod template;
@@ -29,8 +29,9 @@ pub const MAX_PAGES: u32 = 64;
 /// Longest literal name of a parameter, in bytes.
 pub const MAX_NAME: usize = 128;
 
-/// Headers that no module may set: those that carry a credential, those that frame the message and those
-/// that the runner sets by itself (RFC 9110, RFC 9112). Every name that starts with `proxy-` or `sec-` is one, too.
+/// Headers that no module may set: those that carry a credential, those that frame the message and
+/// those that the runner sets by itself (RFC 9110, RFC 9112). Every name that starts with `proxy-`
+/// or `sec-` is one, too.
 const RESERVED_HEADERS: &[&str] = &[
     "accept-encoding",
     "authorization",
@@ -113,7 +114,8 @@ pub struct HttpTool {
     pub slot: SlotName,
     /// Its method.
     pub method: Method,
-    /// Its path, below the binding's host. Whether it is in the binding's prefix is judged when it is filled in.
+    /// Its path, below the binding's host. Whether it is in the binding's prefix is judged when it
+    /// is filled in.
     pub path: PathTemplate,
     /// Query parameters, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -135,8 +137,8 @@ pub struct HttpTool {
     pub pages: Option<Pagination>,
 }
 
-/// A literal name and a value with holes. A value that is one hole repeats the parameter for an array
-/// argument; an absent argument in any hole leaves the parameter out.
+/// A literal name and a value with holes. A value that is one hole repeats the parameter for an
+/// array argument; an absent argument in any hole leaves the parameter out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Param {
@@ -183,9 +185,10 @@ impl Response {
 pub struct Pick {
     /// Where it is in the answer.
     pub from: JsonPath,
-    /// Where it goes in the result: names and `[*]` only, a name first. With as many `[*]` as `from` has, items keep their
-    /// places (`data[*].id` to `items[*].id`, `data[*].name` to `items[*].name`); with none, what `from`
-    /// finds becomes one flat array, or the value itself where `from` has no `[*]` either.
+    /// Where it goes in the result: names and `[*]` only, a name first. With as many `[*]` as
+    /// `from` has, items keep their places (`data[*].id` to `items[*].id`, `data[*].name` to
+    /// `items[*].name`); with none, what `from` finds becomes one flat array, or the value itself
+    /// where `from` has no `[*]` either.
     pub to: JsonPath,
     /// The most items at each `[*]` of `from`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -202,7 +205,8 @@ pub struct ErrorPick {
     pub pick: JsonPath,
 }
 
-/// How a service gives a long list in parts. The arrays at `items` are joined; all else is of the first page.
+/// How a service gives a long list in parts. The arrays at `items` are joined; all else is of the
+/// first page.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub enum Pagination {
@@ -223,7 +227,8 @@ pub enum Pagination {
         query: String,
         /// The number of the first page.
         first: u32,
-        /// What is added for each next page: 1, or the page's length where the service counts items.
+        /// What is added for each next page: 1, or the page's length where the service counts
+        /// items.
         step: u32,
         /// The array that is continued.
         items: JsonPath,

@@ -2,8 +2,8 @@
 //!
 //! Owns: one newtype per kind of name, [`Digest`], and what is built of them ([`RegistryId`],
 //! [`ModuleRev`], [`SchemaRef`], [`CallId`]).
-//! Promises: a value holds only the characters that its kind allows, so it can stand in a log line, a
-//! file name or a JSON text without escaping; parsing accepts one spelling and changes nothing.
+//! Promises: a value holds only the characters that its kind allows, so it can stand in a log line,
+//! a file name or a JSON text without escaping; parsing accepts one spelling and changes nothing.
 //! Does not: know whether the named thing exists.
 
 use std::borrow::Borrow;
@@ -311,8 +311,9 @@ impl fmt::Display for ModuleRev {
 }
 
 /// What a client echoes to say which edition of a tool's schema it has read. Opaque to clients.
-/// Text: `r:` and 32 hexadecimal digits, the first 16 bytes of a digest over registry, module and the
-/// tool's own digest. Short, since a model has to copy it; it protects from staleness, not from forgery.
+/// Text: `r:` and 32 hexadecimal digits, the first 16 bytes of a digest over registry, module and
+/// the tool's own digest. Short, since a model has to copy it; it protects from staleness, not from
+/// forgery.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SchemaRef([u8; 16]);
 

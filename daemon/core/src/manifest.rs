@@ -1,11 +1,12 @@
 //! The manifest of a bundle: what a publisher signs. Strict parsing, no I/O.
 //!
 //! Owns: [`Manifest`], the checks that need the whole of it, and its parts.
-//! Promises: a [`Manifest`] holds lists and structs only, no unknown field and no key twice; names are unique; every
-//! blob that a tool names is listed and every listed blob is named; requests passed
-//! [`HttpTool::check`](crate::http::HttpTool::check); limits are within their ceilings.
-//! Does not: check signatures, audience against this site, sequence floors or blob bytes (mcpist-bundle does), nor
-//! whether holes fit the input schema, which is a blob: [`fit`] does that once the bytes are at hand.
+//! Promises: a [`Manifest`] holds lists and structs only, no unknown field and no key twice; names
+//! are unique; every blob that a tool names is listed and every listed blob is named; requests
+//! passed [`HttpTool::check`](crate::http::HttpTool::check); limits are within their ceilings.
+//! Does not: check signatures, audience against this site, sequence floors or blob bytes
+//! (mcpist-bundle does), nor whether holes fit the input schema, which is a blob: [`fit`] does that
+//! once the bytes are at hand.
 
 mod blob;
 mod fit;

@@ -1,14 +1,15 @@
 //! The mask: which tools exist for which principal. No I/O, and no allocation for a question.
 //!
-//! Owns: [`Mask`], compiled once per snapshot from all grants and the catalogue, and [`VisibleTool`], which only it makes.
-//! Promises: without a grant that selects a tool, the tool does not exist for the asker; unknown and forbidden give
-//! the same answer after the same steps (one search through all tools, one test per subject of the asker, no early
-//! way out); lists have one order, by module and name.
-//! Does not: know principals beforehand: a principal's name and groups are looked up in the mask's own table of
-//! subjects, so that a changed principal needs no new mask.
+//! Owns: [`Mask`], compiled once per snapshot from all grants and the catalogue, and
+//! [`VisibleTool`], which only it makes.
+//! Promises: without a grant that selects a tool, the tool does not exist for the asker; unknown
+//! and forbidden give the same answer after the same steps (one search through all tools, one test
+//! per subject of the asker, no early way out); lists have one order, by module and name.
+//! Does not: know principals beforehand: a principal's name and groups are looked up in the mask's
+//! own table of subjects, so that a changed principal needs no new mask.
 //!
-//! Shape: subjects that any grant names are numbered, principals first; each tool has one bit per subject, in one
-//! flat table whose last row, all zero, stands for every tool that there is not.
+//! Shape: subjects that any grant names are numbered, principals first; each tool has one bit per
+//! subject, in one flat table whose last row, all zero, stands for every tool that there is not.
 
 mod explain;
 
@@ -36,6 +37,12 @@ pub struct Mask {
 
 /// A tool together with the principal that may see it. Made by [`Mask::visible`] only; used up by
 /// [`Route::choose`](crate::route::Route::choose).
+///
+/// It cannot be made elsewhere, nor copied to serve twice:
+/// ```compile_fail,E0277
+/// fn copies<T: Clone>() {}
+/// copies::<mcpist_core::mask::VisibleTool>();
+/// ```
 #[derive(Debug)]
 #[must_use = "a visible tool is the permission to go on"]
 pub struct VisibleTool {

@@ -1,10 +1,10 @@
 //! Who calls: evidence of a peer, and the principal it stands for. No I/O.
 //!
 //! Owns: [`PeerEvidence`], [`Principal`] and [`Identities`], the only way from one to the other.
-//! Promises: evidence that fits no record, or more than one, is nobody; uid 0 and the overflow uid are nobody
-//! outside a dev store, whatever a record says. Neither value can be deserialised.
-//! Does not: look at a socket. `PeerEvidence::unix` and `PeerEvidence::fixed` are called in the daemon's `listen`
-//! alone; a test of the workspace looks for these two spellings elsewhere.
+//! Promises: evidence that fits no record, or more than one, is nobody; uid 0 and the overflow uid
+//! are nobody outside a dev store, whatever a record says. Neither value can be deserialised.
+//! Does not: look at a socket. `PeerEvidence::unix` and `PeerEvidence::fixed` are called in the
+//! daemon's `listen` alone; a test of the workspace looks for these two spellings elsewhere.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,7 +16,11 @@ use crate::ids::{GroupName, PrincipalName};
 /// The uid that a kernel shows for a peer whose uid its namespace cannot express.
 pub const OVERFLOW_UID: u32 = 65_534;
 
-/// What the listener knows of a peer. Made in the daemon's `listen` only.
+/// What the listener knows of a peer. Made in the daemon's `listen` only, and never read from a
+/// message:
+/// ```compile_fail,E0277
+/// serde_json::from_str::<mcpist_core::principal::PeerEvidence>("{}").unwrap();
+/// ```
 #[derive(Debug)]
 pub struct PeerEvidence(Evidence);
 

@@ -1,10 +1,11 @@
 //! Which side of a module answers a call. No I/O.
 //!
-//! Owns: [`Route`]: one revision, pinned for the whole call. Made by [`Route::choose`] only, from a [`VisibleTool`].
-//! Promises: a call that echoes a `schema_ref` runs on exactly the edition that its client has read, or not at
-//! all; a route leads only to a side that is active in the given catalogue.
-//! Does not: weigh. A module name has one active side ([`Catalogue`] refuses a second); where several share a name, this is the
-//! place that chooses among them, by principal.
+//! Owns: [`Route`]: one revision, pinned for the whole call. Made by [`Route::choose`] only, from a
+//! [`VisibleTool`].
+//! Promises: a call that echoes a `schema_ref` runs on exactly the edition that its client has
+//! read, or not at all; a route leads only to a side that is active in the given catalogue.
+//! Does not: weigh. A module name has one active side ([`Catalogue`] refuses a second); where
+//! several share a name, this is the place that chooses among them, by principal.
 
 use std::sync::Arc;
 

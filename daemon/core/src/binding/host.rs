@@ -1,14 +1,15 @@
 //! The host of a binding: a DNS name or an IP address, in one spelling.
 //!
-//! Owns: [`HostName`]. Promises: what it holds is read the same way by every resolver: no trailing dot, no
-//! upper case, no zone, and none of the numeric spellings (`127.1`, `0x7f.1`, `2130706433`) that some take
-//! for an address. Does not: resolve.
+//! Owns: [`HostName`]. Promises: what it holds is read the same way by every resolver: no trailing
+//! dot, no upper case, no zone, and none of the numeric spellings (`127.1`, `0x7f.1`, `2130706433`)
+//! that some take for an address. Does not: resolve.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::ids::{IdError, by_text};
 
-/// A DNS name (RFC 1123, with `_`), an IPv4 address, or an IPv6 address in its canonical text (RFC 5952) without brackets.
+/// A DNS name (RFC 1123, with `_`), an IPv4 address, or an IPv6 address in its canonical text (RFC
+/// 5952) without brackets.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HostName(Box<str>);
 

@@ -1,8 +1,9 @@
 //! Request paths as a server may read them, and prefixes of them.
 //!
-//! Owns: [`PathPrefix`] and the check of a finished path. Threat: a path that this code reads as inside the prefix and a server,
-//! after decoding, merging slashes, dropping path parameters or decoding twice, reads as outside. So a path with any
-//! such spelling is refused instead of normalised.
+//! Owns: [`PathPrefix`] and the check of a finished path. Threat: a path that this code reads as
+//! inside the prefix and a server, after decoding, merging slashes, dropping path parameters or
+//! decoding twice, reads as outside. So a path with any such spelling is refused instead of
+//! normalised.
 
 use std::fmt;
 
@@ -12,8 +13,8 @@ use crate::ids::{IdError, by_text};
 /// Longest path in bytes.
 const MAX_PATH: usize = 8 * 1024;
 
-/// `/`, or segments of unreserved and sub-delimiter characters (RFC 3986 §3.3, no `%`) with a leading and no
-/// trailing slash, none of them `.` or `..`; at most 512 bytes.
+/// `/`, or segments of unreserved and sub-delimiter characters (RFC 3986 §3.3, no `%`) with a
+/// leading and no trailing slash, none of them `.` or `..`; at most 512 bytes.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PathPrefix(Box<str>);
 
@@ -34,7 +35,8 @@ impl PathPrefix {
         &self.0
     }
 
-    /// `path` is the prefix or below it, on a segment border. Judges bytes; `path` must be checked before.
+    /// `path` is the prefix or below it, on a segment border. Judges bytes; `path` must be checked
+    /// before.
     pub fn covers(&self, path: &str) -> bool {
         if &*self.0 == "/" {
             return path.starts_with('/');
@@ -53,11 +55,13 @@ pub enum PathFault {
     NotAbsolute,
     /// It is over 8 KiB.
     TooLong,
-    /// A byte that must be encoded, or that ends the path (`?`, `#`, `\`, space, control, non-ASCII).
+    /// A byte that must be encoded, or that ends the path (`?`, `#`, `\`, space, control,
+    /// non-ASCII).
     Byte,
     /// A `%` without two hexadecimal digits.
     Percent,
-    /// An encoded `.`, `/`, `\`, control character, or an encoded `%` that makes one on a second decoding.
+    /// An encoded `.`, `/`, `\`, control character, or an encoded `%` that makes one on a second
+    /// decoding.
     Encoded,
     /// `.` or `..`, also before a `;`.
     DotSegment,
@@ -99,14 +103,16 @@ pub(super) fn check(path: &str) -> Result<(), PathFault> {
 fn check_segment(segment: &[u8]) -> Result<(), PathFault> {
     let decoded = decode(segment)?;
     let name = decoded.split(|b| *b == b';').next().unwrap_or_default();
-    // A name that is empty but for its parameters (`/;x/`) would merge with its neighbours on some servers.
+    // A name that is empty but for its parameters (`/;x/`) would merge with its neighbours on some
+    // servers.
     if name.is_empty() && !segment.is_empty() {
         return Err(PathFault::EmptySegment);
     }
     if name == b"." || name == b".." {
         return Err(PathFault::DotSegment);
     }
-    // A `%` with two digits behind it, however each of the three was spelled, is for a second decoding.
+    // A `%` with two digits behind it, however each of the three was spelled, is for a second
+    // decoding.
     let twice = |w: &[u8]| w[0] == b'%' && hex_pair(&w[1..]).is_some();
     if decoded.windows(3).any(twice) {
         Err(PathFault::Encoded)

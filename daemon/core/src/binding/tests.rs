@@ -221,8 +221,8 @@ fn a_path_that_could_climb_is_refused() {
     );
 }
 
-/// How an unkind server finds the resource: decodes (once or twice), treats `\` as `/`, drops path parameters,
-/// merges slashes and resolves dots.
+/// How an unkind server finds the resource: decodes (once or twice), treats `\` as `/`, drops path
+/// parameters, merges slashes and resolves dots.
 fn served(path: &str, decodings: usize) -> String {
     let mut bytes = path.as_bytes().to_vec();
     for _ in 0..decodings {

@@ -149,8 +149,8 @@ impl Module {
 }
 
 impl Catalogue {
-    /// Builds every module and puts them together; the first that fails is the error. The daemon builds
-    /// modules one by one instead, so that one that fails stops no other.
+    /// Builds every module and puts them together; the first that fails is the error. The daemon
+    /// builds modules one by one instead, so that one that fails stops no other.
     pub fn new(modules: Vec<ActiveModule>) -> Result<Catalogue, NewCatalogueError> {
         let built = modules
             .into_iter()
@@ -243,8 +243,8 @@ fn schema(
     Ok((RawValue::from_string(text).map_err(|_| json())?, validator))
 }
 
-/// Drops the white space between the tokens of valid JSON; inside the lines of MCP's stdio framing no line
-/// feed may stand.
+/// Drops the white space between the tokens of valid JSON; inside the lines of MCP's stdio framing
+/// no line feed may stand.
 fn compact(json: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(json.len());
     let (mut in_string, mut escaped) = (false, false);

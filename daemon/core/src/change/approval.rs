@@ -1,9 +1,10 @@
 //! Approvals by officers' keys, and the change that has enough of them.
 //!
-//! Threat: one person approves twice (one key under two names, one signature sent twice), an approval is used for
-//! another change, another store, or again later. So: keys are counted by their bytes, the message binds change and
-//! state, and the state binds the store's incarnation and versions that never repeat ([`super::PolicyView`]).
-//! Signatures are Ed25519 (RFC 8032) over `"mcpist-approval-v1\0" ‖ change digest ‖ state digest`.
+//! Threat: one person approves twice (one key under two names, one signature sent twice), an
+//! approval is used for another change, another store, or again later. So: keys are counted by
+//! their bytes, the message binds change and state, and the state binds the store's incarnation and
+//! versions that never repeat ([`super::PolicyView`]). Signatures are Ed25519 (RFC 8032) over
+//! `"mcpist-approval-v1\0" ‖ change digest ‖ state digest`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -136,7 +137,8 @@ pub struct Officers {
 }
 
 impl Officers {
-    /// Officers by key; a key that is listed twice is one officer. In a dev store one approval is always enough.
+    /// Officers by key; a key that is listed twice is one officer. In a dev store one approval is
+    /// always enough.
     pub fn new(officers: impl IntoIterator<Item = Officer>, dev: bool) -> Officers {
         Officers {
             keys: officers.into_iter().map(|o| (o.id(), o)).collect(),
@@ -207,6 +209,13 @@ fn reason(widens: &Option<&'static str>) -> String {
 }
 
 /// A change that may be stored. [`Approved::verify`] is the only maker; it is used up by storing.
+///
+/// ```compile_fail,E0451
+/// use mcpist_core::change::{Approved, Change};
+/// fn forge(change: Change) -> Approved<Change> {
+///     Approved { change, officers: Vec::new(), widens: None }
+/// }
+/// ```
 #[derive(Debug)]
 #[must_use = "an approved change is there to be stored"]
 pub struct Approved<T> {
@@ -216,8 +225,8 @@ pub struct Approved<T> {
 }
 
 impl Approved<Change> {
-    /// Judges the change against the policy of now, checks every approval and counts the keys. `view` must be the
-    /// state that the change is then applied to, with nothing in between.
+    /// Judges the change against the policy of now, checks every approval and counts the keys.
+    /// `view` must be the state that the change is then applied to, with nothing in between.
     pub fn verify(
         change: Change,
         view: &impl PolicyView,

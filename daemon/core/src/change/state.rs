@@ -17,12 +17,13 @@ pub trait PolicyView {
     /// The store's incarnation. A restore makes a new one, and so voids every approval of the old.
     fn store(&self) -> [u8; 16];
 
-    /// The version of an object. It must never take a value again that it had for another content: a deleted object
-    /// answers with the version of its deletion, and `None` means that there never was one. Else an approval
-    /// of its creation could be used again after the deletion.
+    /// The version of an object. It must never take a value again that it had for another content:
+    /// a deleted object answers with the version of its deletion, and `None` means that there never
+    /// was one. Else an approval of its creation could be used again after the deletion.
     fn version(&self, object: &Object) -> Option<u64>;
 
-    /// The uid that proposed the change, or `None` where it is not known, which counts as being everybody.
+    /// The uid that proposed the change, or `None` where it is not known, which counts as being
+    /// everybody.
     fn requester(&self) -> Option<u32>;
 
     /// Every principal.
@@ -111,7 +112,8 @@ impl Object {
     }
 }
 
-/// The versions that a change stands on. Never the whole policy: an unrelated change voids no approval.
+/// The versions that a change stands on. Never the whole policy: an unrelated change voids no
+/// approval.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct State {
     pub(super) store: [u8; 16],
@@ -136,8 +138,9 @@ impl State {
         }
     }
 
-    /// SHA-256 of its canonical bytes: `"mcpist-state-v1\0"`, then fields as in a change: store; the object's kind, name
-    /// parts and version; the count of named objects, and each of them likewise.
+    /// SHA-256 of its canonical bytes: `"mcpist-state-v1\0"`, then fields as in a change: store;
+    /// the object's kind, name parts and version; the count of named objects, and each of them
+    /// likewise.
     pub fn digest(&self) -> Digest {
         Digest::of(&bytes::state(self))
     }

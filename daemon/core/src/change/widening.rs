@@ -1,8 +1,9 @@
 //! Whether a change widens the policy, so that it needs a second officer (DESIGN §9).
 //!
-//! The question is always "is it provably no wider than what is in force?"; where the proof fails, it widens. Two gaps that
-//! a list of nouns would leave are closed here: a principal that is put into a group gets what the group may do, and a
-//! principal that goes frees an identity that another principal claims as well.
+//! The question is always "is it provably no wider than what is in force?"; where the proof fails,
+//! it widens. Two gaps that a list of nouns would leave are closed here: a principal that is put
+//! into a group gets what the group may do, and a principal that goes frees an identity that
+//! another principal claims as well.
 
 use super::{Change, PolicyView};
 use crate::access::Access;
@@ -49,7 +50,8 @@ fn principal(new: &PrincipalRecord, view: &impl PolicyView) -> Option<&'static s
         Subject::Principal(name) => *name == new.name,
         Subject::Group(group) => new.groups.contains(group),
     };
-    // A new peer gains all that the principal may do; a peer of before gains what the new groups bring.
+    // A new peer gains all that the principal may do; a peer of before gains what the new groups
+    // bring.
     let gained = |grant: &&Grant| {
         new_peer
             || match &grant.subject {
@@ -70,7 +72,8 @@ fn principal(new: &PrincipalRecord, view: &impl PolicyView) -> Option<&'static s
     destructive.then_some("it gives a principal or a peer a destructive grant")
 }
 
-/// An identity that two records claim stands for nobody; when one lets go, the other becomes somebody.
+/// An identity that two records claim stands for nobody; when one lets go, the other becomes
+/// somebody.
 fn frees_identity(
     name: &PrincipalName,
     before: &[IdentityRule],

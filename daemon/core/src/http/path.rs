@@ -1,8 +1,8 @@
 //! A path into a JSON value: names, indexes and `*`. Parsing only.
 //!
 //! Owns: [`JsonPath`]. Promises: at most 32 steps and 512 bytes, one canonical spelling per path
-//! (`Display`), which parses back to itself. Does not: search, filter, slice or recurse; there is no
-//! expression in it, so what it touches is bounded by the value's own size.
+//! (`Display`), which parses back to itself. Does not: search, filter, slice or recurse; there is
+//! no expression in it, so what it touches is bounded by the value's own size.
 
 use std::fmt;
 use std::str::FromStr;
@@ -17,8 +17,8 @@ const MAX_STEPS: usize = 32;
 
 /// A path such as `data.result[*].metric["app.kubernetes.io/name"]`; `$` alone is the whole value.
 ///
-/// A bare name holds `A-Z a-z 0-9 _ - @ $ :` (and is not `$` alone); any other goes in brackets and quotes, without
-/// escapes. A bare `*` is read as `[*]`.
+/// A bare name holds `A-Z a-z 0-9 _ - @ $ :` (and is not `$` alone); any other goes in brackets and
+/// quotes, without escapes. A bare `*` is read as `[*]`.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct JsonPath(Vec<Step>);

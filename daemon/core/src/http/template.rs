@@ -1,11 +1,12 @@
 //! Templates: literal text with `{argument}` holes. Parsing only.
 //!
 //! Owns: [`ArgName`], [`Template`], [`PathTemplate`] and [`JsonTemplate`].
-//! Promises: literals hold no control character; a path's literals are unreserved or sub-delimiter characters
-//! (RFC 3986 §3.3) without `%`, and no literal segment is `.`, `..` or empty (save a last one, for a trailing
-//! slash); each type has one canonical spelling, which parses back to itself.
-//! Does not: fill in anything. What a hole's value must be encoded to depends on where it stands, and a segment
-//! made of several pieces can only be judged when it is whole.
+//! Promises: literals hold no control character; a path's literals are unreserved or sub-delimiter
+//! characters (RFC 3986 §3.3) without `%`, and no literal segment is `.`, `..` or empty (save a
+//! last one, for a trailing slash); each type has one canonical spelling, which parses back to
+//! itself.
+//! Does not: fill in anything. What a hole's value must be encoded to depends on where it stands,
+//! and a segment made of several pieces can only be judged when it is whole.
 
 use std::fmt;
 
@@ -225,7 +226,8 @@ impl PathTemplate {
         Ok(PathTemplate(segments))
     }
 
-    /// The segments, without slashes; an empty last one stands for a trailing slash, so `/` is one empty segment.
+    /// The segments, without slashes; an empty last one stands for a trailing slash, so `/` is one
+    /// empty segment.
     pub fn segments(&self) -> &[Template] {
         &self.0
     }

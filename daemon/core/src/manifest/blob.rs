@@ -1,13 +1,14 @@
 //! The files of a bundle, by relative path and digest.
 //!
-//! Owns: [`BlobPath`] and [`Blob`]. Promises: a path cannot leave the folder it is joined to, hides no file and
-//! means the same on every file system. Does not: touch one.
+//! Owns: [`BlobPath`] and [`Blob`]. Promises: a path cannot leave the folder it is joined to, hides
+//! no file and means the same on every file system. Does not: touch one.
 
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Digest, IdError, by_text};
 
-/// A relative path: segments of `a-z 0-9 . _ -` joined by `/`, none starting with a dot, at most 200 bytes.
+/// A relative path: segments of `a-z 0-9 . _ -` joined by `/`, none starting with a dot, at most
+/// 200 bytes.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BlobPath(Box<str>);
 

@@ -1,8 +1,9 @@
 //! Whether a tool's request fits its input schema.
 //!
-//! Owns: [`fit`]. Promises: every hole of a tool that fits names a declared property; a hole of the path is required and is
-//! a string, integer or boolean, so that a path is never incomplete; what audit may record exists. Does not: check the
-//! schema itself (the engine in [`crate::schema`] does).
+//! Owns: [`fit`]. Promises: every hole of a tool that fits names a declared property; a hole of the
+//! path is required and is a string, integer or boolean, so that a path is never incomplete; what
+//! audit may record exists. Does not: check the schema itself (the engine in [`crate::schema`]
+//! does).
 
 use serde_json::Value;
 use thiserror::Error;

@@ -1,7 +1,8 @@
 //! A module of a bundle: slots, limits and tools.
 //!
-//! Owns: [`ModuleManifest`] and its parts. Promises: one that comes from [`ModuleManifest::parse`] or stands in a
-//! [`Manifest`](super::Manifest) passed [`check`](ModuleManifest::check). Does not: know blobs beyond their paths.
+//! Owns: [`ModuleManifest`] and its parts. Promises: one that comes from [`ModuleManifest::parse`]
+//! or stands in a [`Manifest`](super::Manifest) passed [`check`](ModuleManifest::check). Does not:
+//! know blobs beyond their paths.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,5 +1,5 @@
-//! Why a principal sees a tool, or does not. For administrators only: an explanation lists what a client
-//! must not learn.
+//! Why a principal sees a tool, or does not. For administrators only: an explanation lists what a
+//! client must not learn.
 
 use serde::{Deserialize, Serialize};
 

@@ -15,6 +15,7 @@ pub(crate) fn record(name: &str, groups: &[&str], uids: &[u32]) -> PrincipalReco
 }
 
 /// The principal of a record, by way of evidence.
+#[cfg(feature = "schema")]
 pub(crate) fn principal(name: &str, groups: &[&str]) -> Principal {
     Identities::new([record(name, groups, &[1000])], false)
         .identify(PeerEvidence::unix(1000, 1000, 1))

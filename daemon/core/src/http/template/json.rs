@@ -1,8 +1,8 @@
 //! A JSON value with holes, for a request's body.
 //!
-//! Owns: [`JsonTemplate`]. Promises: no object has one key twice, at most 16 levels and 1,024 values, numbers as
-//! serde_json reads them. Does not: change the type of what an argument brings; a string that is exactly
-//! `"{name}"` becomes the argument's own JSON value.
+//! Owns: [`JsonTemplate`]. Promises: no object has one key twice, at most 16 levels and 1,024
+//! values, numbers as serde_json reads them. Does not: change the type of what an argument brings;
+//! a string that is exactly `"{name}"` becomes the argument's own JSON value.
 
 use std::fmt;
 
@@ -24,7 +24,8 @@ pub enum JsonTemplate {
     Bool(bool),
     /// A number, as written.
     Number(serde_json::Number),
-    /// A string that is one hole: the argument's JSON value. Absent, the member or item is left out.
+    /// A string that is one hole: the argument's JSON value. Absent, the member or item is left
+    /// out.
     Hole(ArgName),
     /// A string, with or without holes in it. An absent argument leaves the member or item out.
     Text(Template),
