@@ -32,27 +32,49 @@ unsafe impl GlobalAlloc for ZeroOnFree {
     }
 
     unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        // SAFETY: the caller gives up `layout.size()` bytes at `ptr`, which it owns alone.
-        unsafe {
-            wipe(ptr, layout.size());
-            System.dealloc(ptr, layout);
-        }
+        // SAFETY: the caller keeps `GlobalAlloc::dealloc`'s contract.
+        unsafe { free(&System, ptr, layout) }
     }
 
-    /// Always moves: the system's own `realloc` would leave an unwiped copy when it moves, and
-    /// an unwiped tail when it shrinks in place.
     unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        // SAFETY: the caller promises that `new_size` is not zero and, rounded up to the
-        // alignment, does not overflow `isize`; the alignment comes from a valid layout. The two
-        // blocks are distinct, and both hold at least the smaller of the two sizes.
-        unsafe {
-            let fresh = System.alloc(Layout::from_size_align_unchecked(new_size, layout.align()));
-            if !fresh.is_null() {
-                fresh.copy_from_nonoverlapping(ptr, layout.size().min(new_size));
-                self.dealloc(ptr, layout);
-            }
-            fresh
+        // SAFETY: the caller keeps `GlobalAlloc::realloc`'s contract.
+        unsafe { resize(&System, ptr, layout, new_size) }
+    }
+}
+
+/// Wipes a block and gives it back to `to`.
+///
+/// # Safety
+/// As for [`GlobalAlloc::dealloc`] of `to`.
+unsafe fn free(to: &impl GlobalAlloc, ptr: *mut u8, layout: Layout) {
+    // SAFETY: the caller gives up `layout.size()` bytes at `ptr`, which it owns alone.
+    unsafe {
+        wipe(ptr, layout.size());
+        to.dealloc(ptr, layout);
+    }
+}
+
+/// Always moves: the system's own `realloc` would leave an unwiped copy when it moves, and an
+/// unwiped tail when it shrinks in place.
+///
+/// # Safety
+/// As for [`GlobalAlloc::realloc`] of `within`.
+unsafe fn resize(
+    within: &impl GlobalAlloc,
+    ptr: *mut u8,
+    layout: Layout,
+    new_size: usize,
+) -> *mut u8 {
+    // SAFETY: the caller promises that `new_size` is not zero and, rounded up to the alignment,
+    // does not overflow `isize`; the alignment comes from a valid layout. The two blocks are
+    // distinct, and both hold at least the smaller of the two sizes.
+    unsafe {
+        let fresh = within.alloc(Layout::from_size_align_unchecked(new_size, layout.align()));
+        if !fresh.is_null() {
+            fresh.copy_from_nonoverlapping(ptr, layout.size().min(new_size));
+            free(within, ptr, layout);
         }
+        fresh
     }
 }
 
@@ -68,6 +90,8 @@ unsafe fn wipe(ptr: *mut u8, len: usize) {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
 
     #[test]
@@ -79,21 +103,62 @@ mod tests {
         assert!(bytes[..16].iter().chain(&bytes[48..]).all(|&b| b == 0xA5));
     }
 
+    /// Counts the blocks that come back, and looks whether they are wiped.
+    #[derive(Default)]
+    struct Inspector {
+        freed: Cell<usize>,
+    }
+
+    // Why needed: only an allocator sees a block at the moment it is freed.
+    // SAFETY: all but the look is `System`.
+    unsafe impl GlobalAlloc for Inspector {
+        unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+            // SAFETY: the caller keeps the contract.
+            unsafe { System.alloc(layout) }
+        }
+
+        unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+            // SAFETY: the block is initialised by the test and not yet freed.
+            let block = unsafe { std::slice::from_raw_parts(ptr, layout.size()) };
+            assert!(block.iter().all(|&byte| byte == 0));
+            self.freed.set(self.freed.get() + 1);
+            // SAFETY: the caller keeps the contract.
+            unsafe { System.dealloc(ptr, layout) }
+        }
+    }
+
     #[test]
-    fn realloc_keeps_the_content_both_ways_and_always_moves() {
+    fn freed_blocks_are_wiped_when_grown_shrunk_and_dropped() {
         let small = Layout::from_size_align(100, 8).unwrap();
         let large = Layout::from_size_align(5_000, 8).unwrap();
+        let inspector = Inspector::default();
         // SAFETY: blocks are used within their sizes and freed once with their last layout.
         unsafe {
-            let a = ZeroOnFree.alloc(small);
+            let a = inspector.alloc(small);
             a.write_bytes(7, 100);
-            let b = ZeroOnFree.realloc(a, small, 5_000);
-            assert_ne!(a, b);
+            let b = resize(&inspector, a, small, 5_000);
             assert!(std::slice::from_raw_parts(b, 100).iter().all(|&x| x == 7));
-            let c = ZeroOnFree.realloc(b, large, 100);
-            assert_ne!(b, c);
+            b.write_bytes(7, 5_000);
+            let c = resize(&inspector, b, large, 100);
             assert!(std::slice::from_raw_parts(c, 100).iter().all(|&x| x == 7));
-            ZeroOnFree.dealloc(c, small);
+            free(&inspector, c, small);
+        }
+        assert_eq!(inspector.freed.get(), 3);
+    }
+
+    #[test]
+    fn a_block_lives_through_the_global_interface() {
+        let layout = Layout::from_size_align(64, 8).unwrap();
+        // SAFETY: the block is used within its size and freed once with its last layout.
+        unsafe {
+            let block = ZeroOnFree.alloc_zeroed(layout);
+            assert!(
+                std::slice::from_raw_parts(block, 64)
+                    .iter()
+                    .all(|&x| x == 0)
+            );
+            let block = ZeroOnFree.realloc(block, layout, 128);
+            ZeroOnFree.dealloc(block, Layout::from_size_align(128, 8).unwrap());
         }
     }
 }

@@ -10,18 +10,21 @@
 //! compressed or encrypted bodies), or parts of a secret.
 //!
 //! # What a fingerprint gives away
-//! The redactor holds no value. For each form it holds {length, offset of an 8-byte anchor, hash
-//! of the anchor, MAC of the form} under a random key. Without the key this tells lengths and
-//! nothing else. Who has the key too can recover what the anchors cover (all anchors of a secret
-//! lie over the same 8 of its bytes) and can test guesses of the rest: a long random token stays
-//! secret, a short or guessable one does not. So a key serves one link or one process, and a
-//! holder of both is trusted as far as the runner is.
+//! The redactor holds no value. For each form it holds {length, offset of an 8-byte anchor, hashes
+//! of the anchor's two windows of 7 bytes, MAC of the form} under a random key, and for each secret
+//! which of seven kinds of bytes (letters, slash, quote, …) its forms are made of. Without the key
+//! this tells lengths and kinds and nothing else. Who has the key too can recover what the anchors
+//! cover (all anchors of a secret lie over the same 8 of its bytes) and can test guesses of the
+//! rest: a long random token stays secret, a short or guessable one does not. So a key serves one
+//! link or one process, and a holder of both is trusted as far as the runner is.
 //!
 //! # How the search stays fast
-//! A window of 8 bytes rolls over the body; its hash probes a bitmap, and only a marked window
-//! is looked up, MACed and compared in constant time. In the decoded views only windows that
-//! hold an escape are new, so only these are hashed again. A hostile body can be full of anchors:
-//! verification has a budget per body byte, and past it a marked window is replaced unverified.
+//! A window rolls over the body; its hash probes a bitmap, and only a marked window is looked up,
+//! MACed and compared in constant time. An anchor's two windows lie side by side, so every second
+//! window is enough. In the decoded views only windows that hold an escape are new, so only these
+//! are hashed again, and none where the escape stands for a byte that no form can hold. A hostile
+//! body can be full of anchors: verification has a budget per body byte, and past it a marked
+//! window is replaced unverified.
 
 mod fingerprint;
 mod scan;

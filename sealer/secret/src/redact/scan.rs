@@ -25,8 +25,8 @@ const ALLOWED_PER_BYTE: u64 = 32;
 /// Verification allowed for any body, in bytes hashed.
 const ALLOWED_ALWAYS: u64 = 1 << 18;
 
-/// Bytes from one window that is probed to the next: an anchor has one at an even place and one
-/// at an odd place.
+/// Bytes from one window that is probed to the next, at the most: an anchor has two windows side by
+/// side.
 const STEP: usize = 2;
 /// Bytes between two looks at the rare cases.
 const BLOCK: usize = 16;
@@ -77,10 +77,7 @@ impl<'r> Scan<'r> {
         if self.table.is_empty() {
             return;
         }
-        let mut until = until.min(body.len());
-        if until < body.len() {
-            until -= until.saturating_sub(self.at) % STEP;
-        }
+        let until = until.min(body.len());
         let mut at = self.at;
         while at + BLOCK <= until
             && let Some(block) = body[at..].first_chunk::<BLOCK_REACH>()
@@ -183,10 +180,9 @@ fn find(body: &[u8], mut from: usize, to: usize, byte: u8) -> Option<usize> {
 struct Walker<V> {
     /// A token border: what comes before it is in the window.
     at: usize,
-    /// The last decoded bytes, the newest on top.
+    /// The last decoded bytes, the newest on top. Behind a byte that is in no form, and at the
+    /// start, it may be a window that is nowhere; a form is always read from the body itself.
     window: u64,
-    /// How many of them may belong to a form.
-    filled: usize,
     /// How many more decoded bytes give a window that holds a byte of an escape.
     warm: u64,
     view: PhantomData<V>,
@@ -197,7 +193,6 @@ impl<V: View> Walker<V> {
         Walker {
             at: 0,
             window: 0,
-            filled: 0,
             warm: 0,
             view: PhantomData,
         }
@@ -245,7 +240,7 @@ impl<V: View> Walker<V> {
             .any(|&byte| !judge.table.has_kind(kind(byte)))
         {
             // It is part of no form, and neither is a window with it.
-            (self.at, self.warm, self.filled) = (at + token.len, 0, 0);
+            (self.at, self.warm) = (at + token.len, 0);
             return;
         }
         self.catch_up(body, at);
@@ -265,7 +260,7 @@ impl<V: View> Walker<V> {
     fn probe(&mut self, body: &[u8], byte: u8, extra: usize, judge: &mut Judge<'_>) {
         self.roll(byte);
         let window = self.window & !0xFF;
-        if judge.table.marked(window) & 1 != 0 && self.filled == WINDOW {
+        if judge.table.marked(window) & 1 != 0 {
             judge.decoded::<V>(body, self.at, extra, window);
         }
     }
@@ -283,7 +278,6 @@ impl<V: View> Walker<V> {
     #[inline(always)]
     fn roll(&mut self, byte: u8) {
         self.window = self.window >> 8 | u64::from(byte) << 56;
-        self.filled = (self.filled + 1).min(WINDOW);
     }
 }
 

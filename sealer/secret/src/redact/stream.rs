@@ -15,7 +15,7 @@ use super::view::{MAX_EXPANSION, MAX_TOKEN};
 pub struct RedactStream<'r> {
     table: &'r Table,
     scan: Scan<'r>,
-    /// A short context that was already written, then what is held back.
+    /// What is held back, behind what is already written and not yet dropped.
     held: Vec<u8>,
     /// Where the last escape character ended, in `held`; 0 if there is none.
     escape_end: usize,
@@ -66,10 +66,10 @@ impl<'r> RedactStream<'r> {
         self.writer.hits
     }
 
-    /// Drops what was written, all but what the views need to tell where a token starts: the
-    /// longest token, and of a run of backslashes that is cut, an even number.
+    /// Drops what was written, but of a run of backslashes that is cut, an even number: so that
+    /// the views can still tell where a token starts.
     fn forget(&mut self) {
-        let mut count = self.writer.written.saturating_sub(MAX_TOKEN);
+        let mut count = self.writer.written;
         if count < self.held.len() / 2 {
             return; // moving less than half each time would move bytes again and again
         }
@@ -135,5 +135,60 @@ impl Writer {
 
     pub(super) fn hits(&self) -> u32 {
         self.hits
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::redact::{RedactKey, Redactor};
+
+    fn found(ranges: &[(usize, usize)]) -> Vec<Range<usize>> {
+        ranges.iter().map(|&(start, end)| start..end).collect()
+    }
+
+    #[test]
+    fn a_range_that_reaches_back_over_what_is_written_still_gets_its_marker() {
+        let body = b"0123456789abcdefghij";
+        let (mut writer, mut out) = (Writer::default(), Vec::new());
+        writer.write(body, &mut found(&[(0, 2)]), 6, &mut out);
+        writer.write(body, &mut found(&[(1, 9), (15, 99)]), 20, &mut out);
+        assert_eq!(out, b"[redacted]2345[redacted]9abcde[redacted]");
+        assert_eq!(writer.hits(), 3);
+    }
+
+    #[test]
+    fn a_range_is_replaced_once_though_it_ends_behind_the_limit() {
+        let body = b"0123456789abcdefghij";
+        let (mut writer, mut out) = (Writer::default(), Vec::new());
+        writer.write(body, &mut found(&[(2, 12)]), 6, &mut out);
+        writer.write(body, &mut found(&[(11, 14)]), 20, &mut out);
+        assert_eq!(out, b"01[redacted]efghij");
+        assert_eq!(writer.hits(), 1);
+    }
+
+    #[test]
+    fn a_stream_holds_back_little_more_than_the_longest_form_and_forgets_the_rest() {
+        let key = Arc::new(RedactKey::random().unwrap());
+        let print = key.fingerprint(b"0123456789abcdefghij").unwrap();
+        let redactor = Redactor::new(key, [&print]);
+        let (mut stream, mut out, mut sent) = (redactor.stream(), Vec::new(), 0);
+        for _ in 0..1000 {
+            stream.push(b"plain text ", &mut out);
+            sent += 11;
+            // Twice the longest form (40 hexadecimal digits) and a token at either end.
+            let most = 2 * 40 + 2 * MAX_TOKEN;
+            assert!(sent - out.len() <= most, "{} held", sent - out.len());
+            assert!(
+                stream.held.len() <= 2 * most + 11,
+                "{} kept",
+                stream.held.len()
+            );
+        }
+        stream.finish(&mut out);
+        assert_eq!(out.len(), sent);
     }
 }
