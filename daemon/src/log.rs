@@ -1,8 +1,7 @@
 //! Where log lines go: the journal when systemd started us, readable lines on stderr otherwise.
 //!
 //! Log lines carry names, codes and counts. They never carry arguments, answers, shares or credentials; what an
-//! event means for the record belongs to the audit file, not here. The target `rmcp` is capped at warn, since at
-//! debug it prints whole requests.
+//! event means for the record belongs to the audit file, not here.
 
 use std::io::Write;
 
@@ -12,8 +11,7 @@ use log::{LevelFilter, Log, Metadata, Record};
 struct Stderr;
 
 fn wanted(metadata: &Metadata<'_>) -> bool {
-    let cap = if metadata.target().starts_with("rmcp") { LevelFilter::Warn } else { LevelFilter::Info };
-    metadata.level() <= cap
+    metadata.level() <= LevelFilter::Info && mcpist_mcp::may_log(metadata)
 }
 
 impl Log for Stderr {

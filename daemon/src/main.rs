@@ -1,2 +1,214 @@
-//! The daemon.
-fn main() {}
+//! mcpistd: the daemon that holds the sealed store and serves tools over MCP.
+//!
+//! Start order: secret memory and hardening first, then the store's lock, then the sockets, then readiness. Two
+//! runtimes: one for clients and runners, and one of a single thread for the admin and the secret socket, so that a
+//! busy call path never keeps an operator out.
+
+mod admin;
+mod audit;
+mod call;
+mod clock;
+mod config;
+mod dev;
+mod gateway;
+mod house;
+mod intent;
+mod keeper;
+mod listen;
+mod live;
+mod log;
+mod roles;
+mod runner;
+mod secret_socket;
+mod tickets;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use mcpist_secret::alloc::ZeroOnFree;
+use mcpist_secret::memory::{self, Policy};
+use tokio::net::UnixListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Semaphore;
+
+use crate::admin::Admin;
+use crate::config::{Config, Listener};
+use crate::house::House;
+use crate::keeper::KeeperHandle;
+use crate::listen::bind;
+
+#[global_allocator]
+static ALLOCATOR: ZeroOnFree = ZeroOnFree;
+
+const USAGE: &str = "usage: mcpistd [--dev] [--config FILE]
+  --config FILE  the configuration, /etc/mcpist/mcpist.toml if left out
+  --dev          serve a development store: own sockets, own runner, fixed principals";
+
+/// Why the daemon does not start or does not go on.
+#[derive(Debug, thiserror::Error)]
+enum MainError {
+    #[error("{0}\n{USAGE}")]
+    Usage(String),
+    #[error(transparent)]
+    Config(#[from] config::ConfigError),
+    #[error("this host lacks a protection of secret memory: {0}")]
+    Memory(#[from] mcpist_secret::MemoryError),
+    #[error(transparent)]
+    Start(#[from] keeper::StartError),
+    #[error(transparent)]
+    Bind(#[from] listen::BindError),
+    #[error("{0}: {1}")]
+    Io(&'static str, std::io::Error),
+}
+
+fn main() -> ExitCode {
+    log::init();
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            ::log::error!("{e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+struct Arguments {
+    config: PathBuf,
+    dev: bool,
+}
+
+fn arguments() -> Result<Option<Arguments>, MainError> {
+    let mut parsed = Arguments { config: "/etc/mcpist/mcpist.toml".into(), dev: false };
+    let mut rest = std::env::args_os().skip(1);
+    while let Some(argument) = rest.next() {
+        match argument.to_str() {
+            Some("--dev") => parsed.dev = true,
+            Some("--config") => {
+                parsed.config = rest.next().ok_or(MainError::Usage("--config needs a file".into()))?.into();
+            }
+            Some("--help" | "-h") => return Ok(None),
+            _ => return Err(MainError::Usage(format!("unknown argument {argument:?}"))),
+        }
+    }
+    Ok(Some(parsed))
+}
+
+fn run() -> Result<(), MainError> {
+    let Some(arguments) = arguments()? else {
+        use std::io::Write;
+        return writeln!(std::io::stdout(), "{USAGE}").map_err(|e| MainError::Io("standard output", e));
+    };
+    memory::harden_process(cfg!(feature = "test-dumpable"))?;
+    let config = Config::load(&arguments.config, arguments.dev)?;
+    let policy = if config.dev { Policy::Warn } else { Policy::Require };
+    let protections = memory::init(config.arena_bytes, policy)?;
+    for missing in protections.missing() {
+        ::log::warn!("secret memory: {missing} is missing on this host");
+    }
+    admin::started();
+    prepare_folders(&config)?;
+    let house = Arc::new(House::new(config));
+    let keeper = keeper::start(Arc::clone(&house))?;
+    let admin_thread = serve_admin(&house, &keeper)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .thread_name("clients")
+        .enable_all()
+        .build()
+        .map_err(|e| MainError::Io("client runtime", e))?;
+    let outcome = runtime.block_on(serve(Arc::clone(&house), keeper.clone()));
+    runtime.shutdown_background();
+    drop(admin_thread);
+    outcome
+}
+
+fn prepare_folders(config: &Config) -> Result<(), MainError> {
+    use std::os::unix::fs::DirBuilderExt;
+    let make = |path: PathBuf| std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    [config.audit(), config.registries(), config.quarantine()]
+        .into_iter()
+        .try_for_each(make)
+        .map_err(|e| MainError::Io("state folder", e))?;
+    mcpist_bundle::clean(&config.registries(), &config.quarantine()).map_err(|e| MainError::Io("staging leftovers", e))
+}
+
+/// The admin and the secret socket on a runtime of their own.
+fn serve_admin(house: &Arc<House>, keeper: &KeeperHandle) -> Result<std::thread::JoinHandle<()>, MainError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| MainError::Io("admin runtime", e))?;
+    let mode = if house.config.dev { 0o600 } else { 0o660 };
+    let (admin, secret) = {
+        let _entered = runtime.enter();
+        let socket = |name: &str| match passed(name)? {
+            Some(listener) => Ok::<_, MainError>(listener),
+            None => Ok(bind(&house.config.socket(&format!("{name}.sock")), mode)?),
+        };
+        (socket("admin")?, socket("secret")?)
+    };
+    let server = Admin { house: Arc::clone(house), keeper: keeper.clone() };
+    let secrets = secret_socket::serve(Arc::clone(house), keeper.clone(), secret);
+    std::thread::Builder::new()
+        .name("admin".into())
+        .spawn(move || {
+            runtime.block_on(async {
+                tokio::join!(server.serve(admin), secrets);
+            });
+        })
+        .map_err(|e| MainError::Io("admin thread", e))
+}
+
+/// The socket that systemd passed under this name (`FileDescriptorName=`), if any. Needs an entered runtime.
+fn passed(name: &str) -> Result<Option<UnixListener>, MainError> {
+    let io = |e| MainError::Io("passed socket", e);
+    let Some(position) = std::env::var("LISTEN_FDNAMES")
+        .ok()
+        .and_then(|names| names.split(':').position(|n| n == name))
+    else {
+        return Ok(None);
+    };
+    let taken = listenfd::ListenFd::from_env().take_unix_listener(position).map_err(io)?;
+    let Some(listener) = taken else { return Ok(None) };
+    listener.set_nonblocking(true).map_err(io)?;
+    UnixListener::from_std(listener).map(Some).map_err(io)
+}
+
+/// Clients and runners, until a signal.
+async fn serve(house: Arc<House>, keeper: KeeperHandle) -> Result<(), MainError> {
+    let signals = |kind| signal(kind).map_err(|e| MainError::Io("signals", e));
+    let (mut terminate, mut interrupt) = (signals(SignalKind::terminate())?, signals(SignalKind::interrupt())?);
+    let connections = Arc::new(Semaphore::new(house.config.connections));
+    let mode = if house.config.dev { 0o600 } else { 0o666 };
+    let configured = house.config.listeners.clone();
+    let mut listeners: Vec<(UnixListener, Listener)> = Vec::new();
+    if let Some(listener) = passed("mcp")? {
+        listeners.push((listener, Listener { path: "mcp.socket".into(), principal: None }));
+    }
+    for config in configured {
+        listeners.push((bind(&config.path, mode)?, config));
+    }
+    for (listener, config) in listeners {
+        tokio::spawn(listen::serve(Arc::clone(&house), listener, config, Arc::clone(&connections)));
+    }
+    if house.config.dev {
+        tokio::spawn(dev::run_runner(Arc::clone(&house)));
+    } else {
+        let listener = match passed("runner")? {
+            Some(listener) => listener,
+            None => bind(&house.config.socket("runner.sock"), 0o660)?,
+        };
+        tokio::spawn(runner::listen(Arc::clone(&house), listener));
+    }
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    ::log::info!("mcpistd {} is up, {:?}", env!("CARGO_PKG_VERSION"), keeper.view().state);
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    ::log::info!("stopping");
+    // A store that is not open has nothing to close.
+    let _ = keeper.ask(|k| k.seal(None, "the daemon stops")).await;
+    Ok(())
+}

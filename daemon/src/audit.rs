@@ -1,0 +1,251 @@
+//! The writing end of the audit log, and the thread that makes its lines durable.
+//!
+//! Owns the chain, the newest segment and the checkpoint keys. A line is hashed and written by one `pwrite` under a
+//! short mutex that is never held across an await; a thread of its own calls `fdatasync`, at once for whoever waits
+//! and within [`GROUP`] for all others, and signs a checkpoint over what is synced.
+//!
+//! Promises: fail closed. Where a line cannot be written the caller gets an error, and the chain stands where it
+//! stood, so that the log goes on by itself once there is space again. A checkpoint signs only synced lines; its
+//! bytes and the next key are in the store, and the old key is gone from it, before its line is in the file.
+//! Does not: decide what is recorded ([`mcpist_core::event`]).
+
+mod keys;
+mod segment;
+mod sync;
+
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use mcpist_core::audit::{Body, Chain, Seq, UnixMs};
+use mcpist_core::event::Event;
+use mcpist_core::ids::VaultName;
+use tokio::sync::watch;
+
+pub(crate) use keys::{CheckpointStore, FirstKey, SystemVault};
+pub(crate) use segment::OpenError;
+
+/// A line that nobody waits for is on disk after this time at the latest.
+pub(crate) const GROUP: Duration = Duration::from_millis(150);
+
+/// Why a line was not recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum AuditError {
+    /// The store is sealed: there is no key to go on with.
+    #[error("the audit log is closed while the store is sealed")]
+    Closed,
+    /// The disk refused the line; it was taken back whole.
+    #[error("the audit log cannot be written: {0}")]
+    Write(std::io::ErrorKind),
+    /// The disk refused to make lines durable. Nothing more is accepted until the log is opened anew.
+    #[error("the audit log cannot be made durable; seal, mend the disk, unseal")]
+    Sync,
+}
+
+/// The wall clock for lines. Order and integrity come from the chain, never from this.
+pub(crate) fn now() -> UnixMs {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UnixMs(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// The log of one process, open while the store is unsealed.
+pub(crate) struct Audit {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct Shared {
+    tail: Mutex<Tail>,
+    /// Tells the thread that something is to be synced now, or that the log closes.
+    wake: Condvar,
+    /// The last sequence that is on disk, or that syncing failed.
+    synced: watch::Sender<Synced>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Synced {
+    Through(u64),
+    Failed,
+}
+
+/// What the mutex guards: microseconds of work each time.
+#[derive(Default)]
+struct Tail {
+    writer: Option<Writer>,
+    /// Somebody waits for durability.
+    urgent: bool,
+    closing: bool,
+}
+
+struct Writer {
+    chain: Chain,
+    file: Arc<std::fs::File>,
+    /// Offset of the next line.
+    end: u64,
+    line: Vec<u8>,
+    failed: bool,
+}
+
+impl Writer {
+    /// Writes what `append` adds to the chain, or leaves chain and file as they were.
+    fn write(&mut self, append: impl FnOnce(&mut Chain, &mut Vec<u8>) -> Seq) -> Result<Seq, AuditError> {
+        if self.failed {
+            return Err(AuditError::Sync);
+        }
+        let before = *self.chain.anchor();
+        self.line.clear();
+        let seq = append(&mut self.chain, &mut self.line);
+        match self.file.write_all_at(&self.line, self.end) {
+            Ok(()) => {
+                self.end += self.line.len() as u64;
+                Ok(seq)
+            }
+            Err(e) => {
+                self.chain = Chain::new(before);
+                // Whatever part was written is cut, now or by the next line that covers it.
+                if self.file.set_len(self.end).is_err() {
+                    self.failed = true;
+                }
+                Err(AuditError::Write(e.kind()))
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn tail(&self) -> MutexGuard<'_, Tail> {
+        self.tail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Audit {
+    /// A log that is closed.
+    pub(crate) fn closed() -> Self {
+        let shared = Shared {
+            tail: Mutex::default(),
+            wake: Condvar::new(),
+            synced: watch::Sender::new(Synced::Through(0)),
+        };
+        Self { shared: Arc::new(shared), thread: Mutex::new(None) }
+    }
+
+    /// Opens the log in `folder` with the keys of `store`, mends a torn end and starts the thread. Returns the
+    /// outbox rows that are in the log already, by vault.
+    pub(crate) fn open(
+        &self,
+        folder: &Path,
+        store: Box<dyn CheckpointStore>,
+        reserve: u64,
+    ) -> Result<std::collections::BTreeMap<String, u64>, OpenError> {
+        let keys = keys::Keys::load(store)?;
+        let segment = segment::open(folder, keys.genesis(), keys.newest(), reserve, now())?;
+        let anchor = *segment.chain.anchor();
+        let file = Arc::new(segment.file);
+        {
+            let mut tail = self.shared.tail();
+            *tail = Tail {
+                writer: Some(Writer {
+                    chain: segment.chain,
+                    file,
+                    end: segment.end,
+                    line: Vec::with_capacity(1024),
+                    failed: false,
+                }),
+                urgent: false,
+                closing: false,
+            };
+        }
+        self.shared.synced.send_replace(Synced::Through(anchor.seq));
+        let shared = Arc::clone(&self.shared);
+        let thread = std::thread::Builder::new()
+            .name("audit".into())
+            .spawn(move || sync::run(&shared, keys))
+            .map_err(|source| OpenError::Io { path: folder.to_owned(), source })?;
+        *self.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
+        Ok(segment.report.map(|r| r.outbox).unwrap_or_default())
+    }
+
+    /// Appends the line of `event`. It is on disk within [`GROUP`]; [`Audit::synced`] waits for it.
+    pub(crate) fn append(&self, event: &Event<'_>) -> Result<Seq, AuditError> {
+        self.write(|chain, line| chain.append(now(), event, line))
+    }
+
+    /// Appends the line of an outbox row.
+    pub(crate) fn append_outbox(&self, vault: &VaultName, row: u64, body: &Body) -> Result<Seq, AuditError> {
+        self.write(|chain, line| chain.append_outbox(now(), vault, row, body, line))
+    }
+
+    fn write(&self, append: impl FnOnce(&mut Chain, &mut Vec<u8>) -> Seq) -> Result<Seq, AuditError> {
+        self.shared.tail().writer.as_mut().ok_or(AuditError::Closed)?.write(append)
+    }
+
+    /// Waits until line `seq` is on disk.
+    pub(crate) async fn synced(&self, seq: Seq) -> Result<(), AuditError> {
+        let mut synced = self.shared.synced.subscribe();
+        self.hurry();
+        let done = synced
+            .wait_for(|s| match s {
+                Synced::Through(through) => *through >= seq.0,
+                Synced::Failed => true,
+            })
+            .await;
+        match done.as_deref() {
+            Ok(Synced::Through(_)) => Ok(()),
+            Ok(Synced::Failed) | Err(_) => Err(AuditError::Sync),
+        }
+    }
+
+    /// [`Audit::synced`] for a thread that may block.
+    pub(crate) fn synced_blocking(&self, seq: Seq) -> Result<(), AuditError> {
+        let mut tail = self.shared.tail();
+        loop {
+            match *self.shared.synced.borrow() {
+                Synced::Through(through) if through >= seq.0 => return Ok(()),
+                Synced::Failed => return Err(AuditError::Sync),
+                Synced::Through(_) => {}
+            }
+            if tail.writer.is_none() {
+                return Err(AuditError::Closed);
+            }
+            tail.urgent = true;
+            self.shared.wake.notify_all();
+            tail = self.shared.wake.wait(tail).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn hurry(&self) {
+        self.shared.tail().urgent = true;
+        self.shared.wake.notify_all();
+    }
+
+    /// Head and number of lines now, for `mcpist audit head`.
+    pub(crate) fn head(&self) -> Option<mcpist_core::audit::Anchor> {
+        self.shared.tail().writer.as_ref().map(|w| *w.chain.anchor())
+    }
+
+    /// Writes and syncs what is pending, signs a last checkpoint and closes. Gives up after `patience`: then the
+    /// answer is false, and the caller reports `audit_lost`.
+    pub(crate) fn close(&self, patience: Duration) -> bool {
+        let deadline = std::time::Instant::now() + patience;
+        let mut tail = self.shared.tail();
+        tail.closing = true;
+        self.shared.wake.notify_all();
+        while tail.writer.is_some() {
+            let left = deadline.saturating_duration_since(std::time::Instant::now());
+            if left.is_zero() {
+                tail.writer = None;
+                return false;
+            }
+            tail = self.shared.wake.wait_timeout(tail, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        drop(tail);
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        thread.is_none_or(|t| t.join().is_ok())
+            && *self.shared.synced.borrow() != Synced::Failed
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,75 @@
+//! What the parts of the daemon share: one value, made at start, handed around by `Arc`.
+//!
+//! Owns the switch between sealed and unsealed as clients see it: a snapshot, or none. Does not own the barrier
+//! ([`crate::keeper`] does) nor decide when to switch.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use mcpist_core::ids::CallId;
+
+use crate::audit::Audit;
+use crate::config::Config;
+use crate::live::Live;
+use crate::runner::Runners;
+use crate::secret_socket::Purpose;
+use crate::tickets::Tickets;
+
+/// Longest line of a client, in bytes.
+const LINE_BYTES: usize = 8 * 1024 * 1024;
+/// A client that asks nothing for this long after connecting is closed.
+const FIRST_REQUEST: Duration = Duration::from_secs(30);
+
+/// The daemon's shared state.
+pub(crate) struct House {
+    /// What root set.
+    pub(crate) config: Config,
+    /// The audit log; closed while sealed.
+    pub(crate) audit: Audit,
+    /// The links to the runners.
+    pub(crate) runners: Runners,
+    /// Tickets of the secret socket.
+    pub(crate) tickets: Mutex<Tickets<Purpose>>,
+    live: ArcSwapOption<Live>,
+    calls: AtomicU64,
+}
+
+impl House {
+    /// Sealed, with nothing connected.
+    pub(crate) fn new(config: Config) -> Self {
+        Self {
+            config,
+            audit: Audit::closed(),
+            runners: Runners::new(),
+            tickets: Mutex::new(Tickets::new()),
+            live: ArcSwapOption::empty(),
+            calls: AtomicU64::new(1),
+        }
+    }
+
+    /// The snapshot of now; none while sealed.
+    pub(crate) fn live(&self) -> Option<Arc<Live>> {
+        self.live.load_full()
+    }
+
+    /// Switches to another snapshot, and the runner with it.
+    pub(crate) fn switch(&self, live: Option<Arc<Live>>) {
+        self.runners.switch(live.clone().as_deref(), || self.live.store(live));
+    }
+
+    /// A number for a call, unique in this process.
+    pub(crate) fn next_call(&self) -> CallId {
+        CallId(self.calls.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// What one client connection may use.
+    pub(crate) fn stream_limits(&self) -> mcpist_mcp::Limits {
+        mcpist_mcp::Limits {
+            line_bytes: LINE_BYTES,
+            in_flight: self.config.calls_in_flight,
+            first_request: FIRST_REQUEST,
+        }
+    }
+}

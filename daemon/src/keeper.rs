@@ -1,0 +1,335 @@
+//! The keeper: one thread that owns the barrier, the policy and every ceremony.
+//!
+//! Owns the state that all admin acts change. Others hand it a closure and wait for what it returns, so that every
+//! act sees the state whole and none runs beside another. Promises that `status` never waits for it: after each act
+//! it publishes a [`View`]. Work on this thread may block on a disk, up to the vaults' deadline; the call path never
+//! comes here.
+
+pub(crate) mod ceremony;
+pub(crate) mod credentials;
+pub(crate) mod import;
+pub(crate) mod policy;
+pub(crate) mod records;
+pub(crate) mod store_change;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use mcpist_core::api::{self, ApiError, Done, StoreState};
+use mcpist_core::audit::Body;
+use mcpist_core::change::Officers;
+use mcpist_core::error::ErrorCode;
+use mcpist_core::event::Event;
+use mcpist_core::ids::{Digest, SiteId, VaultName};
+use mcpist_sealer::{Barrier, OpenVault, Sealed, Unsealed, Vaults};
+use tokio::sync::oneshot;
+
+use crate::audit::{Audit, now};
+use crate::clock::{steady_seconds, unix_seconds};
+use crate::house::House;
+use crate::keeper::ceremony::Planned;
+use crate::keeper::policy::Policy;
+use crate::keeper::store_change::Proposal;
+use crate::live::Live;
+
+/// How often ceremonies are looked at for expiry.
+const TICK: Duration = Duration::from_secs(5);
+/// What seal waits for the audit log.
+const AUDIT_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Where the store is.
+enum Phase {
+    /// There is none; perhaps a plan for one.
+    Blank(Option<Planned>),
+    /// Closed.
+    Sealed(Barrier<Sealed>),
+    /// Open.
+    Unsealed(Box<Open>),
+    /// Between two phases, or after the store could not be taken.
+    Nowhere,
+}
+
+/// An open store.
+pub(crate) struct Open {
+    barrier: Barrier<Unsealed>,
+    pub(crate) policy: Policy,
+    pub(crate) officers: Officers,
+    pub(crate) root: mcpist_bundle::Root,
+    pub(crate) proposals: BTreeMap<Digest, Proposal>,
+}
+
+impl Open {
+    pub(crate) fn system(&self) -> OpenVault {
+        self.barrier.system()
+    }
+
+    pub(crate) fn vaults(&self) -> &Vaults {
+        &self.barrier
+    }
+
+    pub(crate) fn store(&self) -> [u8; 16] {
+        *self.barrier.config().store().as_bytes()
+    }
+
+    pub(crate) fn is_dev(&self) -> bool {
+        self.barrier.config().is_dev()
+    }
+}
+
+/// What others may know of the keeper's state without asking it.
+#[derive(Clone)]
+pub(crate) struct View {
+    pub(crate) state: StoreState,
+    pub(crate) dev: bool,
+    pub(crate) store: Option<String>,
+    pub(crate) site: Option<SiteId>,
+    pub(crate) unseal: Option<api::Progress>,
+    /// For vault states and modules; refused once the store is sealed.
+    pub(crate) vaults: Option<Vaults>,
+}
+
+impl View {
+    fn blank() -> Self {
+        Self { state: StoreState::Uninitialised, dev: false, store: None, site: None, unseal: None, vaults: None }
+    }
+}
+
+type Job = Box<dyn FnOnce(&mut Keeper) + Send>;
+
+/// How others reach the keeper.
+#[derive(Clone)]
+pub(crate) struct KeeperHandle {
+    jobs: Sender<Job>,
+    view: Arc<ArcSwap<View>>,
+}
+
+impl KeeperHandle {
+    /// Runs `act` on the keeper's thread and gives back what it returned.
+    pub(crate) async fn ask<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&mut Keeper) -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let (reply, answer) = oneshot::channel();
+        let job: Job = Box::new(move |keeper| {
+            let _ = reply.send(act(keeper));
+        });
+        self.jobs.send(job).map_err(|_| ApiError::of(ErrorCode::Unavailable))?;
+        answer.await.map_err(|_| ApiError::of(ErrorCode::Internal))?
+    }
+
+    /// The state after the last act.
+    pub(crate) fn view(&self) -> Arc<View> {
+        self.view.load_full()
+    }
+}
+
+/// The owner of the state.
+pub(crate) struct Keeper {
+    pub(crate) house: Arc<House>,
+    phase: Phase,
+    /// The one-time token, while there is no store, and who has shown it.
+    init: Option<ceremony::InitGate>,
+    view: Arc<ArcSwap<View>>,
+}
+
+/// Why the keeper could not start.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StartError {
+    /// The store cannot be taken.
+    #[error(transparent)]
+    Store(#[from] mcpist_sealer::OpenError),
+    /// A dev store under the service, or the other way round.
+    #[error("{0}")]
+    Kind(&'static str),
+    /// A folder or the init token cannot be made.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file or folder.
+        path: std::path::PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// No randomness or secret memory.
+    #[error(transparent)]
+    Memory(#[from] mcpist_secret::MemoryError),
+}
+
+/// Takes the store, if there is one, and starts the thread.
+pub(crate) fn start(house: Arc<House>) -> Result<KeeperHandle, StartError> {
+    let (jobs, inbox) = channel();
+    let view = Arc::new(ArcSwap::from_pointee(View::blank()));
+    let config = &house.config;
+    let (phase, init) = if config.store().join("control.db").exists() {
+        let barrier = Barrier::open(&config.store())?;
+        match (barrier.config().is_dev(), config.dev) {
+            (true, false) => {
+                return Err(StartError::Kind(
+                    "this is a development store; the service refuses it. Start mcpistd with --dev or init another store",
+                ));
+            }
+            (false, true) => {
+                return Err(StartError::Kind("this store is not a development store; start mcpistd without --dev"));
+            }
+            _ => (Phase::Sealed(barrier), None),
+        }
+    } else {
+        (Phase::Blank(None), Some(ceremony::InitGate::open(&config.init_token())?))
+    };
+    let mut keeper = Keeper { house, phase, init, view: Arc::clone(&view) };
+    keeper.publish();
+    std::thread::Builder::new()
+        .name("keeper".into())
+        .spawn(move || keeper.run(&inbox))
+        .map_err(|source| StartError::Io { path: "keeper thread".into(), source })?;
+    Ok(KeeperHandle { jobs, view })
+}
+
+impl Keeper {
+    fn run(&mut self, inbox: &Receiver<Job>) {
+        loop {
+            match inbox.recv_timeout(TICK) {
+                Ok(job) => job(self),
+                Err(RecvTimeoutError::Timeout) => self.tick(),
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            self.publish();
+        }
+    }
+
+    fn tick(&mut self) {
+        if let Phase::Sealed(barrier) = &mut self.phase {
+            match barrier.expire(steady_seconds()) {
+                Ok(true) => log::warn!("the unseal ceremony expired; its shares were wiped"),
+                Ok(false) => {}
+                Err(e) => log::error!("no new plan for unsealing: {e}"),
+            }
+        }
+    }
+
+    /// Lets others see the state.
+    fn publish(&self) {
+        let mut view = View::blank();
+        match &self.phase {
+            Phase::Blank(_) | Phase::Nowhere => {}
+            Phase::Sealed(barrier) => {
+                view.state = StoreState::Sealed;
+                view.dev = barrier.config().is_dev();
+                view.store = Some(barrier.config().store().to_string());
+                view.unseal = Some(ceremony::progress(barrier.config(), &barrier.progress()));
+            }
+            Phase::Unsealed(open) => {
+                view.state = StoreState::Unsealed;
+                view.dev = open.is_dev();
+                view.store = Some(open.barrier.config().store().to_string());
+                view.site = Some(open.root.site().clone());
+                view.vaults = Some(open.vaults().clone());
+            }
+        }
+        self.view.store(Arc::new(view));
+    }
+
+    /// The open store, or why there is none.
+    pub(crate) fn open(&mut self) -> Result<&mut Open, ApiError> {
+        match &mut self.phase {
+            Phase::Unsealed(open) => Ok(open),
+            Phase::Blank(_) => Err(ApiError::of(ErrorCode::NotInitialised)),
+            Phase::Sealed(_) | Phase::Nowhere => Err(ApiError::of(ErrorCode::Sealed)),
+        }
+    }
+
+    /// Closes the store: no new call, audit written, keys wiped. `uid` is absent where the daemon stops by itself.
+    pub(crate) fn seal(&mut self, uid: Option<u32>, reason: &'static str) -> Result<Done, ApiError> {
+        self.open()?;
+        let Phase::Unsealed(open) = std::mem::replace(&mut self.phase, Phase::Nowhere) else {
+            return Err(ApiError::of(ErrorCode::Sealed));
+        };
+        self.house.switch(None);
+        lock(&self.house.tickets).clear();
+        let recorded = self.house.audit.append(&Event::Sealed { uid, reason }).is_ok();
+        let closed = self.house.audit.close(AUDIT_PATIENCE);
+        let _ = open.barrier.settle();
+        self.phase = Phase::Sealed(open.barrier.seal());
+        log::info!("sealed: {reason}");
+        if recorded && closed {
+            Ok(Done {})
+        } else {
+            log::error!("audit_lost: the log could not be closed in order");
+            Err(ApiError::new(ErrorCode::AuditLost, "the store is sealed, but its last audit lines could not be written"))
+        }
+    }
+
+    /// Copies outbox rows of a vault into the log. A row that stays is copied at the next unseal.
+    pub(crate) fn drain(audit: &Audit, name: &VaultName, vault: &OpenVault, copied: u64) -> Result<(), ApiError> {
+        let rows = vault.outbox().map_err(|e| vault_error(&e))?;
+        let Some(&(last, _)) = rows.last() else { return Ok(()) };
+        let mut seq = None;
+        for (row, bytes) in rows.iter().filter(|(row, _)| *row > copied) {
+            let body = Body::parse(bytes).map_err(|e| ApiError::new(ErrorCode::AuditUnavailable, &e.to_string()))?;
+            seq = Some(audit.append_outbox(name, *row, &body).map_err(|e| audit_error(&e))?);
+        }
+        if let Some(seq) = seq {
+            audit.synced_blocking(seq).map_err(|e| audit_error(&e))?;
+        }
+        vault.outbox_done(last).map_err(|e| vault_error(&e))
+    }
+
+    /// Makes a snapshot of the policy of now and switches to it.
+    pub(crate) fn refresh(&mut self) -> Result<(), ApiError> {
+        let house = Arc::clone(&self.house);
+        let open = self.open()?;
+        let previous = house.live();
+        let live = Live::build(&open.policy, open.vaults(), &house.config, previous.as_deref())
+            .map_err(|e| ApiError::new(ErrorCode::Conflict, &e.to_string()))?;
+        house.switch(Some(Arc::new(live)));
+        Ok(())
+    }
+}
+
+/// A lock whose holder panicked is still a lock.
+pub(crate) fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// The audit line of a store change, for the outbox of its own commit.
+pub(crate) fn outbox_line(event: &Event<'_>) -> Vec<u8> {
+    Body::new(event, now()).as_bytes().to_vec()
+}
+
+/// A vault's refusal as the admin API says it.
+pub(crate) fn vault_error(error: &mcpist_sealer::VaultError) -> ApiError {
+    use mcpist_sealer::VaultError as V;
+    let code = match error {
+        V::Sealed => ErrorCode::Sealed,
+        V::Unavailable | V::OutcomeUnknown | V::Memory(_) => ErrorCode::VaultUnavailable,
+        V::Quarantined(_) => ErrorCode::VaultQuarantined,
+        V::NoSuchVault(_) | V::NotFound(_) | V::NothingMissing(_) => ErrorCode::NotFound,
+        V::VaultExists(_) | V::Conflict { .. } => ErrorCode::Conflict,
+        V::Name(_) | V::Batch { .. } => ErrorCode::RequestInvalid,
+        V::TooLarge { .. } => ErrorCode::TooLarge,
+        V::OtherVault => ErrorCode::Internal,
+        V::Storage(text) if text.contains("full") => ErrorCode::DiskFull,
+        V::Storage(_) => ErrorCode::VaultUnavailable,
+    };
+    ApiError::new(code, &error.to_string())
+}
+
+/// The log's refusal as the admin API says it.
+pub(crate) fn audit_error(error: &crate::audit::AuditError) -> ApiError {
+    ApiError::new(ErrorCode::AuditUnavailable, &error.to_string())
+}
+
+/// A record's refusal as the admin API says it.
+pub(crate) fn records_error(error: &records::RecordsError) -> ApiError {
+    match error {
+        records::RecordsError::Vault(e) => vault_error(e),
+        other => ApiError::new(ErrorCode::Internal, &other.to_string()),
+    }
+}
+
+/// Seconds since 1970, for records.
+pub(crate) fn today() -> u64 {
+    unix_seconds()
+}

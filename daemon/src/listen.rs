@@ -1,0 +1,116 @@
+//! Stage 1: who is at the other end of a client connection.
+//!
+//! Owns the MCP listeners and [`Peer`], the only place that makes [`PeerEvidence`]. A peer is asked for its kernel
+//! credentials once, at accept; each request then begins with fresh evidence, so that a principal who was taken away
+//! is gone with the next request and not with the next connection. Does not know what a principal may see.
+
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use mcpist_core::ids::PrincipalName;
+use mcpist_core::principal::PeerEvidence;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+
+use crate::config::Listener;
+use crate::gateway::ClientGateway;
+use crate::house::House;
+
+/// What the kernel, or the listener's own configuration, says of one connection.
+pub(crate) struct Peer(Kind);
+
+enum Kind {
+    Unix { uid: u32, gid: u32, pid: i32 },
+    Fixed(PrincipalName),
+}
+
+impl Peer {
+    fn of(stream: &UnixStream, fixed: Option<&PrincipalName>) -> std::io::Result<Self> {
+        if let Some(name) = fixed {
+            return Ok(Self(Kind::Fixed(name.clone())));
+        }
+        let cred = stream.peer_cred()?;
+        Ok(Self(Kind::Unix { uid: cred.uid(), gid: cred.gid(), pid: cred.pid().unwrap_or(0) }))
+    }
+
+    /// Evidence for one request.
+    pub(crate) fn evidence(&self) -> PeerEvidence {
+        match &self.0 {
+            Kind::Unix { uid, gid, pid } => PeerEvidence::unix(*uid, *gid, *pid),
+            Kind::Fixed(name) => PeerEvidence::fixed(name.clone()),
+        }
+    }
+}
+
+/// Why a socket cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BindError {
+    /// Something that is no socket stands at the path.
+    #[error("{0} exists and is no socket; remove it or configure another path")]
+    InTheWay(PathBuf),
+    /// Another process listens there.
+    #[error("{0} is in use by another process; stop it first")]
+    InUse(PathBuf),
+    /// The system said no.
+    #[error("cannot listen on {path}: {source}")]
+    Io {
+        /// The socket.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// Binds a Unix socket with `mode`. A socket file that nobody listens on any more is replaced.
+pub(crate) fn bind(path: &PathBuf, mode: u32) -> Result<UnixListener, BindError> {
+    let io = |source| BindError::Io { path: path.clone(), source };
+    match std::fs::symlink_metadata(path) {
+        Ok(meta) if !meta.file_type().is_socket() => return Err(BindError::InTheWay(path.clone())),
+        Ok(_) => match std::os::unix::net::UnixStream::connect(path) {
+            Ok(_) => return Err(BindError::InUse(path.clone())),
+            Err(_) => std::fs::remove_file(path).map_err(io)?,
+        },
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+        Err(e) => return Err(io(e)),
+    }
+    let listener = UnixListener::bind(path).map_err(io)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(io)?;
+    Ok(listener)
+}
+
+/// Serves MCP clients on one listener until the process ends. `connections` is shared by all listeners.
+pub(crate) async fn serve(
+    house: Arc<House>,
+    listener: UnixListener,
+    config: Listener,
+    connections: Arc<Semaphore>,
+) {
+    loop {
+        let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { return };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(e) => {
+                // Out of descriptors, most likely: the next accept would fail at once as well.
+                log::warn!("{}: accept failed: {}", config.path.display(), e.kind());
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let peer = match Peer::of(&stream, config.principal.as_ref()) {
+            Ok(peer) => peer,
+            Err(e) => {
+                log::warn!("{}: no peer credentials: {}", config.path.display(), e.kind());
+                continue;
+            }
+        };
+        let limits = house.stream_limits();
+        let gateway = ClientGateway::new(Arc::clone(&house), peer);
+        tokio::spawn(async move {
+            let _held = permit;
+            if let Err(e) = mcpist_mcp::serve_stream(stream, gateway, limits).await {
+                log::debug!("client connection ended: {e}");
+            }
+        });
+    }
+}

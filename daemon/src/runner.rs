@@ -1,0 +1,199 @@
+//! The runner as mcpistd sees it: at most one live link for each role, fed with what the policy says now.
+//!
+//! Owns the links and what each was told. A runner is told of a module, a binding or a fingerprint before the first
+//! call that needs it is made, since link and snapshot are switched under one short mutex and frames keep their
+//! order. Promises that a lost runner costs the calls in flight and nothing else. Does not start processes
+//! ([`crate::dev`]) nor judge a peer's uid beyond the one that the configuration names.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use mcpist_core::event::{Event, RunnerRole};
+use mcpist_core::ids::{BindingName, ModuleRev};
+use mcpist_secret::RedactKey;
+use mcpist_wire::{Answer, Bind, CallError, CloseCode, DaemonLink, Dropped, Greeting, Load, ModuleCall, Role};
+use tokio::net::UnixStream;
+
+use crate::audit::Audit;
+use crate::live::Live;
+
+/// A connection that says nothing for this long is closed.
+const HELLO: Duration = Duration::from_secs(5);
+
+/// The links.
+pub(crate) struct Runners {
+    run: ArcSwapOption<DaemonLink>,
+    fed: Mutex<Option<Fed>>,
+}
+
+/// What the live link was told.
+struct Fed {
+    link: Arc<DaemonLink>,
+    key: RedactKey,
+    modules: BTreeMap<ModuleRev, ()>,
+    bindings: BTreeMap<BindingName, u64>,
+    fingerprints: BTreeMap<u64, ()>,
+}
+
+impl Runners {
+    /// No links.
+    pub(crate) fn new() -> Self {
+        Self { run: ArcSwapOption::empty(), fed: Mutex::new(None) }
+    }
+
+    fn fed(&self) -> MutexGuard<'_, Option<Fed>> {
+        self.fed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a runner of role `run` is connected.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.run.load().is_some()
+    }
+
+    /// Runs one call.
+    pub(crate) async fn call(&self, call: ModuleCall, limit: usize) -> Result<Answer, CallError> {
+        let Some(link) = self.run.load_full() else { return Err(CallError::RunnerLost) };
+        link.call(call, limit).await
+    }
+
+    /// Tells the live link what `live` has and the link does not, switches with `switch`, then takes back what
+    /// `live` no longer has. `None` takes everything back.
+    pub(crate) fn switch(&self, live: Option<&Live>, switch: impl FnOnce()) {
+        let mut fed = self.fed();
+        if let Some(fed) = fed.as_mut() {
+            if let Some(live) = live {
+                fed.tell(live);
+            }
+            switch();
+            fed.take_back(live);
+        } else {
+            switch();
+        }
+    }
+
+    /// Serves one connection that claims to be a runner, until it ends. `expected` is the uid that the role must have.
+    pub(crate) async fn serve(
+        &self,
+        stream: UnixStream,
+        expected: u32,
+        audit: &Audit,
+        live: impl Fn() -> Option<Arc<Live>>,
+    ) {
+        let uid = stream.peer_cred().map(|c| c.uid());
+        let greeting = match tokio::time::timeout(HELLO, Greeting::accept(stream)).await {
+            Ok(Ok(greeting)) => greeting,
+            Ok(Err(e)) => {
+                log::warn!("runner refused: {e}");
+                record(audit, &Event::RunnerRefused { role: "unknown", uid: uid.unwrap_or(u32::MAX), reason: "wire_version" });
+                return;
+            }
+            Err(_) => {
+                log::warn!("runner refused: no hello within {} s", HELLO.as_secs());
+                return;
+            }
+        };
+        let role = greeting.hello().role;
+        let refusal = match uid {
+            _ if role != Role::Run => Some((CloseCode::RoleRefused, "role_refused", "no such role is served here")),
+            Ok(uid) if uid != expected => Some((CloseCode::RoleRefused, "role_refused", "the uid is not the role's")),
+            Err(_) => Some((CloseCode::RoleRefused, "role_refused", "the peer has no credentials")),
+            Ok(_) if self.is_connected() => Some((CloseCode::RoleTaken, "role_taken", "the role is connected already")),
+            Ok(_) => None,
+        };
+        let uid = uid.unwrap_or(u32::MAX);
+        if let Some((code, reason, text)) = refusal {
+            log::warn!("runner of uid {uid} refused: {text}");
+            record(audit, &Event::RunnerRefused { role: role.as_str(), uid, reason });
+            greeting.refuse(code, text).await;
+            return;
+        }
+        let (pid, version) = (greeting.hello().pid, greeting.version());
+        let link = match RedactKey::random().and_then(|key| Ok((greeting.welcome(&key)?, key))) {
+            Ok((link, key)) => self.adopt(link, key, live),
+            Err(e) => {
+                log::error!("runner not welcomed: {e}");
+                return;
+            }
+        };
+        log::info!("runner connected: pid {pid}, uid {uid}, wire version {version}");
+        record(audit, &Event::RunnerConnected { role: RunnerRole::Run, pid, uid, version });
+        let end = link.ended().await;
+        let calls = link.in_flight() as u64;
+        self.run.store(None);
+        *self.fed() = None;
+        log::warn!("runner lost: {end}; {calls} calls in flight failed");
+        record(audit, &Event::RunnerLost { role: RunnerRole::Run, reason: "link_ended", calls });
+    }
+
+    fn adopt(&self, link: DaemonLink, key: RedactKey, live: impl Fn() -> Option<Arc<Live>>) -> Arc<DaemonLink> {
+        let link = Arc::new(link);
+        let mut slot = self.fed();
+        let mut fed = Fed {
+            link: Arc::clone(&link),
+            key,
+            modules: BTreeMap::new(),
+            bindings: BTreeMap::new(),
+            fingerprints: BTreeMap::new(),
+        };
+        // Under the mutex: a switch of the snapshot comes wholly before or after this.
+        if let Some(live) = live() {
+            fed.tell(&live);
+        }
+        *slot = Some(fed);
+        self.run.store(Some(Arc::clone(&link)));
+        link
+    }
+}
+
+impl Fed {
+    /// Sends what is new. A link that has ended is noticed by [`Runners::serve`].
+    fn tell(&mut self, live: &Live) {
+        for (rev, manifest) in live.modules() {
+            if self.modules.insert(rev.clone(), ()).is_none() {
+                let _ = self.link.load(&Load { rev: rev.clone(), manifest: manifest.clone() });
+            }
+        }
+        for (name, version, binding) in live.bindings() {
+            if self.bindings.insert(name.clone(), version) != Some(version) {
+                let _ = self.link.bind(&Bind { version, binding: binding.clone() });
+            }
+        }
+        for (id, fingerprint) in live.fingerprints(&self.key, |id| !self.fingerprints.contains_key(&id)) {
+            let _ = self.link.redact(id, &fingerprint);
+            self.fingerprints.insert(id, ());
+        }
+    }
+
+    fn take_back(&mut self, live: Option<&Live>) {
+        let link = Arc::clone(&self.link);
+        let keep = |rev: &ModuleRev| live.is_some_and(|l| l.has_module(rev));
+        self.modules.retain(|rev, ()| {
+            keep(rev) || {
+                let _ = link.drop(&Dropped::Module(rev.clone()));
+                false
+            }
+        });
+        self.bindings.retain(|name, version| {
+            live.is_some_and(|l| l.has_binding(name)) || {
+                let _ = link.drop(&Dropped::Binding { name: name.clone(), version: *version });
+                false
+            }
+        });
+        self.fingerprints.retain(|id, ()| {
+            live.is_some_and(|l| l.has_fingerprint(*id)) || {
+                let _ = link.drop(&Dropped::Fingerprint(*id));
+                false
+            }
+        });
+    }
+}
+
+/// Lines about runners are written where the log is open; the journal has them in any case.
+fn record(audit: &Audit, event: &Event<'_>) {
+    if let Err(e) = audit.append(event) {
+        log::debug!("not in the audit log: {e}");
+    }
+}
+

@@ -1,0 +1,143 @@
+//! The secret socket: frames with a ticket and a secret, or a ticket and a descriptor.
+//!
+//! Owns the way of a secret into secret memory: the payload is read from the socket into the arena and nowhere else.
+//! Promises that a frame without a good ticket costs a read and nothing more, that a ticket is used up by the first
+//! frame that names it, and that a descriptor is one of a regular file of the peer's own opening, never a path.
+//! Each connection brings one frame and gets one line of JSON back. Does not decide roles: the ticket's issue did.
+
+use std::fs::File;
+use std::io::{IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mcpist_core::api::{ApiError, Redeemed};
+use mcpist_core::error::ErrorCode;
+use mcpist_secret::Secret;
+use mcpist_secret::frame::{HEADER_LEN, Header};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use tokio::net::UnixListener;
+use tokio::sync::Semaphore;
+
+pub(crate) use mcpist_core::api::Purpose;
+
+use crate::clock::steady_seconds;
+use crate::house::House;
+use crate::keeper::{KeeperHandle, lock};
+
+/// Connections served at once; each holds one thread of the blocking pool.
+const AT_ONCE: usize = 8;
+/// A peer that does not send or read for this long is cut off.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What came in: an admitted frame.
+struct Frame {
+    uid: u32,
+    purpose: Purpose,
+    payload: Secret,
+    descriptor: Option<OwnedFd>,
+}
+
+/// Serves the socket until the process ends.
+pub(crate) async fn serve(house: Arc<House>, keeper: KeeperHandle, listener: UnixListener) {
+    let at_once = Arc::new(Semaphore::new(AT_ONCE));
+    loop {
+        let Ok(permit) = Arc::clone(&at_once).acquire_owned().await else { return };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(e) => {
+                log::warn!("secret socket: accept failed: {}", e.kind());
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let (house, keeper) = (Arc::clone(&house), keeper.clone());
+        tokio::spawn(async move {
+            let _held = permit;
+            connection(&house, &keeper, stream).await;
+        });
+    }
+}
+
+async fn connection(house: &Arc<House>, keeper: &KeeperHandle, stream: tokio::net::UnixStream) {
+    let Ok(cred) = stream.peer_cred() else { return };
+    let Ok(stream) = stream.into_std() else { return };
+    let uid = cred.uid();
+    let tickets = Arc::clone(house);
+    let read = tokio::task::spawn_blocking(move || {
+        let frame = receive(&stream, uid, &tickets);
+        (stream, frame)
+    });
+    let Ok((stream, frame)) = read.await else { return };
+    let redeemed = match frame {
+        Ok(frame) => redeem(keeper, frame).await.unwrap_or_else(Redeemed::Error),
+        Err(e) => Redeemed::Error(e),
+    };
+    if let Redeemed::Error(e) = &redeemed {
+        log::warn!("secret socket: uid {uid}: {}", e.code);
+    }
+    let _ = tokio::task::spawn_blocking(move || answer(&stream, &redeemed)).await;
+}
+
+fn answer(mut stream: &UnixStream, redeemed: &Redeemed) -> std::io::Result<()> {
+    let mut line = serde_json::to_vec(redeemed)?;
+    line.push(b'\n');
+    stream.write_all(&line)
+}
+
+/// Reads one frame. The ticket is redeemed before the payload is read, so that nobody without one makes the daemon
+/// hold anything.
+fn receive(mut stream: &UnixStream, uid: u32, house: &House) -> Result<Frame, ApiError> {
+    let broken = |_| ApiError::new(ErrorCode::RequestInvalid, "the frame was cut off");
+    stream.set_nonblocking(false).map_err(broken)?;
+    stream.set_read_timeout(Some(PATIENCE)).map_err(broken)?;
+    stream.set_write_timeout(Some(PATIENCE)).map_err(broken)?;
+    let (header, descriptor) = receive_header(stream).map_err(broken)?;
+    let invalid = |e: &dyn std::fmt::Display| ApiError::new(ErrorCode::RequestInvalid, &e.to_string());
+    let header = Header::parse(&header).map_err(|e| invalid(&e))?;
+    let purpose = lock(&house.tickets).redeem(header.ticket(), uid, steady_seconds()).map_err(|e| {
+        log::warn!("secret socket: uid {uid}: {e}");
+        ApiError::of(ErrorCode::TicketInvalid)
+    })?;
+    let mut payload = header.payload().map_err(|e| invalid(&e))?;
+    stream.read_exact(payload.expose_mut()).map_err(broken)?;
+    Ok(Frame { uid, purpose, payload, descriptor })
+}
+
+/// The header's bytes, and the descriptor that came with the first of them.
+fn receive_header(mut stream: &UnixStream) -> std::io::Result<([u8; HEADER_LEN], Option<OwnedFd>)> {
+    let mut header = [0; HEADER_LEN];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let received = recvmsg(stream, &mut [IoSliceMut::new(&mut header)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    let mut descriptors = control.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
+        _ => None,
+    });
+    let descriptor = descriptors.by_ref().flatten().next();
+    stream.read_exact(&mut header[received.bytes..])?;
+    Ok((header, descriptor))
+}
+
+async fn redeem(keeper: &KeeperHandle, frame: Frame) -> Result<Redeemed, ApiError> {
+    let Frame { uid, purpose, payload, descriptor } = frame;
+    match purpose {
+        Purpose::InitToken => {
+            keeper.ask(move |k| k.show_init_token(uid, &payload)).await.map(|()| Redeemed::InitToken)
+        }
+        Purpose::Unseal { plan } => {
+            keeper.ask(move |k| k.submit_share(uid, &plan, &payload)).await.map(Redeemed::Share)
+        }
+        Purpose::Credential { vault, name, owner, kind, hosts, expiry } => {
+            let spec = crate::keeper::credentials::Spec { vault, name, owner, kind, hosts, expiry };
+            keeper.ask(move |k| k.put_credential(uid, spec, &payload)).await.map(Redeemed::Credential)
+        }
+        Purpose::Import => {
+            let missing = || ApiError::new(ErrorCode::RequestInvalid, "no file descriptor came with the ticket");
+            let source = File::from(descriptor.ok_or_else(missing)?);
+            keeper.ask(move |k| k.import(uid, &source)).await.map(Redeemed::Import)
+        }
+    }
+}
