@@ -240,7 +240,7 @@ impl Sender<'_> {
 fn count_items(root: Value<'_>, path: &JsonPath) -> usize {
     shape::find(root, path)
         .filter(|value| value.kind() == Kind::Array)
-        .map_or(0, Value::len)
+        .map_or(0, Value::count)
 }
 
 /// The value that asks for the page after `page`, which is number `read` (from 1); `None` at the end.

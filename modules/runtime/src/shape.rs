@@ -60,10 +60,10 @@ impl<'d> Source<'d> {
     /// How many elements the array has over all pages.
     fn len(&self, array: Value<'_>) -> usize {
         let more: usize = match self.is_joined(array) {
-            true => self.rest.iter().map(|value| value.len()).sum(),
+            true => self.rest.iter().map(|value| value.count()).sum(),
             false => 0,
         };
-        array.len() + more
+        array.count() + more
     }
 
     /// The elements of the array over all pages.
