@@ -32,15 +32,18 @@ pub struct Options {
     pub deadline: Duration,
     /// After how long without use a database is closed.
     pub idle: Duration,
+    /// How long the end of a write may wait before control.db is told of it.
+    pub settle: Duration,
 }
 
 impl Default for Options {
-    /// Four threads, five seconds, a minute.
+    /// Four threads, five seconds, a minute, a second.
     fn default() -> Options {
         Options {
             threads: 4,
             deadline: Duration::from_secs(5),
             idle: Duration::from_secs(60),
+            settle: Duration::from_secs(1),
         }
     }
 }

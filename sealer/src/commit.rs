@@ -313,7 +313,7 @@ impl Disk {
             if !seen.insert(key) {
                 return Err(VaultError::Batch { limit: MAX_BATCH });
             }
-            let found = self.buckets.get(&key).map_or(0, Entry::version);
+            let found = self.buckets.get(&key).map_or(0, |entry| entry.version());
             expect.check(name, found)?;
             match op {
                 Op::Put {

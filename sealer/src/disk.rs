@@ -22,12 +22,14 @@ use crate::ledger::{Inbox, Ledger};
 use crate::pool::LaneState;
 use crate::record::open_outbox;
 use crate::record::{Meta, OWNER_VAULTS, Opened, Place, Row, SealedRecord, name_from_key, name_of};
-use crate::registrar::{Registrar, SETTLE};
+use crate::registrar::Registrar;
 use crate::rows::{Access, Rows, Table};
 use crate::store::OpenGuard;
 
 /// The most outbox lines that are handed out at once.
 const OUTBOX_SLICE: usize = 256;
+/// How soon control.db is tried again when it did not take what waits for it.
+const RETRY: Duration = Duration::from_secs(1);
 /// How many records of a listing are read in one job.
 pub(crate) const LIST_SLICE: usize = 256;
 
@@ -104,7 +106,7 @@ impl Disk {
         let key = self
             .keys
             .lend(|keys| name_of(keys, &self.place, owner, name))?;
-        let known = self.buckets.get(&key).copied();
+        let known = self.buckets.get(&key);
         let bytes = self
             .rows
             .begin(Access::Read)?
@@ -145,7 +147,7 @@ impl Disk {
         for (key, bytes) in &rows {
             let name = name_from_key(key)?;
             let row = Row::parse(bytes)?;
-            if self.buckets.get(&name) != Some(&row.entry(&name)?) {
+            if self.buckets.get(&name) != Some(row.entry(&name)?) {
                 return Err(tampered("a record was replaced in the file"));
             }
             let Opened {
@@ -215,7 +217,7 @@ impl LaneState for Disk {
     fn wake(&mut self) -> Option<Duration> {
         if let Err(error) = self.flush() {
             log::warn!("control.db did not take the ends of writes, they wait: {error}");
-            return Some(SETTLE);
+            return Some(RETRY);
         }
         self.truncate_log();
         let left = self.idle.saturating_sub(self.used.elapsed());

@@ -67,13 +67,6 @@ impl<T> KeyCell<T> {
             .take();
         drop(keys);
     }
-
-    pub(crate) fn is_revoked(&self) -> bool {
-        self.0
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .is_none()
-    }
 }
 
 /// The wrapped root key, as it stands beside the seal config that is its AAD.

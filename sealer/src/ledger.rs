@@ -181,6 +181,15 @@ impl Inbox {
         self.lock().is_empty()
     }
 
+    /// How many announcements wait.
+    #[cfg(test)]
+    pub(crate) fn intents(&self) -> usize {
+        self.lock()
+            .values()
+            .filter(|pending| pending.intent.is_some())
+            .count()
+    }
+
     /// Announces a write. A vault has one job at a time, so it has at most one intent here.
     pub(crate) fn intend(&self, vault: VaultId, point: Point) -> Slot {
         let slot = Slot::default();

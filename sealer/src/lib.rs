@@ -43,6 +43,9 @@ mod registrar;
 mod rows;
 mod sqlite;
 mod store;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
 mod unseal;
 mod vault;
 mod vaults;

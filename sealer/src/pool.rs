@@ -149,7 +149,9 @@ impl Pool {
     /// and end. Returns at once.
     pub(crate) fn stop(&self) {
         let mut inner = self.0.lock();
-        inner.stopped = true;
+        if std::mem::replace(&mut inner.stopped, true) {
+            return;
+        }
         inner.ready.clear();
         let mut ready = Vec::new();
         let mut dropped = Vec::new();
@@ -279,10 +281,8 @@ impl<S: LaneState> Lane<S> {
             .compare_exchange(QUEUED, DROPPED, Ordering::Relaxed, Ordering::Relaxed)
             .is_err();
         drop(inner);
-        if replace {
-            if let Err(error) = spawn(&self.shared) {
-                log::error!("no replacement for a thread whose disk hangs: {error}");
-            }
+        if replace && let Err(error) = spawn(&self.shared) {
+            log::error!("no replacement for a thread whose disk hangs: {error}");
         }
         match since {
             Some(since) if mine && !late => Ok(self.deadline - since),

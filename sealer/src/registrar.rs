@@ -3,7 +3,7 @@
 //! Owns [`Registrar`]: the inbox and the lane of control.db, seen from a vault. Promises that
 //! [`Registrar::intend`] returns `Ok` only once the intent is durable, that jobs of many vaults that intend
 //! at the same time share one transaction, and that the end of a write waits for nothing and is written
-//! within [`SETTLE`].
+//! within the options' `settle`.
 //!
 //! control.db has a thread of its own: jobs of the vaults wait for it on the pool's threads, so it must
 //! never wait for one of those.
@@ -17,21 +17,27 @@ use crate::ids::VaultId;
 use crate::ledger::{Inbox, Point};
 use crate::pool::{Lane, LaneError};
 
-/// How long the end of a write may wait for a transaction to ride with.
-pub(crate) const SETTLE: Duration = Duration::from_secs(1);
-
 /// control.db, as the other vaults see it.
 pub(crate) struct Registrar {
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) lane: Arc<Lane<Disk>>,
+    /// How long the end of a write may wait for a transaction to ride with.
+    pub(crate) settle: Duration,
 }
 
 impl Registrar {
     /// Makes the announcement of a write durable.
     pub(crate) fn intend(&self, vault: VaultId, point: Point) -> Result<(), VaultError> {
         let slot = self.inbox.intend(vault, point);
-        let flushed = self.lane.run(Disk::flush);
-        // An earlier transaction may have taken the intent along; either way the slot is set by now.
+        let mine = Arc::clone(&slot);
+        // Where an earlier job took the intent along, what came into the inbox since then can wait.
+        let flushed = self.lane.run(move |disk| {
+            if mine.get().is_some() {
+                Ok(())
+            } else {
+                disk.flush()
+            }
+        });
         if let Some(result) = slot.get() {
             return result.clone();
         }
@@ -46,6 +52,6 @@ impl Registrar {
     /// Says how the write ended.
     pub(crate) fn over(&self, vault: VaultId, point: Point, made: bool) {
         self.inbox.over(vault, point, made);
-        self.lane.wake_in(SETTLE);
+        self.lane.wake_in(self.settle);
     }
 }

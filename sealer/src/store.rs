@@ -94,7 +94,13 @@ pub struct Store {
     dir: PathBuf,
     /// The lock lives in this open folder.
     _lock: Flock<File>,
-    open: Mutex<usize>,
+    open: Arc<OpenFiles>,
+}
+
+/// How many databases of a store are open.
+#[derive(Default)]
+struct OpenFiles {
+    count: Mutex<usize>,
     closed: Condvar,
 }
 
@@ -144,8 +150,7 @@ impl Store {
             Ok(lock) => Ok(Arc::new(Store {
                 dir,
                 _lock: lock,
-                open: Mutex::new(0),
-                closed: Condvar::new(),
+                open: Arc::default(),
             })),
             Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(StoreError::StoreLocked(dir)),
             Err((_, errno)) => Err(StoreError::io(&dir)(errno.into())),
@@ -202,28 +207,37 @@ impl Store {
     }
 
     /// Counts a database as open until the guard is dropped.
-    pub(crate) fn lease(self: &Arc<Self>) -> OpenGuard {
-        *self.open.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        OpenGuard(Arc::clone(self))
+    pub(crate) fn lease(&self) -> OpenGuard {
+        *self
+            .open
+            .count
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) += 1;
+        OpenGuard(Arc::clone(&self.open))
     }
 
     /// Waits until every database is closed, at most `wait`; whether they are.
     pub(crate) fn wait_closed(&self, wait: Duration) -> bool {
-        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let (open, _) = self
-            .closed
-            .wait_timeout_while(open, wait, |open| *open > 0)
+        let count = self
+            .open
+            .count
+            .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        *open == 0
+        let (count, _) = self
+            .open
+            .closed
+            .wait_timeout_while(count, wait, |count| *count > 0)
+            .unwrap_or_else(PoisonError::into_inner);
+        *count == 0
     }
 }
 
-/// One open database of the store.
-pub(crate) struct OpenGuard(Arc<Store>);
+/// One open database of the store. It does not keep the lock: dropped last, it says that nothing does.
+pub(crate) struct OpenGuard(Arc<OpenFiles>);
 
 impl Drop for OpenGuard {
     fn drop(&mut self) {
-        *self.0.open.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        *self.0.count.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
         self.0.closed.notify_all();
     }
 }

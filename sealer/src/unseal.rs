@@ -10,7 +10,7 @@
 //! at the recorded point nor at the intended one.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::thread;
@@ -277,12 +277,14 @@ impl Opening<'_> {
             records: system.buckets.count(),
             ..UnsealReport::default()
         };
+        let sealed = Arc::new(AtomicBool::new(false));
         let mut cells = vec![Arc::clone(&system.keys)];
         let (system_keys, system_stats) = (Arc::clone(&system.keys), Arc::clone(&system.stats));
         let lane = Arc::new(system_pool.lane(system, options.deadline));
         let registrar = Arc::new(Registrar {
             inbox: Arc::clone(&self.inbox),
             lane: Arc::clone(&lane),
+            settle: options.settle,
         });
         let mut vaults = BTreeMap::new();
         let mut changed = Vec::new();
@@ -298,20 +300,23 @@ impl Opening<'_> {
             );
             note(&mut report, &vault.name, &found);
             if let Ok(name) = VaultName::parse(&vault.name) {
-                vaults.insert(name, self.shared(vault, found, &pool));
+                vaults.insert(name, self.shared(vault, found, &pool, &sealed));
             }
         }
-        let system = OpenVault(Arc::new(Shared {
+        let system = Shared {
             name: VaultName::SYSTEM.to_owned(),
             id: VaultId::SYSTEM,
             created: self.base.config.created(),
+            sealed: Arc::clone(&sealed),
             keys: system_keys,
             lane: Some(lane),
             stats: system_stats,
             idle: options.idle,
             fault: OnceLock::new(),
             missing: AtomicU64::new(0),
-        }));
+        };
+        system.watch_idle();
+        let system = OpenVault(Arc::new(system));
         if !changed.is_empty() {
             let extra = Extra {
                 puts: Vec::new(),
@@ -324,6 +329,7 @@ impl Opening<'_> {
             backend: Arc::clone(&self.base.backend),
             options,
             id: self.base.config.store(),
+            sealed,
             root: KeyCell::new(self.root),
             audit: AuditKey::new(self.audit),
             system,
@@ -368,7 +374,7 @@ impl Opening<'_> {
                 entry: Some(entry),
                 missing: entry.missing,
             },
-            // A verification that hangs holds no key from here on.
+            // Not wanted any more, and a verification that hangs should hold none.
             Err(error) => {
                 keys.revoke();
                 Found {
@@ -423,7 +429,13 @@ impl Opening<'_> {
         }
     }
 
-    fn shared(&self, vault: NamedVault, found: Found, pool: &Pool) -> OpenVault {
+    fn shared(
+        &self,
+        vault: NamedVault,
+        found: Found,
+        pool: &Pool,
+        sealed: &Arc<AtomicBool>,
+    ) -> OpenVault {
         let options = self.base.options;
         let (lane, stats, fault) = match found.disk {
             Ok(disk) => {
@@ -436,17 +448,20 @@ impl Opening<'_> {
             }
             Err(error) => (None, Arc::new(Stats::default()), OnceLock::from(error)),
         };
-        OpenVault(Arc::new(Shared {
+        let shared = Shared {
             name: vault.name,
             id: vault.id,
             created: vault.created,
+            sealed: Arc::clone(sealed),
             keys: found.keys,
             lane,
             stats,
             idle: options.idle,
             fault,
             missing: AtomicU64::new(found.missing.unwrap_or(0)),
-        }))
+        };
+        shared.watch_idle();
+        OpenVault(Arc::new(shared))
     }
 }
 

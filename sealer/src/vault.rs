@@ -7,11 +7,11 @@
 //! the length of one decryption, waits for no disk job and no other reader, and works while the vault's disk
 //! hangs. After `seal()` every method answers [`VaultError::Sealed`]; a job that was already on the disk may
 //! still end, but opens nothing any more. A vault whose file is not what was written is quarantined for the
-//! rest of the session, alone, and opens nothing, not even what is in memory.
+//! rest of the session, alone: its keys are wiped, and nothing of it opens, not even what is in memory.
 //!
 //! Does not check expiry, hosts or who asks: the broker and the permit do.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -40,6 +40,8 @@ pub(crate) struct Shared {
     pub(crate) name: String,
     pub(crate) id: VaultId,
     pub(crate) created: u64,
+    /// The whole store was sealed.
+    pub(crate) sealed: Arc<AtomicBool>,
     pub(crate) keys: Arc<KeyCell<VaultKeys>>,
     /// None where the file did not verify.
     pub(crate) lane: Option<Arc<Lane<Disk>>>,
@@ -104,10 +106,8 @@ impl OpenVault {
         if sealed.vault() != self.0.id {
             return Err(VaultError::OtherVault);
         }
-        self.0.keys.lend(|keys| match self.0.fault.get() {
-            None => Ok(sealed.open(keys)?),
-            Some(fault) => Err(fault.clone()),
-        })?
+        self.0.usable()?;
+        Ok(self.0.keys.lend(|keys| sealed.open(keys))??)
     }
 
     /// What may be known of a record without its payload. Reads the disk like [`OpenVault::load`].
@@ -181,14 +181,12 @@ impl OpenVault {
 
     /// How the vault is. Waits for nothing.
     pub fn health(&self) -> Health {
-        if self.0.keys.is_revoked() {
-            return Health::Sealed;
-        }
-        match (self.0.fault.get(), &self.0.lane) {
-            (Some(VaultError::Quarantined(reason)), _) => Health::Quarantined(reason.clone()),
-            (Some(_), _) | (None, None) => Health::Unavailable,
-            (None, Some(lane)) if lane.is_overdue() => Health::Unavailable,
-            (None, Some(_)) => Health::Ok,
+        match (self.0.usable(), &self.0.lane) {
+            (Err(VaultError::Sealed), _) => Health::Sealed,
+            (Err(VaultError::Quarantined(reason)), _) => Health::Quarantined(reason),
+            (Err(_), _) | (Ok(()), None) => Health::Unavailable,
+            (Ok(()), Some(lane)) if lane.is_overdue() => Health::Unavailable,
+            (Ok(()), Some(_)) => Health::Ok,
         }
     }
 
@@ -212,19 +210,12 @@ impl OpenVault {
         job: impl FnOnce(&mut Disk) -> Result<T, VaultError> + Send + 'static,
     ) -> Result<T, VaultError> {
         let shared = &*self.0;
-        if shared.keys.is_revoked() {
-            return Err(VaultError::Sealed);
-        }
-        if let Some(fault) = shared.fault.get() {
-            return Err(fault.clone());
-        }
+        shared.usable()?;
         let Some(lane) = &shared.lane else {
             return Err(VaultError::Unavailable);
         };
         let result = lane.run(job).map_err(VaultError::from).flatten();
-        if !shared.stats.waking.swap(true, Ordering::Relaxed) {
-            lane.wake_in(shared.idle);
-        }
+        shared.watch_idle();
         match result {
             Err(error @ VaultError::Quarantined(_)) => self.faulty(error),
             other => other,
@@ -236,7 +227,26 @@ impl OpenVault {
             log::error!("vault {}: {error}", self.0.name);
             error
         });
+        self.0.keys.revoke();
         Err(fault.clone())
+    }
+}
+
+impl Shared {
+    fn usable(&self) -> Result<(), VaultError> {
+        if self.sealed.load(Ordering::Acquire) {
+            return Err(VaultError::Sealed);
+        }
+        self.fault.get().map_or(Ok(()), |fault| Err(fault.clone()))
+    }
+
+    /// Has the connection closed once it was idle for long enough.
+    pub(crate) fn watch_idle(&self) {
+        if let Some(lane) = &self.lane
+            && !self.stats.waking.swap(true, Ordering::Relaxed)
+        {
+            lane.wake_in(self.idle);
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 //! holds, also those of a vault that is just being made, and waits for no disk.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use std::thread;
@@ -36,6 +36,8 @@ pub(crate) struct Live {
     pub(crate) backend: SharedBackend,
     pub(crate) options: Options,
     pub(crate) id: StoreId,
+    /// Shared by every handle: set before the keys are taken back.
+    pub(crate) sealed: Arc<AtomicBool>,
     pub(crate) root: KeyCell<Key>,
     pub(crate) audit: AuditKey,
     pub(crate) system: OpenVault,
@@ -71,6 +73,7 @@ impl Vaults {
     /// Takes all keys back and lets the threads end.
     pub(crate) fn end(&self) {
         let live = &*self.0;
+        live.sealed.store(true, Ordering::Release);
         live.root.revoke();
         live.audit.revoke();
         for cell in live.cells().take().unwrap_or_default() {
@@ -78,6 +81,12 @@ impl Vaults {
         }
         live.pool.stop();
         live.system_pool.stop();
+    }
+
+    /// How vaults reach control.db.
+    #[cfg(test)]
+    pub(crate) fn registrar(&self) -> &Arc<Registrar> {
+        &self.0.registrar
     }
 
     /// The system vault, control.db.
@@ -155,6 +164,7 @@ impl Vaults {
             name: name.as_str().to_owned(),
             id,
             created,
+            sealed: Arc::clone(&live.sealed),
             keys,
             lane: Some(Arc::new(live.pool.lane(disk, live.options.deadline))),
             stats,
@@ -162,6 +172,7 @@ impl Vaults {
             fault: OnceLock::new(),
             missing: AtomicU64::new(0),
         };
+        shared.watch_idle();
         let mut named = live.vaults.write().unwrap_or_else(PoisonError::into_inner);
         named.insert(name, OpenVault(Arc::new(shared)));
         Ok(())

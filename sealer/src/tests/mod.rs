@@ -1,0 +1,9 @@
+//! Tests of the whole crate from its own inside: with faults below the rows trait, and with files that are
+//! changed behind the store's back.
+
+mod barrier;
+mod evidence;
+mod faults;
+mod model;
+mod support;
+mod vaults;
