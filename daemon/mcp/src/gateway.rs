@@ -57,9 +57,9 @@ impl RawArguments {
         self.0.get().as_bytes()
     }
 
-    /// The text, to be parsed once.
-    pub fn into_raw(self) -> Box<RawValue> {
-        self.0
+    /// Those bytes, for [`mcpist_core::args::Arguments::parse`]; nothing is copied.
+    pub fn into_bytes(self) -> Vec<u8> {
+        Box::<str>::from(self.0).into_string().into_bytes()
     }
 }
 

@@ -6,6 +6,7 @@
 //! Does not: decide what a principal may see. What is not offered is answered as what does not exist.
 
 use mcpist_core::access::Access;
+use mcpist_core::catalogue::Tool;
 use mcpist_core::error::ErrorCode;
 use mcpist_core::ids::{Digest, ModuleName, SchemaRef, ToolName};
 use mcpist_core::result::ToolError;
@@ -60,7 +61,20 @@ pub struct SchemaEntry<'a> {
     /// SHA-256 of the bytes of `tool`.
     pub digest: &'a Digest,
     /// What a call echoes.
-    pub schema_ref: &'a SchemaRef,
+    pub schema_ref: SchemaRef,
+}
+
+impl<'a> From<&'a Tool> for SchemaEntry<'a> {
+    fn from(tool: &'a Tool) -> SchemaEntry<'a> {
+        SchemaEntry {
+            module: tool.module(),
+            tool_name: tool.name(),
+            access: tool.access(),
+            tool: tool.inner(),
+            digest: tool.digest(),
+            schema_ref: tool.schema_ref(),
+        }
+    }
 }
 
 /// What became of an offered tool.
@@ -250,7 +264,7 @@ mod tests {
 
     use super::*;
 
-    struct Tool {
+    struct Own {
         module: ModuleName,
         name: ToolName,
         inner: Box<RawValue>,
@@ -258,8 +272,8 @@ mod tests {
         schema_ref: SchemaRef,
     }
 
-    impl Tool {
-        fn new(module: &str, name: &str, description: &str) -> Tool {
+    impl Own {
+        fn new(module: &str, name: &str, description: &str) -> Own {
             let inner = format!(
                 r#"{{"name":"{name}","title":"T","description":"{description}","inputSchema":{{"type":"object"}}}}"#
             );
@@ -269,7 +283,7 @@ mod tests {
                 registry: RegistryId::of_manifest(b"m"),
                 module: module.clone(),
             };
-            Tool {
+            Own {
                 module,
                 name: ToolName::parse(name).unwrap(),
                 inner: RawValue::from_string(inner).unwrap(),
@@ -285,7 +299,7 @@ mod tests {
                 access: Access::Read,
                 tool: &self.inner,
                 digest: &self.digest,
-                schema_ref: &self.schema_ref,
+                schema_ref: self.schema_ref,
             }
         }
     }
@@ -300,7 +314,7 @@ mod tests {
         }
     }
 
-    fn page(tools: &[Tool], query: SchemaQuery) -> Result<Value, ToolError> {
+    fn page(tools: &[Own], query: SchemaQuery) -> Result<Value, ToolError> {
         let mut page = SchemaPage::new(query);
         for tool in tools {
             page.offer(&tool.entry());
@@ -309,11 +323,11 @@ mod tests {
             .map(|text| serde_json::from_str(&text).unwrap())
     }
 
-    fn some_tools() -> Vec<Tool> {
+    fn some_tools() -> Vec<Own> {
         vec![
-            Tool::new("metrics", "query", "Ask a metrics store"),
-            Tool::new("wiki", "page", "Read one page"),
-            Tool::new("wiki", "search", "Find pages by text"),
+            Own::new("metrics", "query", "Ask a metrics store"),
+            Own::new("wiki", "page", "Read one page"),
+            Own::new("wiki", "search", "Find pages by text"),
         ]
     }
 
@@ -375,8 +389,8 @@ mod tests {
     #[test]
     fn pages_follow_each_other_without_a_gap_or_a_repeat() {
         let description = "x".repeat(3_000);
-        let tools: Vec<Tool> = (0..40)
-            .map(|n| Tool::new("big", &format!("t{n:02}"), &description))
+        let tools: Vec<Own> = (0..40)
+            .map(|n| Own::new("big", &format!("t{n:02}"), &description))
             .collect();
         let (mut after, mut seen, mut pages) = (None, Vec::new(), 0);
         loop {
@@ -410,8 +424,8 @@ mod tests {
     #[test]
     fn one_entry_over_the_bound_still_shows() {
         let tools = [
-            Tool::new("a", "huge", &"x".repeat(PAGE_BYTES * 2)),
-            Tool::new("a", "next", "n"),
+            Own::new("a", "huge", &"x".repeat(PAGE_BYTES * 2)),
+            Own::new("a", "next", "n"),
         ];
         let found = page(&tools, query(Detail::Full)).unwrap();
         assert_eq!(found["tools"].as_array().unwrap().len(), 1);

@@ -49,7 +49,7 @@ impl Mock {
             access: Access::Read,
             tool: &self.inner,
             digest: &digest,
-            schema_ref: &SchemaRef::of(&rev(), &digest),
+            schema_ref: SchemaRef::of(&rev(), &digest),
         })
     }
 }
@@ -65,7 +65,7 @@ impl Gateway for Mock {
         match (call.module.as_str(), call.tool_name.as_str()) {
             ("demo", "echo") => ToolResult {
                 content: format!(r#"[{{"type":"text","text":{}}}]"#, json!(text)).into_bytes(),
-                structured: Some(call.arguments.into_raw()),
+                structured: RawValue::from_string(text).ok(),
                 is_error: false,
                 truncated: false,
             }

@@ -337,4 +337,21 @@ mod tests {
         assert!(transport.receive().await.is_some());
         assert!(transport.first_until.is_none());
     }
+
+    #[tokio::test]
+    async fn the_end_of_the_stream_cancels_every_call_before_it_is_reported() {
+        let (mut client, server) = duplex(1_024);
+        let (read, write) = split(server);
+        let closed = CancellationToken::new();
+        let (mut transport, ending) = LineTransport::new(read, write, Limits::default(), closed);
+        let line = b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}\n";
+        client.write_all(line).await.unwrap();
+        assert!(transport.receive().await.is_some());
+        let cancel = transport.open[&RequestId::Number(1)].cancel.clone();
+        assert!(!cancel.is_cancelled());
+        drop(client);
+        assert!(transport.receive().await.is_none());
+        assert!(cancel.is_cancelled());
+        assert!(matches!(ending.take(), Some(End::Closed)));
+    }
 }
