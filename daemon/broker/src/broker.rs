@@ -33,7 +33,9 @@ pub enum LeaseError {
         fault: VaultFault,
     },
     /// The credential is not for the binding's host.
-    #[error("binding {0}: the credential is not for its host; put it with the host, or bind another")]
+    #[error(
+        "binding {0}: the credential is not for its host; put it with the host, or bind another"
+    )]
     Host(BindingName),
     /// The credential is of another kind than the binding injects.
     #[error("binding {0}: the credential is of another kind than it injects")]
@@ -101,10 +103,21 @@ impl Broker {
         let bound = bindings.into_iter().map(|record| {
             let name = record.binding.name.clone();
             let held = get(&record.binding, &vault);
-            let previous = before.and_then(|b| b.bound.get(&name)).and_then(|old| old.previous_of(&record, &held));
-            (name, Bound { record, held, previous })
+            let previous = before
+                .and_then(|b| b.bound.get(&name))
+                .and_then(|old| old.previous_of(&record, &held));
+            (
+                name,
+                Bound {
+                    record,
+                    held,
+                    previous,
+                },
+            )
         });
-        Broker { bound: bound.collect() }
+        Broker {
+            bound: bound.collect(),
+        }
     }
 
     /// Leases for the slots of the permit's tool. In memory only. `now` is in seconds since 1970.
@@ -114,12 +127,18 @@ impl Broker {
     pub fn lease(&self, permit: &Permit, now: u64) -> Result<Vec<Lease>, LeaseError> {
         let mut leases = Vec::with_capacity(permit.slots().len());
         for (slot, name) in permit.slots() {
-            let bound = self.bound.get(name).ok_or_else(|| LeaseError::NoBinding(name.clone()))?;
+            let bound = self
+                .bound
+                .get(name)
+                .ok_or_else(|| LeaseError::NoBinding(name.clone()))?;
             let held = bound.held.as_ref().map_err(LeaseError::clone)?;
             if held.has_expired(now) {
                 return Err(LeaseError::Expired(name.clone()));
             }
-            let secret = held.open().map_err(|fault| LeaseError::Vault { binding: name.clone(), fault })?;
+            let secret = held.open().map_err(|fault| LeaseError::Vault {
+                binding: name.clone(),
+                fault,
+            })?;
             leases.push(Lease::grant(permit, slot, bound.record.version, secret)?);
         }
         Ok(leases)
@@ -138,14 +157,18 @@ impl Broker {
 
     /// Bindings that grant no lease now, each with the reason.
     pub fn faults(&self) -> impl Iterator<Item = (&BindingName, &LeaseError)> {
-        self.bound.iter().filter_map(|(name, bound)| Some((name, bound.held.as_ref().err()?)))
+        self.bound
+            .iter()
+            .filter_map(|(name, bound)| Some((name, bound.held.as_ref().err()?)))
     }
 
     /// Whether a binding fails for a reason that may be over by itself, such as a disk that hung: then the snapshot is
     /// worth building again after a while.
     #[must_use]
     pub fn has_passing_faults(&self) -> bool {
-        self.faults().any(|(_, error)| matches!(error, LeaseError::Vault { fault, .. } if fault.is_passing()))
+        self.faults().any(
+            |(_, error)| matches!(error, LeaseError::Vault { fault, .. } if fault.is_passing()),
+        )
     }
 
     /// Numbers of everything that must be redacted: the parts of the current and the previous version of every
@@ -157,10 +180,16 @@ impl Broker {
     }
 
     /// The fingerprints under `key` of those numbers that `wanted` accepts. Opens each credential for a moment.
-    pub fn fingerprints(&self, key: &RedactKey, wanted: impl Fn(u64) -> bool) -> Vec<(u64, Fingerprint)> {
+    pub fn fingerprints(
+        &self,
+        key: &RedactKey,
+        wanted: impl Fn(u64) -> bool,
+    ) -> Vec<(u64, Fingerprint)> {
         let mut out = Vec::new();
         for (binding, held) in self.versions() {
-            let ids: Vec<u64> = (0..held.kind().part_count()).map(|part| number(binding, held, part)).collect();
+            let ids: Vec<u64> = (0..held.kind().part_count())
+                .map(|part| number(binding, held, part))
+                .collect();
             if !ids.iter().any(|id| wanted(*id)) {
                 continue;
             }
@@ -179,7 +208,11 @@ impl Broker {
 
     fn versions(&self) -> impl Iterator<Item = (&Binding, &Held)> {
         self.bound.values().flat_map(|bound| {
-            bound.held.iter().chain(&bound.previous).map(|held| (&bound.record.binding, held))
+            bound
+                .held
+                .iter()
+                .chain(&bound.previous)
+                .map(|held| (&bound.record.binding, held))
         })
     }
 }
@@ -205,7 +238,10 @@ fn get(
     let name = &binding.name;
     let held = vault(&binding.vault)
         .and_then(|vault| vault.get(&binding.credential))
-        .map_err(|fault| LeaseError::Vault { binding: name.clone(), fault })?;
+        .map_err(|fault| LeaseError::Vault {
+            binding: name.clone(),
+            fault,
+        })?;
     if !held.is_for(&binding.host) {
         return Err(LeaseError::Host(name.clone()));
     }

@@ -34,10 +34,14 @@ pub enum PayloadFault {
     #[error("the secret is longer than {MAX_PAYLOAD} bytes")]
     TooLong,
     /// Too short to be found in an answer.
-    #[error("the secret is shorter than {MIN_SECRET} bytes, too short to be redacted; have a longer one issued")]
+    #[error(
+        "the secret is shorter than {MIN_SECRET} bytes, too short to be redacted; have a longer one issued"
+    )]
     TooShort,
     /// A byte that no header field carries.
-    #[error("the secret holds a control character or a line break; give it without a trailing newline")]
+    #[error(
+        "the secret holds a control character or a line break; give it without a trailing newline"
+    )]
     Control,
     /// A space or a byte outside ASCII where none may be.
     #[error("a key or token is printable ASCII without spaces")]
@@ -98,8 +102,15 @@ impl Kind {
             Kind::Basic if matches!(colon(payload), Some(1..)) => {}
             Kind::Basic => return Err(PayloadFault::NoUser),
         }
-        let short = self.parts(payload).iter().any(|part| part.len() < MIN_SECRET);
-        if short { Err(PayloadFault::TooShort) } else { Ok(()) }
+        let short = self
+            .parts(payload)
+            .iter()
+            .any(|part| part.len() < MIN_SECRET);
+        if short {
+            Err(PayloadFault::TooShort)
+        } else {
+            Ok(())
+        }
     }
 
     /// How many [`parts`](Kind::parts) a payload of this kind has.
@@ -139,26 +150,43 @@ mod tests {
         let fault = |kind: Kind, payload: &str| kind.check(payload.as_bytes());
         assert_eq!(fault(Kind::Bearer, "long-enough-token"), Ok(()));
         assert_eq!(fault(Kind::Bearer, "short"), Err(PayloadFault::TooShort));
-        assert_eq!(fault(Kind::Bearer, "trailing-newline\n"), Err(PayloadFault::Control));
-        assert_eq!(fault(Kind::ApiKey, "two words here"), Err(PayloadFault::NotAToken));
-        assert_eq!(fault(Kind::ApiKey, "schlüssel-schlüssel"), Err(PayloadFault::NotAToken));
+        assert_eq!(
+            fault(Kind::Bearer, "trailing-newline\n"),
+            Err(PayloadFault::Control)
+        );
+        assert_eq!(
+            fault(Kind::ApiKey, "two words here"),
+            Err(PayloadFault::NotAToken)
+        );
+        assert_eq!(
+            fault(Kind::ApiKey, "schlüssel-schlüssel"),
+            Err(PayloadFault::NotAToken)
+        );
         assert_eq!(fault(Kind::Basic, "user:password"), Ok(()));
         assert_eq!(fault(Kind::Basic, "user:pass"), Err(PayloadFault::TooShort));
         assert_eq!(fault(Kind::Basic, ":password1"), Err(PayloadFault::NoUser));
-        assert_eq!(fault(Kind::Basic, "passwordalone"), Err(PayloadFault::NoUser));
-        assert_eq!(fault(Kind::Bearer, &"x".repeat(MAX_PAYLOAD + 1)), Err(PayloadFault::TooLong));
+        assert_eq!(
+            fault(Kind::Basic, "passwordalone"),
+            Err(PayloadFault::NoUser)
+        );
+        assert_eq!(
+            fault(Kind::Bearer, &"x".repeat(MAX_PAYLOAD + 1)),
+            Err(PayloadFault::TooLong)
+        );
     }
 
     #[test]
     fn a_password_is_a_part_of_its_own_and_may_hold_colons() {
         let payload = b"user:pa:ssword";
         assert_eq!(Kind::Basic.parts(payload), vec![0..14, 5..14]);
-        assert_eq!(Kind::Bearer.parts(payload), [0..14]);
+        assert_eq!(Kind::Bearer.parts(payload), vec![(0..14)]);
     }
 
     #[test]
     fn a_kind_is_injected_in_its_own_way_only() {
-        let header = Inject::Header { name: "x-api-key".into() };
+        let header = Inject::Header {
+            name: "x-api-key".into(),
+        };
         assert!(Kind::ApiKey.fits(&header) && !Kind::ApiKey.fits(&Inject::Bearer));
         assert!(Kind::Basic.fits(&Inject::Basic) && !Kind::Basic.fits(&header));
         assert!(Kind::Bearer.fits(&Inject::Bearer) && !Kind::Bearer.fits(&Inject::Basic));

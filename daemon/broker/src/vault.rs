@@ -8,8 +8,8 @@ use std::sync::Arc;
 use mcpist_core::binding::HostName;
 use mcpist_core::error::ErrorCode;
 use mcpist_core::ids::CredentialName;
-use mcpist_secret::Secret;
 use mcpist_sealer::{Health, OpenVault, RecordKey, SealedRecord, VaultError};
+use mcpist_secret::Secret;
 
 use crate::credential::Kind;
 
@@ -109,7 +109,13 @@ impl Held {
         hosts: &[String],
         closed: Arc<dyn Closed>,
     ) -> Held {
-        Held { kind, version, expiry, hosts: hosts.into(), closed }
+        Held {
+            kind,
+            version,
+            expiry,
+            hosts: hosts.into(),
+            closed,
+        }
     }
 
     /// How it is injected.
@@ -176,11 +182,23 @@ impl SealedVault {
 
 impl Vault for SealedVault {
     fn get(&self, name: &CredentialName) -> Result<Held, VaultFault> {
-        let sealed = self.0.load(&RecordKey { owner: None, name: name.as_str() })?;
+        let sealed = self.0.load(&RecordKey {
+            owner: None,
+            name: name.as_str(),
+        })?;
         let kind = Kind::parse(&sealed.meta().kind).map_err(|_| VaultFault::NotACredential)?;
         let meta = sealed.meta().clone();
-        let closed = Arc::new(SealedCredential { vault: self.0.clone(), sealed });
-        Ok(Held::new(kind, meta.version, meta.expiry, &meta.hosts, closed))
+        let closed = Arc::new(SealedCredential {
+            vault: self.0.clone(),
+            sealed,
+        });
+        Ok(Held::new(
+            kind,
+            meta.version,
+            meta.expiry,
+            &meta.hosts,
+            closed,
+        ))
     }
 
     fn health(&self) -> Health {
