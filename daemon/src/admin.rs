@@ -8,6 +8,8 @@
 mod policy;
 mod store;
 
+pub(crate) use store::started;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,7 +76,10 @@ impl Admin {
             .route(path::TICKET, post(ticket))
             .route(path::VAULTS, get(store::vaults).post(store::new_vault))
             .route("/v1/vaults/{vault}/credentials", get(store::credentials))
-            .route("/v1/vaults/{vault}/credentials/{name}", delete(store::delete_credential))
+            .route(
+                "/v1/vaults/{vault}/credentials/{name}",
+                delete(store::delete_credential),
+            )
             .route(path::PRINCIPALS, get(policy::principals))
             .route(path::GRANTS, get(policy::grants))
             .route(path::BINDINGS, get(policy::bindings))
@@ -84,31 +89,53 @@ impl Admin {
             .route("/v1/changes/{change}/approvals", post(policy::approve))
             .route(path::MASK_EXPLAIN, post(policy::explain))
             .route(path::AUDIT_HEAD, get(store::audit_head))
-            .fallback(|| async { failure(&ApiError::new(ErrorCode::NotFound, "no such path; see 'mcpist --help'")) })
+            .fallback(|| async {
+                failure(&ApiError::new(
+                    ErrorCode::NotFound,
+                    "no such path; see 'mcpist --help'",
+                ))
+            })
             .method_not_allowed_fallback(|| async {
-                failure(&ApiError::new(ErrorCode::RequestInvalid, "this path does not take this method"))
+                failure(&ApiError::new(
+                    ErrorCode::RequestInvalid,
+                    "this path does not take this method",
+                ))
             })
             .layer(DefaultBodyLimit::max(MAX_MESSAGE))
             .with_state(self)
     }
 
     /// Refuses a caller that has none of `roles`; the refusal is recorded where the log is open.
-    pub(crate) fn demand(&self, caller: Caller, roles: &[Role], action: &'static str) -> Answer<()> {
-        caller.has_any(roles, self.house.config.dev).map_err(|code| {
-            log::warn!("admin: uid {} refused: {action}", caller.uid);
-            let event = Event::AdminRefused { uid: caller.uid, action, code };
-            if let Err(e) = self.house.audit.append(&event) {
-                log::debug!("not in the audit log: {e}");
-            }
-            let groups: Vec<_> = roles.iter().map(|r| r.group()).collect();
-            ApiError::of(code).next(&format!("ask for membership in {}", groups.join(" or ")))
-        })
+    pub(crate) fn demand(
+        &self,
+        caller: Caller,
+        roles: &[Role],
+        action: &'static str,
+    ) -> Answer<()> {
+        caller
+            .has_any(roles, self.house.config.dev)
+            .map_err(|code| {
+                log::warn!("admin: uid {} refused: {action}", caller.uid);
+                let event = Event::AdminRefused {
+                    uid: caller.uid,
+                    action,
+                    code,
+                };
+                if let Err(e) = self.house.audit.append(&event) {
+                    log::debug!("not in the audit log: {e}");
+                }
+                let groups: Vec<_> = roles.iter().map(|r| r.group()).collect();
+                ApiError::of(code).next(&format!("ask for membership in {}", groups.join(" or ")))
+            })
     }
 }
 
 async fn connection(router: Router, stream: UnixStream) {
     let Ok(cred) = stream.peer_cred() else { return };
-    let service = router.layer(Extension(Caller { uid: cred.uid(), gid: cred.gid() }));
+    let service = router.layer(Extension(Caller {
+        uid: cred.uid(),
+        gid: cred.gid(),
+    }));
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADERS)
@@ -120,30 +147,48 @@ async fn connection(router: Router, stream: UnixStream) {
 }
 
 /// A ticket for the secret socket, for whoever may use its purpose.
-async fn ticket(State(admin): State<Admin>, Extension(caller): Extension<Caller>, body: Bytes) -> Response {
-    reply(async {
-        let TicketRequest { purpose } = parse(&body)?;
-        let role = match purpose {
-            Purpose::InitToken | Purpose::Unseal { .. } => Role::Operator,
-            Purpose::Credential { .. } => Role::Custodian,
-            Purpose::Import => Role::Officer,
-        };
-        admin.demand(caller, &[role], purpose.as_str())?;
-        let ticket = Ticket::random().map_err(|e| ApiError::new(ErrorCode::Unavailable, &e.to_string()))?;
-        let name = purpose.as_str();
-        lock(&admin.house.tickets)
-            .issue(&ticket, caller.uid, purpose, steady_seconds())
-            .map_err(|e| ApiError::new(ErrorCode::Busy, &e.to_string()))?;
-        // While sealed there is no log to write to; the ceremony's own lines say what came of the ticket.
-        let _ = admin.house.audit.append(&Event::TicketIssued { uid: caller.uid, purpose: name });
-        Ok(mcpist_core::api::Ticket { ticket: ticket.to_text(), expires_s: LIFETIME_S })
-    }
-    .await)
+async fn ticket(
+    State(admin): State<Admin>,
+    Extension(caller): Extension<Caller>,
+    body: Bytes,
+) -> Response {
+    reply(
+        async {
+            let TicketRequest { purpose } = parse(&body)?;
+            let role = match purpose {
+                Purpose::InitToken | Purpose::Unseal { .. } => Role::Operator,
+                Purpose::Credential { .. } => Role::Custodian,
+                Purpose::Import => Role::Officer,
+            };
+            admin.demand(caller, &[role], purpose.as_str())?;
+            let ticket = Ticket::random()
+                .map_err(|e| ApiError::new(ErrorCode::Unavailable, &e.to_string()))?;
+            let name = purpose.as_str();
+            lock(&admin.house.tickets)
+                .issue(&ticket, caller.uid, purpose, steady_seconds())
+                .map_err(|e| ApiError::new(ErrorCode::Busy, &e.to_string()))?;
+            // While sealed there is no log to write to; the ceremony's own lines say what came of the ticket.
+            let _ = admin.house.audit.append(&Event::TicketIssued {
+                uid: caller.uid,
+                purpose: name,
+            });
+            Ok(mcpist_core::api::Ticket {
+                ticket: ticket.to_text(),
+                expires_s: LIFETIME_S,
+            })
+        }
+        .await,
+    )
 }
 
 /// Reads a request's body, strictly.
 pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Answer<T> {
-    serde_json::from_slice(body).map_err(|e| ApiError::new(ErrorCode::RequestInvalid, &format!("the request's JSON: {e}")))
+    serde_json::from_slice(body).map_err(|e| {
+        ApiError::new(
+            ErrorCode::RequestInvalid,
+            &format!("the request's JSON: {e}"),
+        )
+    })
 }
 
 /// The one form of every answer.
@@ -155,7 +200,8 @@ pub(crate) fn reply<T: Serialize>(answer: Answer<T>) -> Response {
 }
 
 fn failure(error: &ApiError) -> Response {
-    let status = StatusCode::from_u16(error.code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let status =
+        StatusCode::from_u16(error.code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     json(status, &error.clone().into_failure())
 }
 

@@ -46,7 +46,9 @@ pub(crate) enum AuditError {
 
 /// The wall clock for lines. Order and integrity come from the chain, never from this.
 pub(crate) fn now() -> UnixMs {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     UnixMs(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
@@ -90,7 +92,10 @@ struct Writer {
 
 impl Writer {
     /// Writes what `append` adds to the chain, or leaves chain and file as they were.
-    fn write(&mut self, append: impl FnOnce(&mut Chain, &mut Vec<u8>) -> Seq) -> Result<Seq, AuditError> {
+    fn write(
+        &mut self,
+        append: impl FnOnce(&mut Chain, &mut Vec<u8>) -> Seq,
+    ) -> Result<Seq, AuditError> {
         if self.failed {
             return Err(AuditError::Sync);
         }
@@ -128,7 +133,10 @@ impl Audit {
             wake: Condvar::new(),
             synced: watch::Sender::new(Synced::Through(0)),
         };
-        Self { shared: Arc::new(shared), thread: Mutex::new(None) }
+        Self {
+            shared: Arc::new(shared),
+            thread: Mutex::new(None),
+        }
     }
 
     /// Opens the log in `folder` with the keys of `store`, mends a torn end and starts the thread. Returns the
@@ -162,7 +170,10 @@ impl Audit {
         let thread = std::thread::Builder::new()
             .name("audit".into())
             .spawn(move || sync::run(&shared, keys))
-            .map_err(|source| OpenError::Io { path: folder.to_owned(), source })?;
+            .map_err(|source| OpenError::Io {
+                path: folder.to_owned(),
+                source,
+            })?;
         *self.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
         Ok(segment.report.map(|r| r.outbox).unwrap_or_default())
     }
@@ -173,12 +184,25 @@ impl Audit {
     }
 
     /// Appends the line of an outbox row.
-    pub(crate) fn append_outbox(&self, vault: &VaultName, row: u64, body: &Body) -> Result<Seq, AuditError> {
+    pub(crate) fn append_outbox(
+        &self,
+        vault: &VaultName,
+        row: u64,
+        body: &Body,
+    ) -> Result<Seq, AuditError> {
         self.write(|chain, line| chain.append_outbox(now(), vault, row, body, line))
     }
 
-    fn write(&self, append: impl FnOnce(&mut Chain, &mut Vec<u8>) -> Seq) -> Result<Seq, AuditError> {
-        self.shared.tail().writer.as_mut().ok_or(AuditError::Closed)?.write(append)
+    fn write(
+        &self,
+        append: impl FnOnce(&mut Chain, &mut Vec<u8>) -> Seq,
+    ) -> Result<Seq, AuditError> {
+        self.shared
+            .tail()
+            .writer
+            .as_mut()
+            .ok_or(AuditError::Closed)?
+            .write(append)
     }
 
     /// Waits until line `seq` is on disk.
@@ -211,7 +235,11 @@ impl Audit {
             }
             tail.urgent = true;
             self.shared.wake.notify_all();
-            tail = self.shared.wake.wait(tail).unwrap_or_else(PoisonError::into_inner);
+            tail = self
+                .shared
+                .wake
+                .wait(tail)
+                .unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -222,7 +250,11 @@ impl Audit {
 
     /// Head and number of lines now, for `mcpist audit head`.
     pub(crate) fn head(&self) -> Option<mcpist_core::audit::Anchor> {
-        self.shared.tail().writer.as_ref().map(|w| *w.chain.anchor())
+        self.shared
+            .tail()
+            .writer
+            .as_ref()
+            .map(|w| *w.chain.anchor())
     }
 
     /// Writes and syncs what is pending, signs a last checkpoint and closes. Gives up after `patience`: then the
@@ -238,14 +270,19 @@ impl Audit {
                 tail.writer = None;
                 return false;
             }
-            tail = self.shared.wake.wait_timeout(tail, left).unwrap_or_else(PoisonError::into_inner).0;
+            tail = self
+                .shared
+                .wake
+                .wait_timeout(tail, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
         drop(tail);
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        thread.is_none_or(|t| t.join().is_ok())
-            && *self.shared.synced.borrow() != Synced::Failed
+        let thread = self
+            .thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        thread.is_none_or(|t| t.join().is_ok()) && *self.shared.synced.borrow() != Synced::Failed
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -31,20 +31,27 @@ use crate::live::Live;
 
 /// Runs a call for `peer` and says what became of it.
 pub(crate) async fn call(house: &House, peer: &Peer, asked: ToolCall) -> CallAnswer {
-    let Some(live) = house.live() else { return ToolError::of(ErrorCode::Sealed).into() };
+    let Some(live) = house.live() else {
+        return ToolError::of(ErrorCode::Sealed).into();
+    };
 
     // 1 listen, 2 identify
     let Some(principal) = live.identities.identify(peer.evidence()) else {
         return ToolError::of(ErrorCode::Unidentified).into();
     };
     // 3 mask
-    let Some(visible) = live.mask.visible(&principal, &asked.module, &asked.tool_name) else {
+    let Some(visible) = live
+        .mask
+        .visible(&principal, &asked.module, &asked.tool_name)
+    else {
         return denied(house, &principal, &asked);
     };
     // 4 route
     let route = match Route::choose(visible, asked.schema_ref.as_ref(), live.mask.catalogue()) {
         Ok(route) => route,
-        Err(RouteError::SchemaChanged { current }) => return CallAnswer::schema_changed(&entry(&current)),
+        Err(RouteError::SchemaChanged { current }) => {
+            return CallAnswer::schema_changed(&entry(&current));
+        }
         Err(RouteError::NoSide(_)) => return ToolError::of(ErrorCode::NotLoaded).into(),
     };
     // 5 arguments
@@ -54,10 +61,11 @@ pub(crate) async fn call(house: &House, peer: &Peer, asked: ToolCall) -> CallAns
     };
     // 6 permit: the intent is written before it exists
     let id = house.next_call();
-    let permit = match Permit::issue(route, arguments, id, &Intents::new(&house.audit, &live.mac)).await {
-        Ok(permit) => permit,
-        Err(e) => return ToolError::of(e.code).into(),
-    };
+    let permit =
+        match Permit::issue(route, arguments, id, &Intents::new(&house.audit, &live.mac)).await {
+            Ok(permit) => permit,
+            Err(e) => return ToolError::of(e.code).into(),
+        };
     let (started, intent) = (Instant::now(), permit.intent());
     // 7 lease, 8 run
     let answer = run(house, &live, permit, started, &asked.cancel).await;
@@ -73,17 +81,16 @@ async fn run(
     started: Instant,
     cancel: &CancellationToken,
 ) -> Result<Redacted, ToolError> {
-    let limits = *permit.tool().limits();
-    let leases = live.broker.lease(&permit, crate::clock::unix_seconds())?;
+    let limits = permit.tool().limits();
     let deadline = Duration::from_millis(limits.deadline_ms);
+    let leases = live.broker.lease(&permit, crate::clock::unix_seconds())?;
     let left = deadline.saturating_sub(started.elapsed());
     let module_call = ModuleCall::new(permit, leases, left)
         .map_err(|e| ToolError::with(ErrorCode::Internal, &e.to_string()))?;
-    let limit = usize::try_from(limits.client_bytes).unwrap_or(usize::MAX).saturating_add(ANSWER_SLACK);
     let answer = tokio::select! {
         biased;
         () = cancel.cancelled() => return Err(ToolError::of(ErrorCode::Cancelled)),
-        answer = tokio::time::timeout(left + GRACE, house.runners.call(module_call, limit)) => {
+        answer = tokio::time::timeout(left + GRACE, house.runners.call(module_call)) => {
             answer.map_err(|_| ToolError::of(ErrorCode::DeadlineExceeded))??
         }
     };
@@ -96,8 +103,6 @@ struct Redacted {
     hits: u32,
 }
 
-/// What JSON framing and the note of a cut may add to `client_bytes`.
-const ANSWER_SLACK: usize = 64 * 1024;
 /// The runner keeps the deadline itself; this is for one that does not.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -110,7 +115,10 @@ fn redact(live: &Live, mut answer: Answer) -> Result<Redacted, ToolError> {
         hits = hits.saturating_add(structured.hits);
         answer.structured = Some(structured.bytes);
     }
-    Ok(Redacted { result: answer.into_result()?, hits })
+    Ok(Redacted {
+        result: answer.into_result()?,
+        hits,
+    })
 }
 
 /// Stage 9: the outcome is recorded, then the answer goes back.
@@ -131,14 +139,28 @@ fn finish(
             hits: *hits,
             micros,
         },
-        Err(e) => Outcome { error: Some(e.code()), is_error: true, truncated: false, bytes: 0, hits: 0, micros },
+        Err(e) => Outcome {
+            error: Some(e.code()),
+            is_error: true,
+            truncated: false,
+            bytes: 0,
+            hits: 0,
+            micros,
+        },
     };
-    let recorded = house.audit.append(&Event::CallOutcome { call, intent: intent.0, outcome });
+    let recorded = house.audit.append(&Event::CallOutcome {
+        call,
+        intent: intent.0,
+        outcome,
+    });
     if let Err(e) = &recorded {
         log::error!("audit_lost: outcome of call {} not recorded: {e}", call.0);
     }
     match (answer, recorded) {
-        (Ok(Redacted { result, .. }), recorded) => CallAnswer::Done { result, audit_lost: recorded.is_err() },
+        (Ok(Redacted { result, .. }), recorded) => CallAnswer::Done {
+            result,
+            audit_lost: recorded.is_err(),
+        },
         (Err(e), _) => e.into(),
     }
 }

@@ -51,7 +51,12 @@ struct LimitsFile {
 
 impl Default for LimitsFile {
     fn default() -> Self {
-        Self { arena_kib: ARENA_KIB, calls_in_flight: 64, connections: 256, audit_segment_mib: 16 }
+        Self {
+            arena_kib: ARENA_KIB,
+            calls_in_flight: 64,
+            connections: 256,
+            audit_segment_mib: 16,
+        }
     }
 }
 
@@ -125,8 +130,10 @@ pub(crate) struct Config {
 impl Config {
     /// Reads and checks the file at `path`.
     pub(crate) fn load(path: &Path, dev: bool) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
         let file: File = toml::from_str(&text).map_err(|e| ConfigError::Syntax {
             path: path.to_owned(),
             reason: e.to_string().trim_end().to_owned(),
@@ -140,7 +147,11 @@ impl Config {
                 Ok(())
             } else {
                 let value = path.display().to_string();
-                Err(ConfigError::Range { key, value, range: "an absolute path" })
+                Err(ConfigError::Range {
+                    key,
+                    value,
+                    range: "an absolute path",
+                })
             }
         };
         absolute("state", &file.state)?;
@@ -151,13 +162,36 @@ impl Config {
             if l.principal.is_some() && !dev {
                 return Err(ConfigError::FixedPrincipal { path: l.path });
             }
-            listeners.push(Listener { path: l.path, principal: l.principal });
+            listeners.push(Listener {
+                path: l.path,
+                principal: l.principal,
+            });
         }
         let limits = file.limits;
-        range("limits.arena-kib", limits.arena_kib, 256..=262_144, "256 to 262144")?;
-        range("limits.calls-in-flight", limits.calls_in_flight, 1..=1024, "1 to 1024")?;
-        range("limits.connections", limits.connections, 1..=4096, "1 to 4096")?;
-        range("limits.audit-segment-mib", limits.audit_segment_mib as usize, 1..=4096, "1 to 4096")?;
+        range(
+            "limits.arena-kib",
+            limits.arena_kib,
+            256..=262_144,
+            "256 to 262144",
+        )?;
+        range(
+            "limits.calls-in-flight",
+            limits.calls_in_flight,
+            1..=1024,
+            "1 to 1024",
+        )?;
+        range(
+            "limits.connections",
+            limits.connections,
+            1..=4096,
+            "1 to 4096",
+        )?;
+        range(
+            "limits.audit-segment-mib",
+            limits.audit_segment_mib as usize,
+            1..=4096,
+            "1 to 4096",
+        )?;
         Ok(Self {
             dev,
             state: file.state,
@@ -191,9 +225,9 @@ impl Config {
         self.state.join("quarantine")
     }
 
-    /// The state folder itself.
-    pub(crate) fn state(&self) -> &Path {
-        &self.state
+    /// The file of the one-time token that allows init.
+    pub(crate) fn init_token(&self) -> PathBuf {
+        self.state.join("init-token")
     }
 
     /// A socket in the run folder.
@@ -211,7 +245,11 @@ fn range(
     if accepted.contains(&value) {
         Ok(())
     } else {
-        Err(ConfigError::Range { key, value: value.to_string(), range })
+        Err(ConfigError::Range {
+            key,
+            value: value.to_string(),
+            range,
+        })
     }
 }
 
@@ -233,7 +271,10 @@ mod tests {
     fn the_layout_hangs_off_two_folders() {
         let config = parse(PLAIN, false).unwrap();
         assert_eq!(config.store(), Path::new("/var/lib/mcpist/store"));
-        assert_eq!(config.socket("admin.sock"), Path::new("/run/mcpist/admin.sock"));
+        assert_eq!(
+            config.socket("admin.sock"),
+            Path::new("/run/mcpist/admin.sock")
+        );
     }
 
     #[test]
@@ -245,13 +286,19 @@ mod tests {
     #[test]
     fn a_relative_path_is_refused() {
         let e = parse("state = \"var\"\nrun = \"/run\"\n", true).unwrap_err();
-        assert_eq!(e.to_string(), "state = var is out of range: an absolute path");
+        assert_eq!(
+            e.to_string(),
+            "state = var is out of range: an absolute path"
+        );
     }
 
     #[test]
     fn a_fixed_principal_needs_dev() {
         let text = format!("{PLAIN}[[listener]]\npath = \"/run/a.sock\"\nprincipal = \"ada\"\n");
         assert!(parse(&text, true).is_ok());
-        assert!(matches!(parse(&text, false), Err(ConfigError::FixedPrincipal { .. })));
+        assert!(matches!(
+            parse(&text, false),
+            Err(ConfigError::FixedPrincipal { .. })
+        ));
     }
 }

@@ -50,7 +50,10 @@ async fn run_once(house: &House) -> std::io::Result<()> {
         .spawn()?;
     let link = UnixStream::from_std(ours)?;
     let uid = Uid::effective().as_raw();
-    house.runners.serve(link, uid, &house.audit, || house.live()).await;
+    house
+        .runners
+        .serve(link, uid, &house.audit, || house.live())
+        .await;
     // The link is gone: a runner that is still there is of no use.
     let _ = child.start_kill();
     child.wait().await.map(drop)

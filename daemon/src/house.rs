@@ -56,7 +56,8 @@ impl House {
 
     /// Switches to another snapshot, and the runner with it.
     pub(crate) fn switch(&self, live: Option<Arc<Live>>) {
-        self.runners.switch(live.clone().as_deref(), || self.live.store(live));
+        self.runners
+            .switch(live.clone().as_deref(), || self.live.store(live));
     }
 
     /// A number for a call, unique in this process.

@@ -27,8 +27,13 @@ impl IntentSink for Intents<'_> {
         let mac = self
             .mac
             .mac(intent.arguments().bytes())
-            .map_err(|_| IntentError { code: ErrorCode::Sealed })?;
-        let seq = self.audit.append(&intent.event(ArgumentsMac(mac))).map_err(coded)?;
+            .map_err(|_| IntentError {
+                code: ErrorCode::Sealed,
+            })?;
+        let seq = self
+            .audit
+            .append(&intent.event(ArgumentsMac(mac)))
+            .map_err(coded)?;
         if intent.access() > Access::Read {
             self.audit.synced(seq).await.map_err(coded)?;
         }

@@ -93,7 +93,14 @@ pub(crate) struct View {
 
 impl View {
     fn blank() -> Self {
-        Self { state: StoreState::Uninitialised, dev: false, store: None, site: None, unseal: None, vaults: None }
+        Self {
+            state: StoreState::Uninitialised,
+            dev: false,
+            store: None,
+            site: None,
+            unseal: None,
+            vaults: None,
+        }
     }
 }
 
@@ -116,8 +123,12 @@ impl KeeperHandle {
         let job: Job = Box::new(move |keeper| {
             let _ = reply.send(act(keeper));
         });
-        self.jobs.send(job).map_err(|_| ApiError::of(ErrorCode::Unavailable))?;
-        answer.await.map_err(|_| ApiError::of(ErrorCode::Internal))?
+        self.jobs
+            .send(job)
+            .map_err(|_| ApiError::of(ErrorCode::Unavailable))?;
+        answer
+            .await
+            .map_err(|_| ApiError::of(ErrorCode::Internal))?
     }
 
     /// The state after the last act.
@@ -171,19 +182,32 @@ pub(crate) fn start(house: Arc<House>) -> Result<KeeperHandle, StartError> {
                 ));
             }
             (false, true) => {
-                return Err(StartError::Kind("this store is not a development store; start mcpistd without --dev"));
+                return Err(StartError::Kind(
+                    "this store is not a development store; start mcpistd without --dev",
+                ));
             }
             _ => (Phase::Sealed(barrier), None),
         }
     } else {
-        (Phase::Blank(None), Some(ceremony::InitGate::open(&config.init_token())?))
+        (
+            Phase::Blank(None),
+            Some(ceremony::InitGate::open(&config.init_token())?),
+        )
     };
-    let mut keeper = Keeper { house, phase, init, view: Arc::clone(&view) };
+    let mut keeper = Keeper {
+        house,
+        phase,
+        init,
+        view: Arc::clone(&view),
+    };
     keeper.publish();
     std::thread::Builder::new()
         .name("keeper".into())
         .spawn(move || keeper.run(&inbox))
-        .map_err(|source| StartError::Io { path: "keeper thread".into(), source })?;
+        .map_err(|source| StartError::Io {
+            path: "keeper thread".into(),
+            source,
+        })?;
     Ok(KeeperHandle { jobs, view })
 }
 
@@ -241,14 +265,22 @@ impl Keeper {
     }
 
     /// Closes the store: no new call, audit written, keys wiped. `uid` is absent where the daemon stops by itself.
-    pub(crate) fn seal(&mut self, uid: Option<u32>, reason: &'static str) -> Result<Done, ApiError> {
+    pub(crate) fn seal(
+        &mut self,
+        uid: Option<u32>,
+        reason: &'static str,
+    ) -> Result<Done, ApiError> {
         self.open()?;
         let Phase::Unsealed(open) = std::mem::replace(&mut self.phase, Phase::Nowhere) else {
             return Err(ApiError::of(ErrorCode::Sealed));
         };
         self.house.switch(None);
         lock(&self.house.tickets).clear();
-        let recorded = self.house.audit.append(&Event::Sealed { uid, reason }).is_ok();
+        let recorded = self
+            .house
+            .audit
+            .append(&Event::Sealed { uid, reason })
+            .is_ok();
         let closed = self.house.audit.close(AUDIT_PATIENCE);
         let _ = open.barrier.settle();
         self.phase = Phase::Sealed(open.barrier.seal());
@@ -257,18 +289,33 @@ impl Keeper {
             Ok(Done {})
         } else {
             log::error!("audit_lost: the log could not be closed in order");
-            Err(ApiError::new(ErrorCode::AuditLost, "the store is sealed, but its last audit lines could not be written"))
+            Err(ApiError::new(
+                ErrorCode::AuditLost,
+                "the store is sealed, but its last audit lines could not be written",
+            ))
         }
     }
 
     /// Copies outbox rows of a vault into the log. A row that stays is copied at the next unseal.
-    pub(crate) fn drain(audit: &Audit, name: &VaultName, vault: &OpenVault, copied: u64) -> Result<(), ApiError> {
+    pub(crate) fn drain(
+        audit: &Audit,
+        name: &VaultName,
+        vault: &OpenVault,
+        copied: u64,
+    ) -> Result<(), ApiError> {
         let rows = vault.outbox().map_err(|e| vault_error(&e))?;
-        let Some(&(last, _)) = rows.last() else { return Ok(()) };
+        let Some(&(last, _)) = rows.last() else {
+            return Ok(());
+        };
         let mut seq = None;
         for (row, bytes) in rows.iter().filter(|(row, _)| *row > copied) {
-            let body = Body::parse(bytes).map_err(|e| ApiError::new(ErrorCode::AuditUnavailable, &e.to_string()))?;
-            seq = Some(audit.append_outbox(name, *row, &body).map_err(|e| audit_error(&e))?);
+            let body = Body::parse(bytes)
+                .map_err(|e| ApiError::new(ErrorCode::AuditUnavailable, &e.to_string()))?;
+            seq = Some(
+                audit
+                    .append_outbox(name, *row, &body)
+                    .map_err(|e| audit_error(&e))?,
+            );
         }
         if let Some(seq) = seq {
             audit.synced_blocking(seq).map_err(|e| audit_error(&e))?;
@@ -281,8 +328,13 @@ impl Keeper {
         let house = Arc::clone(&self.house);
         let open = self.open()?;
         let previous = house.live();
-        let live = Live::build(&open.policy, open.vaults(), &house.config, previous.as_deref())
-            .map_err(|e| ApiError::new(ErrorCode::Conflict, &e.to_string()))?;
+        let live = Live::build(
+            &open.policy,
+            open.vaults(),
+            &house.config,
+            previous.as_deref(),
+        )
+        .map_err(|e| ApiError::new(ErrorCode::Conflict, &e.to_string()))?;
         house.switch(Some(Arc::new(live)));
         Ok(())
     }
@@ -290,7 +342,9 @@ impl Keeper {
 
 /// A lock whose holder panicked is still a lock.
 pub(crate) fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 /// The audit line of a store change, for the outbox of its own commit.

@@ -31,7 +31,11 @@ impl Peer {
             return Ok(Self(Kind::Fixed(name.clone())));
         }
         let cred = stream.peer_cred()?;
-        Ok(Self(Kind::Unix { uid: cred.uid(), gid: cred.gid(), pid: cred.pid().unwrap_or(0) }))
+        Ok(Self(Kind::Unix {
+            uid: cred.uid(),
+            gid: cred.gid(),
+            pid: cred.pid().unwrap_or(0),
+        }))
     }
 
     /// Evidence for one request.
@@ -64,7 +68,10 @@ pub(crate) enum BindError {
 
 /// Binds a Unix socket with `mode`. A socket file that nobody listens on any more is replaced.
 pub(crate) fn bind(path: &PathBuf, mode: u32) -> Result<UnixListener, BindError> {
-    let io = |source| BindError::Io { path: path.clone(), source };
+    let io = |source| BindError::Io {
+        path: path.clone(),
+        source,
+    };
     match std::fs::symlink_metadata(path) {
         Ok(meta) if !meta.file_type().is_socket() => return Err(BindError::InTheWay(path.clone())),
         Ok(_) => match std::os::unix::net::UnixStream::connect(path) {
@@ -87,7 +94,9 @@ pub(crate) async fn serve(
     connections: Arc<Semaphore>,
 ) {
     loop {
-        let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { return };
+        let Ok(permit) = Arc::clone(&connections).acquire_owned().await else {
+            return;
+        };
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(e) => {
@@ -100,7 +109,11 @@ pub(crate) async fn serve(
         let peer = match Peer::of(&stream, config.principal.as_ref()) {
             Ok(peer) => peer,
             Err(e) => {
-                log::warn!("{}: no peer credentials: {}", config.path.display(), e.kind());
+                log::warn!(
+                    "{}: no peer credentials: {}",
+                    config.path.display(),
+                    e.kind()
+                );
                 continue;
             }
         };

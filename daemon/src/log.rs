@@ -23,7 +23,12 @@ impl Log for Stderr {
         if wanted(record.metadata()) {
             let level = record.level().as_str().to_lowercase();
             // A closed stderr is no reason to stop serving.
-            let _ = writeln!(std::io::stderr(), "{level:5} {}: {}", record.target(), record.args());
+            let _ = writeln!(
+                std::io::stderr(),
+                "{level:5} {}: {}",
+                record.target(),
+                record.args()
+            );
         }
     }
 

@@ -79,13 +79,19 @@ struct Arguments {
 }
 
 fn arguments() -> Result<Option<Arguments>, MainError> {
-    let mut parsed = Arguments { config: "/etc/mcpist/mcpist.toml".into(), dev: false };
+    let mut parsed = Arguments {
+        config: "/etc/mcpist/mcpist.toml".into(),
+        dev: false,
+    };
     let mut rest = std::env::args_os().skip(1);
     while let Some(argument) = rest.next() {
         match argument.to_str() {
             Some("--dev") => parsed.dev = true,
             Some("--config") => {
-                parsed.config = rest.next().ok_or(MainError::Usage("--config needs a file".into()))?.into();
+                parsed.config = rest
+                    .next()
+                    .ok_or(MainError::Usage("--config needs a file".into()))?
+                    .into();
             }
             Some("--help" | "-h") => return Ok(None),
             _ => return Err(MainError::Usage(format!("unknown argument {argument:?}"))),
@@ -97,13 +103,18 @@ fn arguments() -> Result<Option<Arguments>, MainError> {
 fn run() -> Result<(), MainError> {
     let Some(arguments) = arguments()? else {
         use std::io::Write;
-        return writeln!(std::io::stdout(), "{USAGE}").map_err(|e| MainError::Io("standard output", e));
+        return writeln!(std::io::stdout(), "{USAGE}")
+            .map_err(|e| MainError::Io("standard output", e));
     };
     memory::harden_process(cfg!(feature = "test-dumpable"))?;
     let config = Config::load(&arguments.config, arguments.dev)?;
-    let policy = if config.dev { Policy::Warn } else { Policy::Require };
+    let policy = if config.dev {
+        Policy::Warn
+    } else {
+        Policy::Require
+    };
     let protections = memory::init(config.arena_bytes, policy)?;
-    for missing in protections.missing() {
+    if let Some(missing) = protections.missing() {
         ::log::warn!("secret memory: {missing} is missing on this host");
     }
     admin::started();
@@ -124,16 +135,25 @@ fn run() -> Result<(), MainError> {
 
 fn prepare_folders(config: &Config) -> Result<(), MainError> {
     use std::os::unix::fs::DirBuilderExt;
-    let make = |path: PathBuf| std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    let make = |path: PathBuf| {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+    };
     [config.audit(), config.registries(), config.quarantine()]
         .into_iter()
         .try_for_each(make)
         .map_err(|e| MainError::Io("state folder", e))?;
-    mcpist_bundle::clean(&config.registries(), &config.quarantine()).map_err(|e| MainError::Io("staging leftovers", e))
+    mcpist_bundle::clean(&config.registries(), &config.quarantine())
+        .map_err(|e| MainError::Io("staging leftovers", e))
 }
 
 /// The admin and the secret socket on a runtime of their own.
-fn serve_admin(house: &Arc<House>, keeper: &KeeperHandle) -> Result<std::thread::JoinHandle<()>, MainError> {
+fn serve_admin(
+    house: &Arc<House>,
+    keeper: &KeeperHandle,
+) -> Result<std::thread::JoinHandle<()>, MainError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -147,7 +167,10 @@ fn serve_admin(house: &Arc<House>, keeper: &KeeperHandle) -> Result<std::thread:
         };
         (socket("admin")?, socket("secret")?)
     };
-    let server = Admin { house: Arc::clone(house), keeper: keeper.clone() };
+    let server = Admin {
+        house: Arc::clone(house),
+        keeper: keeper.clone(),
+    };
     let secrets = secret_socket::serve(Arc::clone(house), keeper.clone(), secret);
     std::thread::Builder::new()
         .name("admin".into())
@@ -168,8 +191,12 @@ fn passed(name: &str) -> Result<Option<UnixListener>, MainError> {
     else {
         return Ok(None);
     };
-    let taken = listenfd::ListenFd::from_env().take_unix_listener(position).map_err(io)?;
-    let Some(listener) = taken else { return Ok(None) };
+    let taken = listenfd::ListenFd::from_env()
+        .take_unix_listener(position)
+        .map_err(io)?;
+    let Some(listener) = taken else {
+        return Ok(None);
+    };
     listener.set_nonblocking(true).map_err(io)?;
     UnixListener::from_std(listener).map(Some).map_err(io)
 }
@@ -177,19 +204,33 @@ fn passed(name: &str) -> Result<Option<UnixListener>, MainError> {
 /// Clients and runners, until a signal.
 async fn serve(house: Arc<House>, keeper: KeeperHandle) -> Result<(), MainError> {
     let signals = |kind| signal(kind).map_err(|e| MainError::Io("signals", e));
-    let (mut terminate, mut interrupt) = (signals(SignalKind::terminate())?, signals(SignalKind::interrupt())?);
+    let (mut terminate, mut interrupt) = (
+        signals(SignalKind::terminate())?,
+        signals(SignalKind::interrupt())?,
+    );
     let connections = Arc::new(Semaphore::new(house.config.connections));
     let mode = if house.config.dev { 0o600 } else { 0o666 };
     let configured = house.config.listeners.clone();
     let mut listeners: Vec<(UnixListener, Listener)> = Vec::new();
     if let Some(listener) = passed("mcp")? {
-        listeners.push((listener, Listener { path: "mcp.socket".into(), principal: None }));
+        listeners.push((
+            listener,
+            Listener {
+                path: "mcp.socket".into(),
+                principal: None,
+            },
+        ));
     }
     for config in configured {
         listeners.push((bind(&config.path, mode)?, config));
     }
     for (listener, config) in listeners {
-        tokio::spawn(listen::serve(Arc::clone(&house), listener, config, Arc::clone(&connections)));
+        tokio::spawn(listen::serve(
+            Arc::clone(&house),
+            listener,
+            config,
+            Arc::clone(&connections),
+        ));
     }
     if house.config.dev {
         tokio::spawn(dev::run_runner(Arc::clone(&house)));
@@ -201,7 +242,11 @@ async fn serve(house: Arc<House>, keeper: KeeperHandle) -> Result<(), MainError>
         tokio::spawn(runner::listen(Arc::clone(&house), listener));
     }
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    ::log::info!("mcpistd {} is up, {:?}", env!("CARGO_PKG_VERSION"), keeper.view().state);
+    ::log::info!(
+        "mcpistd {} is up, {:?}",
+        env!("CARGO_PKG_VERSION"),
+        keeper.view().state
+    );
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}

@@ -45,14 +45,28 @@ pub(crate) struct Caller {
 impl Caller {
     /// Whether the caller has one of `roles` now.
     pub(crate) fn has_any(self, roles: &[Role], dev: bool) -> Result<(), ErrorCode> {
-        let granted = if dev { self.uid == Uid::effective().as_raw() } else { self.in_groups(roles) };
-        if granted { Ok(()) } else { Err(ErrorCode::Forbidden) }
+        let granted = if dev {
+            self.uid == Uid::effective().as_raw()
+        } else {
+            self.in_groups(roles)
+        };
+        if granted {
+            Ok(())
+        } else {
+            Err(ErrorCode::Forbidden)
+        }
     }
 
     fn in_groups(self, roles: &[Role]) -> bool {
-        let Ok(Some(user)) = User::from_uid(Uid::from_raw(self.uid)) else { return false };
-        let Ok(name) = CString::new(user.name) else { return false };
-        let Ok(groups) = getgrouplist(&name, Gid::from_raw(self.gid)) else { return false };
+        let Ok(Some(user)) = User::from_uid(Uid::from_raw(self.uid)) else {
+            return false;
+        };
+        let Ok(name) = CString::new(user.name) else {
+            return false;
+        };
+        let Ok(groups) = getgrouplist(&name, Gid::from_raw(self.gid)) else {
+            return false;
+        };
         roles.iter().any(|role| {
             matches!(Group::from_name(role.group()), Ok(Some(group)) if groups.contains(&group.gid))
         })
@@ -68,13 +82,31 @@ mod tests {
         let own = Uid::effective().as_raw();
         let caller = |uid| Caller { uid, gid: 0 };
         assert_eq!(caller(own).has_any(&[Role::Operator], true), Ok(()));
-        assert_eq!(caller(own + 1).has_any(&[Role::Operator], true), Err(ErrorCode::Forbidden));
+        assert_eq!(
+            caller(own + 1).has_any(&[Role::Operator], true),
+            Err(ErrorCode::Forbidden)
+        );
     }
 
     #[test]
     fn outside_dev_a_user_in_no_group_of_ours_has_no_role_and_neither_has_root_by_itself() {
-        let all = [Role::Operator, Role::Custodian, Role::Officer, Role::Auditor];
-        assert_eq!(Caller { uid: 0, gid: 0 }.has_any(&all, false), Err(ErrorCode::Forbidden));
-        assert_eq!(Caller { uid: 4_000_000, gid: 0 }.has_any(&all, false), Err(ErrorCode::Forbidden));
+        let all = [
+            Role::Operator,
+            Role::Custodian,
+            Role::Officer,
+            Role::Auditor,
+        ];
+        assert_eq!(
+            Caller { uid: 0, gid: 0 }.has_any(&all, false),
+            Err(ErrorCode::Forbidden)
+        );
+        assert_eq!(
+            Caller {
+                uid: 4_000_000,
+                gid: 0
+            }
+            .has_any(&all, false),
+            Err(ErrorCode::Forbidden)
+        );
     }
 }

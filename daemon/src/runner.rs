@@ -5,18 +5,21 @@
 //! order. Promises that a lost runner costs the calls in flight and nothing else. Does not start processes
 //! ([`crate::dev`]) nor judge a peer's uid beyond the one that the configuration names.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use mcpist_core::event::{Event, RunnerRole};
 use mcpist_core::ids::{BindingName, ModuleRev};
-use mcpist_secret::RedactKey;
-use mcpist_wire::{Answer, Bind, CallError, CloseCode, DaemonLink, Dropped, Greeting, Load, ModuleCall, Role};
-use tokio::net::UnixStream;
+use mcpist_secret::redact::RedactKey;
+use mcpist_wire::{
+    Answer, Bind, CallError, CloseCode, DaemonLink, Dropped, Greeting, Load, ModuleCall, Role,
+};
+use tokio::net::{UnixListener, UnixStream};
 
 use crate::audit::Audit;
+use crate::house::House;
 use crate::live::Live;
 
 /// A connection that says nothing for this long is closed.
@@ -32,15 +35,18 @@ pub(crate) struct Runners {
 struct Fed {
     link: Arc<DaemonLink>,
     key: RedactKey,
-    modules: BTreeMap<ModuleRev, ()>,
-    bindings: BTreeMap<BindingName, u64>,
-    fingerprints: BTreeMap<u64, ()>,
+    modules: BTreeSet<ModuleRev>,
+    bindings: BTreeSet<(BindingName, u64)>,
+    fingerprints: BTreeSet<u64>,
 }
 
 impl Runners {
     /// No links.
     pub(crate) fn new() -> Self {
-        Self { run: ArcSwapOption::empty(), fed: Mutex::new(None) }
+        Self {
+            run: ArcSwapOption::empty(),
+            fed: Mutex::new(None),
+        }
     }
 
     fn fed(&self) -> MutexGuard<'_, Option<Fed>> {
@@ -52,10 +58,20 @@ impl Runners {
         self.run.load().is_some()
     }
 
+    /// Calls that the runner has not answered yet.
+    pub(crate) fn in_flight(&self) -> u64 {
+        self.run
+            .load()
+            .as_ref()
+            .map_or(0, |link| link.in_flight() as u64)
+    }
+
     /// Runs one call.
-    pub(crate) async fn call(&self, call: ModuleCall, limit: usize) -> Result<Answer, CallError> {
-        let Some(link) = self.run.load_full() else { return Err(CallError::RunnerLost) };
-        link.call(call, limit).await
+    pub(crate) async fn call(&self, call: ModuleCall) -> Result<Answer, CallError> {
+        let Some(link) = self.run.load_full() else {
+            return Err(CallError::RunnerLost);
+        };
+        link.call(call).await
     }
 
     /// Tells the live link what `live` has and the link does not, switches with `switch`, then takes back what
@@ -86,7 +102,14 @@ impl Runners {
             Ok(Ok(greeting)) => greeting,
             Ok(Err(e)) => {
                 log::warn!("runner refused: {e}");
-                record(audit, &Event::RunnerRefused { role: "unknown", uid: uid.unwrap_or(u32::MAX), reason: "wire_version" });
+                record(
+                    audit,
+                    &Event::RunnerRefused {
+                        role: "unknown",
+                        uid: uid.unwrap_or(u32::MAX),
+                        reason: "wire_version",
+                    },
+                );
                 return;
             }
             Err(_) => {
@@ -96,16 +119,39 @@ impl Runners {
         };
         let role = greeting.hello().role;
         let refusal = match uid {
-            _ if role != Role::Run => Some((CloseCode::RoleRefused, "role_refused", "no such role is served here")),
-            Ok(uid) if uid != expected => Some((CloseCode::RoleRefused, "role_refused", "the uid is not the role's")),
-            Err(_) => Some((CloseCode::RoleRefused, "role_refused", "the peer has no credentials")),
-            Ok(_) if self.is_connected() => Some((CloseCode::RoleTaken, "role_taken", "the role is connected already")),
+            _ if role != Role::Run => Some((
+                CloseCode::RoleRefused,
+                "role_refused",
+                "no such role is served here",
+            )),
+            Ok(uid) if uid != expected => Some((
+                CloseCode::RoleRefused,
+                "role_refused",
+                "the uid is not the role's",
+            )),
+            Err(_) => Some((
+                CloseCode::RoleRefused,
+                "role_refused",
+                "the peer has no credentials",
+            )),
+            Ok(_) if self.is_connected() => Some((
+                CloseCode::RoleTaken,
+                "role_taken",
+                "the role is connected already",
+            )),
             Ok(_) => None,
         };
         let uid = uid.unwrap_or(u32::MAX);
         if let Some((code, reason, text)) = refusal {
             log::warn!("runner of uid {uid} refused: {text}");
-            record(audit, &Event::RunnerRefused { role: role.as_str(), uid, reason });
+            record(
+                audit,
+                &Event::RunnerRefused {
+                    role: role.as_str(),
+                    uid,
+                    reason,
+                },
+            );
             greeting.refuse(code, text).await;
             return;
         }
@@ -118,24 +164,44 @@ impl Runners {
             }
         };
         log::info!("runner connected: pid {pid}, uid {uid}, wire version {version}");
-        record(audit, &Event::RunnerConnected { role: RunnerRole::Run, pid, uid, version });
+        record(
+            audit,
+            &Event::RunnerConnected {
+                role: RunnerRole::Run,
+                pid,
+                uid,
+                version,
+            },
+        );
         let end = link.ended().await;
         let calls = link.in_flight() as u64;
         self.run.store(None);
         *self.fed() = None;
         log::warn!("runner lost: {end}; {calls} calls in flight failed");
-        record(audit, &Event::RunnerLost { role: RunnerRole::Run, reason: "link_ended", calls });
+        record(
+            audit,
+            &Event::RunnerLost {
+                role: RunnerRole::Run,
+                reason: "link_ended",
+                calls,
+            },
+        );
     }
 
-    fn adopt(&self, link: DaemonLink, key: RedactKey, live: impl Fn() -> Option<Arc<Live>>) -> Arc<DaemonLink> {
+    fn adopt(
+        &self,
+        link: DaemonLink,
+        key: RedactKey,
+        live: impl Fn() -> Option<Arc<Live>>,
+    ) -> Arc<DaemonLink> {
         let link = Arc::new(link);
         let mut slot = self.fed();
         let mut fed = Fed {
             link: Arc::clone(&link),
             key,
-            modules: BTreeMap::new(),
-            bindings: BTreeMap::new(),
-            fingerprints: BTreeMap::new(),
+            modules: BTreeSet::new(),
+            bindings: BTreeSet::new(),
+            fingerprints: BTreeSet::new(),
         };
         // Under the mutex: a switch of the snapshot comes wholly before or after this.
         if let Some(live) = live() {
@@ -151,42 +217,78 @@ impl Fed {
     /// Sends what is new. A link that has ended is noticed by [`Runners::serve`].
     fn tell(&mut self, live: &Live) {
         for (rev, manifest) in live.modules() {
-            if self.modules.insert(rev.clone(), ()).is_none() {
-                let _ = self.link.load(&Load { rev: rev.clone(), manifest: manifest.clone() });
+            if self.modules.insert(rev.clone()) {
+                let _ = self.link.load(&Load {
+                    rev: rev.clone(),
+                    manifest: manifest.clone(),
+                });
             }
         }
         for (name, version, binding) in live.bindings() {
-            if self.bindings.insert(name.clone(), version) != Some(version) {
-                let _ = self.link.bind(&Bind { version, binding: binding.clone() });
+            if self.bindings.insert((name.clone(), version)) {
+                let _ = self.link.bind(&Bind {
+                    version,
+                    binding: binding.clone(),
+                });
             }
         }
-        for (id, fingerprint) in live.fingerprints(&self.key, |id| !self.fingerprints.contains_key(&id)) {
+        for (id, fingerprint) in live.fingerprints(&self.key, |id| !self.fingerprints.contains(&id))
+        {
             let _ = self.link.redact(id, &fingerprint);
-            self.fingerprints.insert(id, ());
+            self.fingerprints.insert(id);
         }
     }
 
     fn take_back(&mut self, live: Option<&Live>) {
-        let link = Arc::clone(&self.link);
-        let keep = |rev: &ModuleRev| live.is_some_and(|l| l.has_module(rev));
-        self.modules.retain(|rev, ()| {
-            keep(rev) || {
+        let link: &DaemonLink = &self.link;
+        self.modules.retain(|rev| {
+            live.is_some_and(|l| l.has_module(rev)) || {
                 let _ = link.drop(&Dropped::Module(rev.clone()));
                 false
             }
         });
-        self.bindings.retain(|name, version| {
-            live.is_some_and(|l| l.has_binding(name)) || {
-                let _ = link.drop(&Dropped::Binding { name: name.clone(), version: *version });
+        self.bindings.retain(|(name, version)| {
+            live.is_some_and(|l| l.has_binding(name, *version)) || {
+                let _ = link.drop(&Dropped::Binding {
+                    name: name.clone(),
+                    version: *version,
+                });
                 false
             }
         });
-        self.fingerprints.retain(|id, ()| {
-            live.is_some_and(|l| l.has_fingerprint(*id)) || {
+        let wanted = live.map(Live::fingerprint_ids).unwrap_or_default();
+        self.fingerprints.retain(|id| {
+            wanted.contains(id) || {
                 let _ = link.drop(&Dropped::Fingerprint(*id));
                 false
             }
         });
+    }
+}
+
+/// Serves the runner socket: one connection after the other, each judged by its uid.
+pub(crate) async fn listen(house: Arc<House>, listener: UnixListener) {
+    // Without a uid in the configuration no runner is let in: deny is the empty case.
+    let Some(expected) = house.config.runner_uid else {
+        log::error!("runner.uid is not set in mcpist.toml; no runner is accepted");
+        return;
+    };
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let house = Arc::clone(&house);
+                tokio::spawn(async move {
+                    house
+                        .runners
+                        .serve(stream, expected, &house.audit, || house.live())
+                        .await;
+                });
+            }
+            Err(e) => {
+                log::warn!("runner socket: accept failed: {}", e.kind());
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
     }
 }
 
@@ -196,4 +298,3 @@ fn record(audit: &Audit, event: &Event<'_>) {
         log::debug!("not in the audit log: {e}");
     }
 }
-

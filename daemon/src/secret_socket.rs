@@ -44,7 +44,9 @@ struct Frame {
 pub(crate) async fn serve(house: Arc<House>, keeper: KeeperHandle, listener: UnixListener) {
     let at_once = Arc::new(Semaphore::new(AT_ONCE));
     loop {
-        let Ok(permit) = Arc::clone(&at_once).acquire_owned().await else { return };
+        let Ok(permit) = Arc::clone(&at_once).acquire_owned().await else {
+            return;
+        };
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(e) => {
@@ -63,14 +65,18 @@ pub(crate) async fn serve(house: Arc<House>, keeper: KeeperHandle, listener: Uni
 
 async fn connection(house: &Arc<House>, keeper: &KeeperHandle, stream: tokio::net::UnixStream) {
     let Ok(cred) = stream.peer_cred() else { return };
-    let Ok(stream) = stream.into_std() else { return };
+    let Ok(stream) = stream.into_std() else {
+        return;
+    };
     let uid = cred.uid();
     let tickets = Arc::clone(house);
     let read = tokio::task::spawn_blocking(move || {
         let frame = receive(&stream, uid, &tickets);
         (stream, frame)
     });
-    let Ok((stream, frame)) = read.await else { return };
+    let Ok((stream, frame)) = read.await else {
+        return;
+    };
     let redeemed = match frame {
         Ok(frame) => redeem(keeper, frame).await.unwrap_or_else(Redeemed::Error),
         Err(e) => Redeemed::Error(e),
@@ -95,15 +101,23 @@ fn receive(mut stream: &UnixStream, uid: u32, house: &House) -> Result<Frame, Ap
     stream.set_read_timeout(Some(PATIENCE)).map_err(broken)?;
     stream.set_write_timeout(Some(PATIENCE)).map_err(broken)?;
     let (header, descriptor) = receive_header(stream).map_err(broken)?;
-    let invalid = |e: &dyn std::fmt::Display| ApiError::new(ErrorCode::RequestInvalid, &e.to_string());
+    let invalid =
+        |e: &dyn std::fmt::Display| ApiError::new(ErrorCode::RequestInvalid, &e.to_string());
     let header = Header::parse(&header).map_err(|e| invalid(&e))?;
-    let purpose = lock(&house.tickets).redeem(header.ticket(), uid, steady_seconds()).map_err(|e| {
-        log::warn!("secret socket: uid {uid}: {e}");
-        ApiError::of(ErrorCode::TicketInvalid)
-    })?;
+    let purpose = lock(&house.tickets)
+        .redeem(header.ticket(), uid, steady_seconds())
+        .map_err(|e| {
+            log::warn!("secret socket: uid {uid}: {e}");
+            ApiError::of(ErrorCode::TicketInvalid)
+        })?;
     let mut payload = header.payload().map_err(|e| invalid(&e))?;
     stream.read_exact(payload.expose_mut()).map_err(broken)?;
-    Ok(Frame { uid, purpose, payload, descriptor })
+    Ok(Frame {
+        uid,
+        purpose,
+        payload,
+        descriptor,
+    })
 }
 
 /// The header's bytes, and the descriptor that came with the first of them.
@@ -111,7 +125,12 @@ fn receive_header(mut stream: &UnixStream) -> std::io::Result<([u8; HEADER_LEN],
     let mut header = [0; HEADER_LEN];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let received = recvmsg(stream, &mut [IoSliceMut::new(&mut header)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    let received = recvmsg(
+        stream,
+        &mut [IoSliceMut::new(&mut header)],
+        &mut control,
+        RecvFlags::CMSG_CLOEXEC,
+    )?;
     let mut descriptors = control.drain().filter_map(|message| match message {
         RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
         _ => None,
@@ -122,22 +141,54 @@ fn receive_header(mut stream: &UnixStream) -> std::io::Result<([u8; HEADER_LEN],
 }
 
 async fn redeem(keeper: &KeeperHandle, frame: Frame) -> Result<Redeemed, ApiError> {
-    let Frame { uid, purpose, payload, descriptor } = frame;
+    let Frame {
+        uid,
+        purpose,
+        payload,
+        descriptor,
+    } = frame;
     match purpose {
-        Purpose::InitToken => {
-            keeper.ask(move |k| k.show_init_token(uid, &payload)).await.map(|()| Redeemed::InitToken)
-        }
-        Purpose::Unseal { plan } => {
-            keeper.ask(move |k| k.submit_share(uid, &plan, &payload)).await.map(Redeemed::Share)
-        }
-        Purpose::Credential { vault, name, owner, kind, hosts, expiry } => {
-            let spec = crate::keeper::credentials::Spec { vault, name, owner, kind, hosts, expiry };
-            keeper.ask(move |k| k.put_credential(uid, spec, &payload)).await.map(Redeemed::Credential)
+        Purpose::InitToken => keeper
+            .ask(move |k| k.show_init_token(uid, &payload))
+            .await
+            .map(|()| Redeemed::InitToken),
+        Purpose::Unseal { plan } => keeper
+            .ask(move |k| k.submit_share(uid, &plan, &payload))
+            .await
+            .map(Redeemed::Share),
+        Purpose::Credential {
+            vault,
+            name,
+            owner,
+            kind,
+            hosts,
+            expiry,
+        } => {
+            let spec = crate::keeper::credentials::Spec {
+                vault,
+                name,
+                owner,
+                kind,
+                hosts,
+                expiry,
+            };
+            keeper
+                .ask(move |k| k.put_credential(uid, spec, &payload))
+                .await
+                .map(Redeemed::Credential)
         }
         Purpose::Import => {
-            let missing = || ApiError::new(ErrorCode::RequestInvalid, "no file descriptor came with the ticket");
+            let missing = || {
+                ApiError::new(
+                    ErrorCode::RequestInvalid,
+                    "no file descriptor came with the ticket",
+                )
+            };
             let source = File::from(descriptor.ok_or_else(missing)?);
-            keeper.ask(move |k| k.import(uid, &source)).await.map(Redeemed::Import)
+            keeper
+                .ask(move |k| k.import(uid, &source))
+                .await
+                .map(Redeemed::Import)
         }
     }
 }

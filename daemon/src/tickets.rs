@@ -47,7 +47,9 @@ pub(crate) enum TicketRefusal {
 impl<P> Tickets<P> {
     /// No tickets.
     pub(crate) fn new() -> Self {
-        Self { issued: HashMap::new() }
+        Self {
+            issued: HashMap::new(),
+        }
     }
 
     /// Records `ticket` for `uid` and `purpose` from `now` (seconds of a clock that never goes back).
@@ -63,14 +65,28 @@ impl<P> Tickets<P> {
             return Err(TooManyTickets);
         }
         let expires = now.saturating_add(LIFETIME_S);
-        self.issued.insert(Digest::of(ticket.as_bytes()), Issued { uid, purpose, expires });
+        self.issued.insert(
+            Digest::of(ticket.as_bytes()),
+            Issued {
+                uid,
+                purpose,
+                expires,
+            },
+        );
         Ok(())
     }
 
     /// Takes the ticket away and gives its purpose, if it is `uid`'s and still good.
-    pub(crate) fn redeem(&mut self, ticket: &Ticket, uid: u32, now: u64) -> Result<P, TicketRefusal> {
-        let issued =
-            self.issued.remove(&Digest::of(ticket.as_bytes())).ok_or(TicketRefusal::Unknown)?;
+    pub(crate) fn redeem(
+        &mut self,
+        ticket: &Ticket,
+        uid: u32,
+        now: u64,
+    ) -> Result<P, TicketRefusal> {
+        let issued = self
+            .issued
+            .remove(&Digest::of(ticket.as_bytes()))
+            .ok_or(TicketRefusal::Unknown)?;
         if issued.expires <= now {
             return Err(TicketRefusal::Expired);
         }
@@ -100,15 +116,24 @@ mod tests {
         let mut tickets = Tickets::new();
         tickets.issue(&ticket(1), 1000, "unseal", 0).unwrap();
         assert_eq!(tickets.redeem(&ticket(1), 1000, 1), Ok("unseal"));
-        assert_eq!(tickets.redeem(&ticket(1), 1000, 1), Err(TicketRefusal::Unknown));
+        assert_eq!(
+            tickets.redeem(&ticket(1), 1000, 1),
+            Err(TicketRefusal::Unknown)
+        );
     }
 
     #[test]
     fn another_uid_is_refused_and_uses_the_ticket_up() {
         let mut tickets = Tickets::new();
         tickets.issue(&ticket(1), 1000, (), 0).unwrap();
-        assert_eq!(tickets.redeem(&ticket(1), 1001, 1), Err(TicketRefusal::OtherUser));
-        assert_eq!(tickets.redeem(&ticket(1), 1000, 1), Err(TicketRefusal::Unknown));
+        assert_eq!(
+            tickets.redeem(&ticket(1), 1001, 1),
+            Err(TicketRefusal::OtherUser)
+        );
+        assert_eq!(
+            tickets.redeem(&ticket(1), 1000, 1),
+            Err(TicketRefusal::Unknown)
+        );
     }
 
     #[test]
@@ -117,7 +142,10 @@ mod tests {
         tickets.issue(&ticket(1), 1000, (), 10).unwrap();
         tickets.issue(&ticket(2), 1000, (), 10).unwrap();
         assert_eq!(tickets.redeem(&ticket(1), 1000, 69), Ok(()));
-        assert_eq!(tickets.redeem(&ticket(2), 1000, 70), Err(TicketRefusal::Expired));
+        assert_eq!(
+            tickets.redeem(&ticket(2), 1000, 70),
+            Err(TicketRefusal::Expired)
+        );
     }
 
     #[test]
@@ -126,7 +154,10 @@ mod tests {
         for n in 0..OUTSTANDING {
             tickets.issue(&ticket(n as u8), 1000, (), 0).unwrap();
         }
-        assert_eq!(tickets.issue(&ticket(200), 1000, (), 59), Err(TooManyTickets));
+        assert_eq!(
+            tickets.issue(&ticket(200), 1000, (), 59),
+            Err(TooManyTickets)
+        );
         tickets.issue(&ticket(200), 1000, (), 60).unwrap();
     }
 }

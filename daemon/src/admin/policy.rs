@@ -3,7 +3,9 @@
 use axum::body::Bytes;
 use axum::extract::{Extension, Path, State};
 use axum::response::Response;
-use mcpist_core::api::{ApiError, Approve, Bindings, ExplainMask, Grants, Joins, Principals, ProposeChange, Registries};
+use mcpist_core::api::{
+    ApiError, Approve, Bindings, ExplainMask, Grants, Joins, Principals, ProposeChange, Registries,
+};
 use mcpist_core::error::ErrorCode;
 use mcpist_core::ids::Digest;
 
@@ -11,7 +13,12 @@ use super::{Admin, Answer, parse, reply};
 use crate::keeper::policy::Policy;
 use crate::roles::{Caller, Role};
 
-const READERS: [Role; 4] = [Role::Operator, Role::Custodian, Role::Officer, Role::Auditor];
+const READERS: [Role; 4] = [
+    Role::Operator,
+    Role::Custodian,
+    Role::Officer,
+    Role::Auditor,
+];
 
 async fn read<T: Send + 'static>(
     admin: &Admin,
@@ -20,30 +27,56 @@ async fn read<T: Send + 'static>(
     read: impl FnOnce(&Policy) -> T + Send + 'static,
 ) -> Answer<T> {
     admin.demand(caller, &READERS, action)?;
-    admin.keeper.ask(move |keeper| keeper.open().map(|open| read(&open.policy))).await
+    admin
+        .keeper
+        .ask(move |keeper| keeper.open().map(|open| read(&open.policy)))
+        .await
 }
 
-pub(super) async fn principals(State(admin): State<Admin>, Extension(caller): Extension<Caller>) -> Response {
-    let list = |policy: &Policy| Principals { principals: policy.principals.values().cloned().collect() };
+pub(super) async fn principals(
+    State(admin): State<Admin>,
+    Extension(caller): Extension<Caller>,
+) -> Response {
+    let list = |policy: &Policy| Principals {
+        principals: policy.principals.values().cloned().collect(),
+    };
     reply(read(&admin, caller, "principals", list).await)
 }
 
-pub(super) async fn grants(State(admin): State<Admin>, Extension(caller): Extension<Caller>) -> Response {
-    let list = |policy: &Policy| Grants { grants: policy.grants.values().cloned().collect() };
+pub(super) async fn grants(
+    State(admin): State<Admin>,
+    Extension(caller): Extension<Caller>,
+) -> Response {
+    let list = |policy: &Policy| Grants {
+        grants: policy.grants.values().cloned().collect(),
+    };
     reply(read(&admin, caller, "grants", list).await)
 }
 
-pub(super) async fn bindings(State(admin): State<Admin>, Extension(caller): Extension<Caller>) -> Response {
-    let list = |policy: &Policy| Bindings { bindings: policy.bindings.values().cloned().collect() };
+pub(super) async fn bindings(
+    State(admin): State<Admin>,
+    Extension(caller): Extension<Caller>,
+) -> Response {
+    let list = |policy: &Policy| Bindings {
+        bindings: policy.bindings.values().cloned().collect(),
+    };
     reply(read(&admin, caller, "bindings", list).await)
 }
 
-pub(super) async fn joins(State(admin): State<Admin>, Extension(caller): Extension<Caller>) -> Response {
-    let list = |policy: &Policy| Joins { joins: policy.joins.values().cloned().collect() };
+pub(super) async fn joins(
+    State(admin): State<Admin>,
+    Extension(caller): Extension<Caller>,
+) -> Response {
+    let list = |policy: &Policy| Joins {
+        joins: policy.joins.values().cloned().collect(),
+    };
     reply(read(&admin, caller, "joins", list).await)
 }
 
-pub(super) async fn registries(State(admin): State<Admin>, Extension(caller): Extension<Caller>) -> Response {
+pub(super) async fn registries(
+    State(admin): State<Admin>,
+    Extension(caller): Extension<Caller>,
+) -> Response {
     reply(
         async {
             admin.demand(caller, &READERS, "registries")?;
@@ -63,7 +96,10 @@ pub(super) async fn propose(
         async {
             admin.demand(caller, &[Role::Officer], "propose")?;
             let ProposeChange { change } = parse(&body)?;
-            admin.keeper.ask(move |keeper| keeper.propose(caller.uid, change)).await
+            admin
+                .keeper
+                .ask(move |keeper| keeper.propose(caller.uid, change))
+                .await
         }
         .await,
     )
@@ -79,7 +115,10 @@ pub(super) async fn approve(
         async {
             admin.demand(caller, &[Role::Officer], "approve")?;
             let approve: Approve = parse(&body)?;
-            admin.keeper.ask(move |keeper| keeper.approve(caller.uid, &change, approve)).await
+            admin
+                .keeper
+                .ask(move |keeper| keeper.approve(caller.uid, &change, approve))
+                .await
         }
         .await,
     )
@@ -97,9 +136,19 @@ pub(super) async fn explain(
             let asked: ExplainMask = parse(&body)?;
             let live = admin.house.live().ok_or(ApiError::of(ErrorCode::Sealed))?;
             let principal = asked.principal.clone();
-            let record = admin.keeper.ask(move |k| Ok(k.open()?.policy.principals.get(&principal).cloned())).await?;
-            let unknown = || ApiError::new(ErrorCode::NotFound, "no such principal; see 'mcpist principal list'");
-            Ok(live.mask.explain(&record.ok_or_else(unknown)?, &asked.module, &asked.tool))
+            let record = admin
+                .keeper
+                .ask(move |k| Ok(k.open()?.policy.principals.get(&principal).cloned()))
+                .await?;
+            let unknown = || {
+                ApiError::new(
+                    ErrorCode::NotFound,
+                    "no such principal; see 'mcpist principal list'",
+                )
+            };
+            Ok(live
+                .mask
+                .explain(&record.ok_or_else(unknown)?, &asked.module, &asked.tool))
         }
         .await,
     )

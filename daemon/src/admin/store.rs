@@ -6,18 +6,24 @@ use axum::body::Bytes;
 use axum::extract::{Extension, Path, State};
 use axum::response::Response;
 use mcpist_core::api::{
-    ApiError, AuditHead, Credentials, InitConfirm, InitRequest, MemoryStatus, ModuleState, ModuleStatus, NewVault,
-    PublicKey, RunnerStatus, Status, Vaults, VaultHealth, VaultStatus,
+    ApiError, AuditHead, Credentials, InitConfirm, InitRequest, MemoryStatus, ModuleState,
+    ModuleStatus, NewVault, PublicKey, RunnerStatus, Status, VaultHealth, VaultStatus, Vaults,
 };
 use mcpist_core::error::ErrorCode;
 use mcpist_core::ids::{CredentialName, VaultName};
 use mcpist_sealer::Health;
+use mcpist_secret::memory::PageKind;
 
 use super::{Admin, done, parse, reply};
 use crate::audit::Audit;
 use crate::roles::{Caller, Role};
 
-const EVERY: [Role; 4] = [Role::Operator, Role::Custodian, Role::Officer, Role::Auditor];
+const EVERY: [Role; 4] = [
+    Role::Operator,
+    Role::Custodian,
+    Role::Officer,
+    Role::Auditor,
+];
 
 /// When the process began, for `uptime_s`. Set by the first status at the latest.
 static STARTED: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
@@ -27,23 +33,38 @@ pub(crate) fn started() {
     STARTED.get_or_init(Instant::now);
 }
 
-pub(super) async fn status(State(admin): State<Admin>, Extension(caller): Extension<Caller>) -> Response {
-    reply(admin.demand(caller, &EVERY, "status").map(|()| show_status(&admin)))
+pub(super) async fn status(
+    State(admin): State<Admin>,
+    Extension(caller): Extension<Caller>,
+) -> Response {
+    reply(
+        admin
+            .demand(caller, &EVERY, "status")
+            .map(|()| show_status(&admin)),
+    )
 }
 
 fn show_status(admin: &Admin) -> Status {
     let view = admin.keeper.view();
     let live = admin.house.live();
-    let memory = mcpist_secret::protections();
+    let memory = mcpist_secret::memory::protections();
     let modules = live.iter().flat_map(|live| {
-        live.mask.catalogue().modules().iter().map(|module| ModuleStatus {
-            name: module.name().clone(),
-            registry: module.rev().registry,
-            state: if admin.house.runners.is_connected() { ModuleState::Ready } else { ModuleState::Loading },
-            reason: None,
-            tools: module.tools().len() as u64,
-            in_flight: 0,
-        })
+        live.mask
+            .catalogue()
+            .modules()
+            .iter()
+            .map(|module| ModuleStatus {
+                name: module.name().clone(),
+                registry: module.rev().registry,
+                state: if admin.house.runners.is_connected() {
+                    ModuleState::Ready
+                } else {
+                    ModuleState::Loading
+                },
+                reason: None,
+                tools: module.tools().len() as u64,
+                in_flight: 0,
+            })
     });
     Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -54,12 +75,27 @@ fn show_status(admin: &Admin) -> Status {
         unseal: view.unseal.clone(),
         uptime_s: STARTED.get_or_init(Instant::now).elapsed().as_secs(),
         calls_in_flight: admin.house.runners.in_flight(),
-        memory: MemoryStatus { pages: memory.kind.to_string(), missing: memory.missing().into_iter().map(str::to_owned).collect() },
+        memory: MemoryStatus {
+            pages: pages(memory.kind).to_owned(),
+            missing: memory.missing().into_iter().map(str::to_owned).collect(),
+        },
         vaults: view.vaults.as_ref().map(shown_vaults).unwrap_or_default(),
         modules: modules.collect(),
-        runners: vec![RunnerStatus { role: "run".into(), connected: admin.house.runners.is_connected(), pid: None }],
+        runners: vec![RunnerStatus {
+            role: "run".into(),
+            connected: admin.house.runners.is_connected(),
+            pid: None,
+        }],
         audit: head(&admin.house.audit),
         alarms: live.map(|live| live.alarms().to_vec()).unwrap_or_default(),
+    }
+}
+
+fn pages(kind: PageKind) -> &'static str {
+    match kind {
+        PageKind::MemfdSecret => "memfd_secret",
+        PageKind::Locked => "locked",
+        PageKind::Plain => "plain",
     }
 }
 
@@ -91,17 +127,27 @@ fn head(audit: &Audit) -> Option<AuditHead> {
     })
 }
 
-pub(super) async fn audit_head(State(admin): State<Admin>, Extension(caller): Extension<Caller>) -> Response {
+pub(super) async fn audit_head(
+    State(admin): State<Admin>,
+    Extension(caller): Extension<Caller>,
+) -> Response {
     let demanded = admin.demand(caller, &EVERY, "audit_head");
     reply(demanded.and_then(|()| head(&admin.house.audit).ok_or(ApiError::of(ErrorCode::Sealed))))
 }
 
-pub(super) async fn init(State(admin): State<Admin>, Extension(caller): Extension<Caller>, body: Bytes) -> Response {
+pub(super) async fn init(
+    State(admin): State<Admin>,
+    Extension(caller): Extension<Caller>,
+    body: Bytes,
+) -> Response {
     reply(
         async {
             admin.demand(caller, &[Role::Operator], "init")?;
             let request: InitRequest = parse(&body)?;
-            admin.keeper.ask(move |keeper| keeper.plan_init(caller.uid, request)).await
+            admin
+                .keeper
+                .ask(move |keeper| keeper.plan_init(caller.uid, request))
+                .await
         }
         .await,
     )
@@ -116,13 +162,19 @@ pub(super) async fn init_confirm(
         async {
             admin.demand(caller, &[Role::Operator], "init_confirm")?;
             let InitConfirm { digest } = parse(&body)?;
-            admin.keeper.ask(move |keeper| keeper.confirm_init(caller.uid, &digest)).await
+            admin
+                .keeper
+                .ask(move |keeper| keeper.confirm_init(caller.uid, &digest))
+                .await
         }
         .await,
     )
 }
 
-pub(super) async fn unseal_plan(State(admin): State<Admin>, Extension(caller): Extension<Caller>) -> Response {
+pub(super) async fn unseal_plan(
+    State(admin): State<Admin>,
+    Extension(caller): Extension<Caller>,
+) -> Response {
     reply(
         async {
             admin.demand(caller, &[Role::Operator, Role::Auditor], "unseal_plan")?;
@@ -132,7 +184,10 @@ pub(super) async fn unseal_plan(State(admin): State<Admin>, Extension(caller): E
     )
 }
 
-pub(super) async fn unseal_cancel(State(admin): State<Admin>, Extension(caller): Extension<Caller>) -> Response {
+pub(super) async fn unseal_cancel(
+    State(admin): State<Admin>,
+    Extension(caller): Extension<Caller>,
+) -> Response {
     reply(
         async {
             admin.demand(caller, &[Role::Operator], "unseal_cancel")?;
@@ -143,23 +198,37 @@ pub(super) async fn unseal_cancel(State(admin): State<Admin>, Extension(caller):
 }
 
 /// Clients are cut off at once, also while the keeper is busy; then the keeper wipes the keys.
-pub(super) async fn seal(State(admin): State<Admin>, Extension(caller): Extension<Caller>) -> Response {
+pub(super) async fn seal(
+    State(admin): State<Admin>,
+    Extension(caller): Extension<Caller>,
+) -> Response {
     reply(
         async {
             admin.demand(caller, &[Role::Operator], "seal")?;
             admin.house.switch(None);
-            admin.keeper.ask(move |keeper| keeper.seal(Some(caller.uid), "an operator sealed it")).await
+            admin
+                .keeper
+                .ask(move |keeper| keeper.seal(Some(caller.uid), "an operator sealed it"))
+                .await
         }
         .await,
     )
 }
 
-pub(super) async fn vaults(State(admin): State<Admin>, Extension(caller): Extension<Caller>) -> Response {
+pub(super) async fn vaults(
+    State(admin): State<Admin>,
+    Extension(caller): Extension<Caller>,
+) -> Response {
     let demanded = admin.demand(caller, &EVERY, "vaults");
     let view = admin.keeper.view();
     reply(demanded.and_then(|()| {
-        let vaults = view.vaults.as_ref().ok_or(ApiError::of(ErrorCode::Sealed))?;
-        Ok(Vaults { vaults: shown_vaults(vaults) })
+        let vaults = view
+            .vaults
+            .as_ref()
+            .ok_or(ApiError::of(ErrorCode::Sealed))?;
+        Ok(Vaults {
+            vaults: shown_vaults(vaults),
+        })
     }))
 }
 
@@ -172,7 +241,10 @@ pub(super) async fn new_vault(
         async {
             admin.demand(caller, &[Role::Custodian], "new_vault")?;
             let NewVault { name } = parse(&body)?;
-            admin.keeper.ask(move |keeper| keeper.create_vault(caller.uid, &name)).await
+            admin
+                .keeper
+                .ask(move |keeper| keeper.create_vault(caller.uid, &name))
+                .await
         }
         .await,
     )
@@ -186,7 +258,10 @@ pub(super) async fn credentials(
     reply(
         async {
             admin.demand(caller, &EVERY, "credentials")?;
-            let credentials = admin.keeper.ask(move |keeper| keeper.credentials(&vault)).await?;
+            let credentials = admin
+                .keeper
+                .ask(move |keeper| keeper.credentials(&vault))
+                .await?;
             Ok(Credentials { credentials })
         }
         .await,
@@ -201,9 +276,11 @@ pub(super) async fn delete_credential(
     done(
         async {
             admin.demand(caller, &[Role::Custodian], "delete_credential")?;
-            admin.keeper.ask(move |keeper| keeper.delete_credential(caller.uid, &vault, &name)).await
+            admin
+                .keeper
+                .ask(move |keeper| keeper.delete_credential(caller.uid, &vault, &name))
+                .await
         }
         .await,
     )
 }
-

@@ -5,9 +5,11 @@
 //! the old seed, so whoever takes the host later signs nothing that came before (remnants of the medium aside,
 //! docs/THREAT_MODEL.md). Seeds live in secret memory; `ring` keeps a copy on the stack while it signs.
 
-use mcpist_core::audit::{Anchor, AuditKey, CHECKPOINT_LEN, Checkpoint, Statement, UnixMs, public_key};
+use mcpist_core::audit::{
+    Anchor, AuditKey, CHECKPOINT_LEN, Checkpoint, Statement, UnixMs, public_key,
+};
+use mcpist_sealer::{Expect, Op, OpenVault, RecordKey};
 use mcpist_secret::{MemoryError, Secret};
-use mcpist_sealer::{Expect, OpenVault, Op, RecordKey};
 use ring::rand::{SecureRandom, SystemRandom};
 use ring::signature::Ed25519KeyPair;
 
@@ -31,13 +33,19 @@ pub(crate) struct SystemVault(pub(crate) OpenVault);
 
 impl CheckpointStore for SystemVault {
     fn load(&self) -> Result<Secret, String> {
-        let key = RecordKey { owner: None, name: NAME };
+        let key = RecordKey {
+            owner: None,
+            name: NAME,
+        };
         let sealed = self.0.load(&key).map_err(|e| e.to_string())?;
         self.0.open(&sealed).map_err(|e| e.to_string())
     }
 
     fn save(&self, payload: Secret) -> Result<(), String> {
-        self.0.commit(vec![put(payload, Expect::Any)]).map(drop).map_err(|e| e.to_string())
+        self.0
+            .commit(vec![put(payload, Expect::Any)])
+            .map(drop)
+            .map_err(|e| e.to_string())
     }
 }
 
@@ -64,7 +72,10 @@ impl FirstKey {
     pub(crate) fn generate() -> Result<Self, MemoryError> {
         let seed = new_seed()?;
         let public = public_key(&pair(seed.expose())?);
-        Ok(Self { payload: payload(&public, &seed, None)?, public })
+        Ok(Self {
+            payload: payload(&public, &seed, None)?,
+            public,
+        })
     }
 
     /// The public half.
@@ -100,7 +111,12 @@ impl Keys {
             Some(Checkpoint::from_bytes(checkpoint).map_err(|_| broken())?)
         };
         let seed = Secret::copy_of(seed).map_err(|e| OpenError::Key(e.to_string()))?;
-        Ok(Self { first: *first, seed, newest, store })
+        Ok(Self {
+            first: *first,
+            seed,
+            newest,
+            store,
+        })
     }
 
     /// Where the log of this store begins.
@@ -126,7 +142,8 @@ impl Keys {
             time,
         };
         let checkpoint = statement.sign(&pair(self.seed.expose()).map_err(text)?);
-        self.store.save(payload(&self.first, &next, Some(&checkpoint)).map_err(text)?)?;
+        self.store
+            .save(payload(&self.first, &next, Some(&checkpoint)).map_err(text)?)?;
         self.seed = next;
         self.newest = Some(checkpoint);
         Ok(checkpoint)
@@ -134,7 +151,11 @@ impl Keys {
 }
 
 fn new_seed() -> Result<Secret, MemoryError> {
-    Secret::fill(KEY_LEN, |seed| SystemRandom::new().fill(seed).map_err(|_| MemoryError::Random))
+    Secret::fill(KEY_LEN, |seed| {
+        SystemRandom::new()
+            .fill(seed)
+            .map_err(|_| MemoryError::Random)
+    })
 }
 
 fn pair(seed: &[u8]) -> Result<Ed25519KeyPair, MemoryError> {
@@ -142,7 +163,11 @@ fn pair(seed: &[u8]) -> Result<Ed25519KeyPair, MemoryError> {
     Ed25519KeyPair::from_seed_unchecked(seed).map_err(|_| MemoryError::Random)
 }
 
-fn payload(first: &AuditKey, seed: &Secret, checkpoint: Option<&Checkpoint>) -> Result<Secret, MemoryError> {
+fn payload(
+    first: &AuditKey,
+    seed: &Secret,
+    checkpoint: Option<&Checkpoint>,
+) -> Result<Secret, MemoryError> {
     let signed = checkpoint.map(Checkpoint::to_bytes);
     let length = 2 * KEY_LEN + signed.as_ref().map_or(0, |_| CHECKPOINT_LEN);
     Secret::fill(length, |out| {

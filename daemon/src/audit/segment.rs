@@ -29,13 +29,17 @@ pub(crate) enum OpenError {
         source: io::Error,
     },
     /// Lines that a signature covers are missing or changed.
-    #[error("the audit log is damaged before its last checkpoint, {problem}; keep the files, run 'mcpist audit verify'")]
+    #[error(
+        "the audit log is damaged before its last checkpoint, {problem}; keep the files, run 'mcpist audit verify'"
+    )]
     Damaged {
         /// Line and fault.
         problem: String,
     },
     /// The log ends before what the store knows to be signed, or it belongs to another store.
-    #[error("the audit log does not hold what the store signed last; put the files back that were here")]
+    #[error(
+        "the audit log does not hold what the store signed last; put the files back that were here"
+    )]
     Behind,
     /// The store's own audit record is missing or unreadable.
     #[error("the store's audit key cannot be read: {0}")]
@@ -53,7 +57,10 @@ pub(crate) struct Segment {
 }
 
 fn io_error(path: &Path) -> impl FnOnce(io::Error) -> OpenError + '_ {
-    move |source| OpenError::Io { path: path.to_owned(), source }
+    move |source| OpenError::Io {
+        path: path.to_owned(),
+        source,
+    }
 }
 
 fn path_of(folder: &Path, number: u64) -> PathBuf {
@@ -97,19 +104,26 @@ pub(crate) fn open(
     let file = OpenOptions::new()
         .read(true)
         .write(true)
-        .custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_CLOEXEC)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
         .open(&path)
         .map_err(io_error(&path))?;
     // The first segment is checked from the store's own genesis, a later one from what its first line says; that is
     // held against the store's newest checkpoint below.
-    let verifier = if last == 0 { Verifier::new(genesis.key) } else { Verifier::resume() };
+    let verifier = if last == 0 {
+        Verifier::new(genesis.key)
+    } else {
+        Verifier::resume()
+    };
     let report = check(&file, verifier).map_err(io_error(&path))?;
     let mut chain = resume(&report, newest)?;
     let mut lines = Vec::new();
     let length = file.metadata().map_err(io_error(&path))?.len();
     if length > report.good_bytes {
         let digest = digest_from(&file, report.good_bytes).map_err(io_error(&path))?;
-        let cut = Event::Recovered { length: length - report.good_bytes, digest: &digest };
+        let cut = Event::Recovered {
+            length: length - report.good_bytes,
+            digest: &digest,
+        };
         chain.append(now, &cut, &mut lines);
         file.set_len(report.good_bytes).map_err(io_error(&path))?;
     }
@@ -118,25 +132,38 @@ pub(crate) fn open(
     {
         chain.append_checkpoint(checkpoint, &mut lines);
     }
-    file.write_all_at(&lines, report.good_bytes).map_err(io_error(&path))?;
+    file.write_all_at(&lines, report.good_bytes)
+        .map_err(io_error(&path))?;
     file.sync_all().map_err(io_error(&path))?;
     let end = report.good_bytes + lines.len() as u64;
-    Ok(Segment { file, end, chain, report: Some(report) })
+    Ok(Segment {
+        file,
+        end,
+        chain,
+        report: Some(report),
+    })
 }
 
 /// Decides whether the log may go on where the verifier stopped.
 fn resume(report: &Report, newest: Option<&Checkpoint>) -> Result<Chain, OpenError> {
     if let Some(problem) = &report.problem {
         // Whatever no checkpoint covers may be torn by a crash, in any shape.
-        let crash = !matches!(problem.fault, Fault::Checkpoint | Fault::Head | Fault::Signature);
+        let crash = !matches!(
+            problem.fault,
+            Fault::Checkpoint | Fault::Head | Fault::Signature
+        );
         if !crash || !report.is_recoverable(newest) {
-            return Err(OpenError::Damaged { problem: problem.to_string() });
+            return Err(OpenError::Damaged {
+                problem: problem.to_string(),
+            });
         }
     }
     let anchor = report.anchor;
     let known = match newest {
         None => anchor.checkpoint == 0,
-        Some(c) if c.statement().number == anchor.checkpoint => c.digest() == anchor.checkpoint_digest,
+        Some(c) if c.statement().number == anchor.checkpoint => {
+            c.digest() == anchor.checkpoint_digest
+        }
         // Signed and stored, but the crash came before its line was written.
         Some(c) => {
             c.statement().number == anchor.checkpoint + 1
@@ -144,7 +171,11 @@ fn resume(report: &Report, newest: Option<&Checkpoint>) -> Result<Chain, OpenErr
                 && c.statement().count <= anchor.seq
         }
     };
-    if known { Ok(Chain::new(anchor)) } else { Err(OpenError::Behind) }
+    if known {
+        Ok(Chain::new(anchor))
+    } else {
+        Err(OpenError::Behind)
+    }
 }
 
 /// Makes segment `number` with `reserve` bytes allocated and writes its first line.
@@ -161,7 +192,7 @@ pub(crate) fn create(
         .write(true)
         .create_new(true)
         .mode(0o640)
-        .custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_CLOEXEC)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
         .open(&path)
         .map_err(io_error(&path))?;
     let length = i64::try_from(reserve).unwrap_or(i64::MAX);
@@ -170,15 +201,25 @@ pub(crate) fn create(
         Ok(()) | Err(nix::errno::Errno::EOPNOTSUPP) => {}
         Err(errno) => {
             let _ = std::fs::remove_file(&path);
-            return Err(OpenError::Io { path, source: errno.into() });
+            return Err(OpenError::Io {
+                path,
+                source: errno.into(),
+            });
         }
     }
     let mut line = Vec::new();
     chain.append_segment(now, number, &mut line);
     file.write_all_at(&line, 0).map_err(io_error(&path))?;
     file.sync_all().map_err(io_error(&path))?;
-    File::open(folder).and_then(|f| f.sync_all()).map_err(io_error(folder))?;
-    Ok(Segment { file, end: line.len() as u64, chain, report: None })
+    File::open(folder)
+        .and_then(|f| f.sync_all())
+        .map_err(io_error(folder))?;
+    Ok(Segment {
+        file,
+        end: line.len() as u64,
+        chain,
+        report: None,
+    })
 }
 
 fn check(mut file: &File, mut verifier: Verifier) -> io::Result<Report> {

@@ -24,7 +24,9 @@ pub(super) fn run(shared: &Shared, mut keys: Keys) {
         let mut tail = wait(shared, &mut dirty_since, last_checkpoint);
         let closing = tail.closing;
         tail.urgent = false;
-        let Some(writer) = tail.writer.as_ref() else { return };
+        let Some(writer) = tail.writer.as_ref() else {
+            return;
+        };
         let (file, anchor) = (Arc::clone(&writer.file), *writer.chain.anchor());
         drop(tail);
 
@@ -48,7 +50,8 @@ pub(super) fn run(shared: &Shared, mut keys: Keys) {
                 Ok(checkpoint) => {
                     let mut tail = shared.tail();
                     if let Some(writer) = tail.writer.as_mut()
-                        && let Err(e) = writer.write(|chain, line| chain.append_checkpoint(&checkpoint, line))
+                        && let Err(e) =
+                            writer.write(|chain, line| chain.append_checkpoint(&checkpoint, line))
                     {
                         // The store has it: the next opening appends it.
                         log::error!("audit log: checkpoint not written: {e}");
@@ -73,7 +76,9 @@ fn wait<'s>(
 ) -> std::sync::MutexGuard<'s, Tail> {
     let mut tail = shared.tail();
     loop {
-        let Some(writer) = tail.writer.as_ref() else { return tail };
+        let Some(writer) = tail.writer.as_ref() else {
+            return tail;
+        };
         let seq = writer.chain.anchor().seq;
         let dirty = *shared.synced.borrow() != Synced::Through(seq);
         if tail.closing || (tail.urgent && dirty) {
@@ -91,7 +96,11 @@ fn wait<'s>(
         }
         // An append does not notify: the idle thread looks every GROUP, so that the hot path pays nothing.
         let nap = left.min(GROUP);
-        tail = shared.wake.wait_timeout(tail, nap).unwrap_or_else(PoisonError::into_inner).0;
+        tail = shared
+            .wake
+            .wait_timeout(tail, nap)
+            .unwrap_or_else(PoisonError::into_inner)
+            .0;
     }
 }
 

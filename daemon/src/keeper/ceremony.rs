@@ -9,17 +9,19 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use mcpist_core::api::{self, ApiError, Base64, DeliveredShare, Done, InitDone, InitPlan, InitRequest, ShareOutcome};
+use mcpist_core::api::{
+    self, ApiError, Base64, DeliveredShare, Done, InitDone, InitPlan, InitRequest, ShareOutcome,
+};
 use mcpist_core::change::{Officer, Officers};
 use mcpist_core::error::ErrorCode;
 use mcpist_core::event::{Ceremony, Event, Step};
 use mcpist_core::ids::{Digest, VaultName};
 use mcpist_quorum::{
-    CeremonyRecord, Foundation, InitTerms, OfficerKey, Plan, PlanDigest, PlannedHolder, Progress, SealConfig, Share,
-    ShareRefusal, Threshold, check_recipient, seal_shares_to,
+    CeremonyRecord, Foundation, InitTerms, OfficerKey, Plan, PlanDigest, PlannedHolder, Progress,
+    SealConfig, Share, ShareRefusal, Threshold, check_recipient, seal_shares_to,
 };
-use mcpist_secret::Secret;
 use mcpist_sealer::{Barrier, Expect, Op, Unseal, UnsealReport, Unsealed};
+use mcpist_secret::Secret;
 use ring::rand::{SecureRandom, SystemRandom};
 use ring::signature::Ed25519KeyPair;
 
@@ -49,63 +51,118 @@ impl InitGate {
     /// Writes a fresh token to `path`, readable by its owner alone.
     pub(super) fn open(path: &Path) -> Result<Self, StartError> {
         let token = mcpist_secret::random_bytes::<32>()?;
-        let io = |source| StartError::Io { path: path.to_owned(), source };
+        let io = |source| StartError::Io {
+            path: path.to_owned(),
+            source,
+        };
         match std::fs::remove_file(path) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(io(e)),
             _ => {}
         }
-        let mut file =
-            std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(io)?;
-        std::io::Write::write_all(&mut file, format!("{}\n", hex::encode(token)).as_bytes()).map_err(io)?;
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(io)?;
+        std::io::Write::write_all(&mut file, format!("{}\n", hex::encode(token)).as_bytes())
+            .map_err(io)?;
         file.sync_all().map_err(io)?;
-        Ok(Self { path: path.to_owned(), token, open_to: None })
+        Ok(Self {
+            path: path.to_owned(),
+            token,
+            open_to: None,
+        })
     }
 }
 
 impl Keeper {
     /// Takes the init token as it came over the secret socket.
     pub(crate) fn show_init_token(&mut self, uid: u32, shown: &Secret) -> Result<(), ApiError> {
-        let gate = self.init.as_mut().ok_or(ApiError::of(ErrorCode::AlreadyInitialised))?;
+        let gate = self
+            .init
+            .as_mut()
+            .ok_or(ApiError::of(ErrorCode::AlreadyInitialised))?;
         let text = shown.expose().trim_ascii();
-        if ring::constant_time::verify_slices_are_equal(text, hex::encode(gate.token).as_bytes()).is_err() {
-            return Err(ApiError::new(ErrorCode::TicketInvalid, "this is not the init token of this start"));
+        let right = Secret::copy_of(hex::encode(gate.token).as_bytes())
+            .map_err(|e| ApiError::new(ErrorCode::Unavailable, &e.to_string()))?;
+        if !right.ct_eq(text) {
+            return Err(ApiError::new(
+                ErrorCode::TicketInvalid,
+                "this is not the init token of this start",
+            ));
         }
         gate.open_to = Some(uid);
         Ok(())
     }
 
     /// Makes a plan to init. Nothing is stored.
-    pub(crate) fn plan_init(&mut self, uid: u32, request: InitRequest) -> Result<InitPlan, ApiError> {
+    pub(crate) fn plan_init(
+        &mut self,
+        uid: u32,
+        request: InitRequest,
+    ) -> Result<InitPlan, ApiError> {
         self.init_allowed(uid)?;
         if request.dev != self.house.config.dev {
-            return Err(ApiError::new(ErrorCode::RequestInvalid, "dev stores are made by mcpistd --dev, and only dev stores"));
+            return Err(ApiError::new(
+                ErrorCode::RequestInvalid,
+                "dev stores are made by mcpistd --dev, and only dev stores",
+            ));
         }
-        let invalid = |e: &dyn std::fmt::Display| ApiError::new(ErrorCode::RequestInvalid, &e.to_string());
+        let invalid =
+            |e: &dyn std::fmt::Display| ApiError::new(ErrorCode::RequestInvalid, &e.to_string());
         let root = request.root.0;
         mcpist_bundle::Root::parse(&root).map_err(|e| invalid(&e))?;
         for holder in &request.holders {
             check_recipient(&holder.recipient).map_err(|e| invalid(&e))?;
         }
         let total = u8::try_from(request.holders.len()).unwrap_or(u8::MAX);
-        let threshold = if request.dev { Threshold::dev(request.threshold, total) } else { Threshold::new(request.threshold, total) };
+        let threshold = if request.dev {
+            Threshold::dev(request.threshold, total)
+        } else {
+            Threshold::new(request.threshold, total)
+        };
         let threshold = threshold.map_err(|e| invalid(&e))?;
         if !request.dev && request.officers.len() < 2 {
-            return Err(ApiError::new(ErrorCode::RequestInvalid, "two or more officer keys are needed; give --officer NAME=KEY twice"));
+            return Err(ApiError::new(
+                ErrorCode::RequestInvalid,
+                "two or more officer keys are needed; give --officer NAME=KEY twice",
+            ));
         }
         let terms = InitTerms {
-            holders: request.holders.into_iter().map(|h| PlannedHolder { label: h.label, recipient: h.recipient }).collect(),
-            officers: request.officers.into_iter().map(|o| OfficerKey { name: o.name, public: o.public.0 }).collect(),
+            holders: request
+                .holders
+                .into_iter()
+                .map(|h| PlannedHolder {
+                    label: h.label,
+                    recipient: h.recipient,
+                })
+                .collect(),
+            officers: request
+                .officers
+                .into_iter()
+                .map(|o| OfficerKey {
+                    name: o.name,
+                    public: o.public.0,
+                })
+                .collect(),
             root_digest: *Digest::of(&root).as_bytes(),
             dev: request.dev,
         };
         let plan = Plan::init(threshold, terms).map_err(|e| invalid(&e))?;
-        let answer = InitPlan { plan: Base64(plan.to_bytes()), digest: digest(&plan) };
+        let answer = InitPlan {
+            plan: Base64(plan.to_bytes()),
+            digest: digest(&plan),
+        };
         self.phase = Phase::Blank(Some(Planned { plan, root, uid }));
         Ok(answer)
     }
 
     fn init_allowed(&self, uid: u32) -> Result<(), ApiError> {
-        let gate = self.init.as_ref().ok_or(ApiError::of(ErrorCode::AlreadyInitialised))?;
+        let gate = self
+            .init
+            .as_ref()
+            .ok_or(ApiError::of(ErrorCode::AlreadyInitialised))?;
         if gate.open_to == Some(uid) {
             Ok(())
         } else {
@@ -115,10 +172,17 @@ impl Keeper {
     }
 
     /// Carries out the plan: the store appears, the shares leave encrypted, the gate closes.
-    pub(crate) fn confirm_init(&mut self, uid: u32, confirmed: &Digest) -> Result<InitDone, ApiError> {
+    pub(crate) fn confirm_init(
+        &mut self,
+        uid: u32,
+        confirmed: &Digest,
+    ) -> Result<InitDone, ApiError> {
         self.init_allowed(uid)?;
         let Phase::Blank(Some(planned)) = &self.phase else {
-            return Err(ApiError::new(ErrorCode::PlanMismatch, "there is no plan; ask for one first"));
+            return Err(ApiError::new(
+                ErrorCode::PlanMismatch,
+                "there is no plan; ask for one first",
+            ));
         };
         if planned.uid != uid || digest(&planned.plan) != *confirmed {
             return Err(ApiError::of(ErrorCode::PlanMismatch));
@@ -147,7 +211,9 @@ impl Keeper {
 
     /// Ends the open plan and wipes its shares.
     pub(crate) fn cancel_unseal(&mut self) -> Result<Done, ApiError> {
-        self.sealed()?.cancel().map_err(|e| ApiError::new(ErrorCode::Unavailable, &e.to_string()))?;
+        self.sealed()?
+            .cancel()
+            .map_err(|e| ApiError::new(ErrorCode::Unavailable, &e.to_string()))?;
         Ok(Done {})
     }
 
@@ -161,19 +227,32 @@ impl Keeper {
     }
 
     /// Takes one share, given under `plan`.
-    pub(crate) fn submit_share(&mut self, uid: u32, plan: &Digest, text: &Secret) -> Result<ShareOutcome, ApiError> {
+    pub(crate) fn submit_share(
+        &mut self,
+        uid: u32,
+        plan: &Digest,
+        text: &Secret,
+    ) -> Result<ShareOutcome, ApiError> {
         let barrier = self.sealed()?;
         let now = progress(barrier.config(), &barrier.progress());
         let share = match Share::parse(text.expose()) {
             Ok(share) => share,
             Err(e) => {
-                return Ok(ShareOutcome::Refused { reason: "not_a_share".into(), message: e.to_string(), progress: now });
+                return Ok(ShareOutcome::Refused {
+                    reason: "not_a_share".into(),
+                    message: e.to_string(),
+                    progress: now,
+                });
             }
         };
         let Phase::Sealed(barrier) = std::mem::replace(&mut self.phase, Phase::Nowhere) else {
             return Err(ApiError::of(ErrorCode::Internal));
         };
-        match barrier.submit(share, PlanDigest::from_bytes(*plan.as_bytes()), steady_seconds()) {
+        match barrier.submit(
+            share,
+            PlanDigest::from_bytes(*plan.as_bytes()),
+            steady_seconds(),
+        ) {
             Unseal::Pending(barrier, given) => {
                 let progress = progress(barrier.config(), &given);
                 log::info!("unseal: share taken, {} of {}", given.given, given.needed);
@@ -184,7 +263,11 @@ impl Keeper {
                 let progress = progress(barrier.config(), &barrier.progress());
                 log::warn!("unseal: share refused: {}", refusal_code(&refusal));
                 self.phase = Phase::Sealed(barrier);
-                Ok(ShareOutcome::Refused { reason: refusal_code(&refusal).into(), message: refusal.to_string(), progress })
+                Ok(ShareOutcome::Refused {
+                    reason: refusal_code(&refusal).into(),
+                    message: refusal.to_string(),
+                    progress,
+                })
             }
             Unseal::Failed(barrier, e) => {
                 log::error!("unseal failed: {e}");
@@ -212,52 +295,88 @@ impl Keeper {
                 return Err(e);
             }
         }
-        let finished = self.announce(uid, plan, report).and_then(|()| self.refresh());
+        let finished = self
+            .announce(uid, plan, report)
+            .and_then(|()| self.refresh());
         if let Err(e) = finished {
             let _ = self.seal(None, "the unseal could not be finished");
             return Err(e);
         }
-        log::info!("unsealed: {} vaults, {} records", report.verified, report.records);
+        log::info!(
+            "unsealed: {} vaults, {} records",
+            report.verified,
+            report.records
+        );
         let name = |n: &String| VaultName::parse(n).ok();
         Ok(ShareOutcome::Opened(api::Unsealed {
             vaults: report.verified as u64,
             records: report.records,
-            quarantined: report.quarantined.iter().filter_map(|(n, _)| name(n)).collect(),
+            quarantined: report
+                .quarantined
+                .iter()
+                .filter_map(|(n, _)| name(n))
+                .collect(),
             last_write_missing: report.last_write_missing.iter().filter_map(name).collect(),
         }))
     }
 
     fn make_open(&self, barrier: Barrier<Unsealed>) -> Result<Open, (Barrier<Unsealed>, ApiError)> {
         match self.read_open(&barrier) {
-            Ok((policy, officers, root)) => {
-                Ok(Open { barrier, policy, officers, root, proposals: std::collections::BTreeMap::new() })
-            }
+            Ok((policy, officers, root)) => Ok(Open {
+                barrier,
+                policy,
+                officers,
+                root,
+                proposals: std::collections::BTreeMap::new(),
+            }),
             Err(e) => Err((barrier, e)),
         }
     }
 
-    fn read_open(&self, barrier: &Barrier<Unsealed>) -> Result<(Policy, Officers, mcpist_bundle::Root), ApiError> {
+    fn read_open(
+        &self,
+        barrier: &Barrier<Unsealed>,
+    ) -> Result<(Policy, Officers, mcpist_bundle::Root), ApiError> {
         let house = &self.house;
         let system = barrier.system();
         let damaged = |what: &str| ApiError::new(ErrorCode::VaultQuarantined, what);
         let root = records::open(&system, records::ROOT).map_err(|e| records_error(&e))?;
         if Digest::of(root.expose()).as_bytes() != barrier.config().root_digest() {
-            return Err(damaged("the stored trust root is not the one of the seal config"));
+            return Err(damaged(
+                "the stored trust root is not the one of the seal config",
+            ));
         }
-        let root = mcpist_bundle::Root::parse(root.expose()).map_err(|e| damaged(&e.to_string()))?;
+        let root =
+            mcpist_bundle::Root::parse(root.expose()).map_err(|e| damaged(&e.to_string()))?;
         let mut policy = Policy::read(&system).map_err(|e| records_error(&e))?;
         super::import::read_manifests(&mut policy, &house.config.registries());
-        let enrolled = barrier.config().officers().iter().map(|o| Officer { name: o.name.clone(), public: o.public });
-        let officers = Officers::new(enrolled.chain(dev_officer(&system)?), barrier.config().is_dev());
+        let enrolled = barrier.config().officers().iter().map(|o| Officer {
+            name: o.name.clone(),
+            public: o.public,
+        });
+        let officers = Officers::new(
+            enrolled.chain(dev_officer(&system)?),
+            barrier.config().is_dev(),
+        );
         let store = Box::new(SystemVault(system));
         let copied = house
             .audit
-            .open(&house.config.audit(), store, house.config.audit_segment_bytes)
+            .open(
+                &house.config.audit(),
+                store,
+                house.config.audit_segment_bytes,
+            )
             .map_err(|e| ApiError::new(ErrorCode::AuditUnavailable, &e.to_string()))?;
         for status in barrier.vaults() {
-            let Ok(name) = VaultName::parse(&status.name) else { continue };
+            let Ok(name) = VaultName::parse(&status.name) else {
+                continue;
+            };
             let copied = copied.get(status.name.as_str()).copied().unwrap_or(0);
-            let vault = if status.name == "system" { Ok(barrier.system()) } else { barrier.vault(&status.name) };
+            let vault = if status.name == "system" {
+                Ok(barrier.system())
+            } else {
+                barrier.vault(&status.name)
+            };
             let Ok(vault) = vault else { continue };
             if let Err(e) = Self::drain(&house.audit, &name, &vault, copied) {
                 // A quarantined vault keeps its rows; it is shown and the others go on.
@@ -271,14 +390,29 @@ impl Keeper {
         let house = Arc::clone(&self.house);
         let open = self.open()?;
         let append = |event: &Event<'_>| house.audit.append(event).map_err(|e| audit_error(&e));
-        append(&Event::Ceremony { ceremony: Ceremony::Unseal, plan, step: Step::Completed, uid: Some(uid) })?;
+        append(&Event::Ceremony {
+            ceremony: Ceremony::Unseal,
+            plan,
+            step: Step::Completed,
+            uid: Some(uid),
+        })?;
         for (vault, reason) in &report.quarantined {
             if let Ok(vault) = VaultName::parse(vault) {
-                append(&Event::VaultQuarantined { vault: &vault, reason })?;
+                append(&Event::VaultQuarantined {
+                    vault: &vault,
+                    reason,
+                })?;
             }
         }
-        for vault in report.last_write_missing.iter().filter_map(|n| VaultName::parse(n).ok()) {
-            append(&Event::LastWriteMissing { vault: &vault, confirmed: None })?;
+        for vault in report
+            .last_write_missing
+            .iter()
+            .filter_map(|n| VaultName::parse(n).ok())
+        {
+            append(&Event::LastWriteMissing {
+                vault: &vault,
+                confirmed: None,
+            })?;
         }
         let seq = append(&Event::Unsealed {
             site: Some(open.root.site()),
@@ -286,7 +420,10 @@ impl Keeper {
             records: report.records,
             quarantined: report.quarantined.len() as u64,
         })?;
-        house.audit.synced_blocking(seq).map_err(|e| audit_error(&e))
+        house
+            .audit
+            .synced_blocking(seq)
+            .map_err(|e| audit_error(&e))
     }
 }
 
@@ -296,22 +433,47 @@ fn make_store(folder: &Path, planned: &Planned) -> Result<InitDone, ApiError> {
     let foundation = Foundation::lay(&planned.plan, today()).map_err(|e| failed(&e))?;
     // Every share is sealed before anything is stored: a recipient that fails leaves no store behind.
     let mut shares = Vec::new();
-    for (holder, share) in foundation.config().holders().iter().zip(foundation.shares()) {
+    for (holder, share) in foundation
+        .config()
+        .holders()
+        .iter()
+        .zip(foundation.shares())
+    {
         let age = seal_shares_to(&holder.recipient, share).map_err(|e| failed(&e))?;
-        shares.push(DeliveredShare { label: holder.label.clone(), age });
+        shares.push(DeliveredShare {
+            label: holder.label.clone(),
+            age,
+        });
     }
     let audit = FirstKey::generate().map_err(|e| failed(&e))?;
     let (store_seed, store_key) = key_pair()?;
-    let record =
-        CeremonyRecord::new(foundation.config(), planned.plan.digest(), audit.public(), store_key);
+    let record = CeremonyRecord::new(
+        foundation.config(),
+        planned.plan.digest(),
+        audit.public(),
+        store_key,
+    );
     let mut first = vec![audit.into_op(), named(STORE_KEY, store_seed)];
-    first.push(named(records::ROOT, Secret::copy_of(&planned.root).map_err(|e| failed(&e))?));
+    first.push(named(
+        records::ROOT,
+        Secret::copy_of(&planned.root).map_err(|e| failed(&e))?,
+    ));
     if foundation.config().is_dev() {
         first.push(named(records::DEV_OFFICER, key_pair()?.0));
     }
-    mcpist_sealer::create_with(folder, foundation.config().clone(), foundation.kek(), today(), first)
-        .map_err(|e| failed(&e))?;
-    Ok(InitDone { shares, record: Base64(record.to_bytes()), record_text: record.to_text() })
+    mcpist_sealer::create_with(
+        folder,
+        foundation.config().clone(),
+        foundation.kek(),
+        today(),
+        first,
+    )
+    .map_err(|e| failed(&e))?;
+    Ok(InitDone {
+        shares,
+        record: Base64(record.to_bytes()),
+        record_text: record.to_text(),
+    })
 }
 
 fn named(kind: &str, payload: Secret) -> Op {
@@ -327,16 +489,22 @@ fn named(kind: &str, payload: Secret) -> Op {
 }
 
 fn key_pair() -> Result<(Secret, [u8; 32]), ApiError> {
-    let failed = |e: mcpist_secret::MemoryError| ApiError::new(ErrorCode::Unavailable, &e.to_string());
-    let seed = Secret::fill(32, |out| SystemRandom::new().fill(out).map_err(|_| mcpist_secret::MemoryError::Random))
-        .map_err(failed)?;
+    let failed =
+        |e: mcpist_secret::MemoryError| ApiError::new(ErrorCode::Unavailable, &e.to_string());
+    let seed = Secret::fill(32, |out| {
+        SystemRandom::new()
+            .fill(out)
+            .map_err(|_| mcpist_secret::MemoryError::Random)
+    })
+    .map_err(failed)?;
     let pair = signer(&seed)?;
     Ok((seed, mcpist_core::audit::public_key(&pair)))
 }
 
 /// The key pair of a stored seed.
 pub(super) fn signer(seed: &Secret) -> Result<Ed25519KeyPair, ApiError> {
-    Ed25519KeyPair::from_seed_unchecked(seed.expose()).map_err(|_| ApiError::of(ErrorCode::Internal))
+    Ed25519KeyPair::from_seed_unchecked(seed.expose())
+        .map_err(|_| ApiError::of(ErrorCode::Internal))
 }
 
 /// A development store's own officer, if the store has one.
@@ -344,7 +512,10 @@ fn dev_officer(system: &mcpist_sealer::OpenVault) -> Result<Option<Officer>, Api
     match records::open(system, records::DEV_OFFICER) {
         Ok(seed) => {
             let public = mcpist_core::audit::public_key(&signer(&seed)?);
-            Ok(Some(Officer { name: "dev".into(), public }))
+            Ok(Some(Officer {
+                name: "dev".into(),
+                public,
+            }))
         }
         Err(records::RecordsError::Vault(mcpist_sealer::VaultError::NotFound(_))) => Ok(None),
         Err(e) => Err(records_error(&e)),
@@ -362,7 +533,9 @@ pub(super) fn progress(config: &SealConfig, progress: &Progress) -> api::Progres
         given: progress.given,
         needed: progress.needed,
         holders: progress.indices.iter().filter_map(label).collect(),
-        expires_s: progress.expires.map(|at| at.saturating_sub(steady_seconds())),
+        expires_s: progress
+            .expires
+            .map(|at| at.saturating_sub(steady_seconds())),
     }
 }
 

@@ -44,13 +44,22 @@ impl Keeper {
         match import(open, &house.config, uid, source) {
             Ok(imported) => {
                 let system = open.system();
-                let name = VaultName::parse("system").map_err(|_| ApiError::of(ErrorCode::Internal))?;
+                let name =
+                    VaultName::parse("system").map_err(|_| ApiError::of(ErrorCode::Internal))?;
                 Self::drain(&house.audit, &name, &system, 0)?;
                 log::info!("bundle imported: registry {}", imported.registry.id.short());
                 Ok(imported)
             }
-            Err(Refusal { reason, registry, error }) => {
-                let event = Event::BundleRefused { reason: &reason, registry: registry.as_ref(), uid };
+            Err(Refusal {
+                reason,
+                registry,
+                error,
+            }) => {
+                let event = Event::BundleRefused {
+                    reason: &reason,
+                    registry: registry.as_ref(),
+                    uid,
+                };
                 house.audit.append(&event).map_err(|e| audit_error(&e))?;
                 log::warn!("bundle refused: {reason}");
                 Err(error)
@@ -61,7 +70,12 @@ impl Keeper {
     /// What the admin API shows of the registries.
     pub(crate) fn registries(&mut self) -> Result<Vec<Registry>, ApiError> {
         let open = self.open()?;
-        Ok(open.policy.registries.iter().map(|(id, record)| shown(*id, record)).collect())
+        Ok(open
+            .policy
+            .registries
+            .iter()
+            .map(|(id, record)| shown(*id, record))
+            .collect())
     }
 }
 
@@ -74,21 +88,40 @@ struct Refusal {
 
 impl From<ApiError> for Refusal {
     fn from(error: ApiError) -> Self {
-        Self { reason: error.code.as_str().to_owned(), registry: None, error }
+        Self {
+            reason: error.code.as_str().to_owned(),
+            registry: None,
+            error,
+        }
     }
 }
 
 fn refused(reason: &str, text: &dyn std::fmt::Display) -> Refusal {
     let error = ApiError::new(ErrorCode::BundleRefused, &text.to_string());
-    Refusal { reason: reason.to_owned(), registry: None, error }
+    Refusal {
+        reason: reason.to_owned(),
+        registry: None,
+        error,
+    }
 }
 
-fn import(open: &mut Open, config: &crate::config::Config, uid: u32, source: &File) -> Result<Imported, Refusal> {
+fn import(
+    open: &mut Open,
+    config: &crate::config::Config,
+    uid: u32,
+    source: &File,
+) -> Result<Imported, Refusal> {
     let system = open.system();
-    let taken = mcpist_bundle::take(source, &config.quarantine(), MAX_BUNDLE).map_err(|e| refused(e.code(), &e))?;
+    let taken = mcpist_bundle::take(source, &config.quarantine(), MAX_BUNDLE)
+        .map_err(|e| refused(e.code(), &e))?;
     let floor = |namespace: &_, name: &_| {
         records::get::<FloorRecord>(&system, &records::floor_name(namespace, name))
-            .map(|found| found.map(|f| Floor { sequence: f.sequence, digest: f.digest }))
+            .map(|found| {
+                found.map(|f| Floor {
+                    sequence: f.sequence,
+                    digest: f.digest,
+                })
+            })
             .map_err(|e| e.to_string())
     };
     let verified = taken.verify(&open.root, floor, 0).map_err(|e| {
@@ -97,11 +130,17 @@ fn import(open: &mut Open, config: &crate::config::Config, uid: u32, source: &Fi
             VerifyError::Equivocation { .. } => ErrorCode::Equivocation,
             _ => ErrorCode::BundleRefused,
         };
-        Refusal { reason: e.code().to_owned(), registry: None, error: ApiError::new(code, &e.to_string()) }
+        Refusal {
+            reason: e.code().to_owned(),
+            registry: None,
+            error: ApiError::new(code, &e.to_string()),
+        }
     })?;
     let (id, manifest) = (verified.registry(), verified.manifest().clone());
     crate::live::check_modules(&id, &verified).map_err(|e| refused("module_invalid", &e))?;
-    verified.stage(&config.registries()).map_err(|e| refused(e.code(), &e))?;
+    verified
+        .stage(&config.registries())
+        .map_err(|e| refused(e.code(), &e))?;
 
     let record = RegistryRecord {
         namespace: manifest.namespace.clone(),
@@ -120,17 +159,29 @@ fn import(open: &mut Open, config: &crate::config::Config, uid: u32, source: &Fi
         widens: widens.is_some(),
         uid,
     };
-    let floor = FloorRecord { sequence: record.sequence, digest: *id.digest() };
+    let floor = FloorRecord {
+        sequence: record.sequence,
+        digest: *id.digest(),
+    };
     let batch = vec![
-        records::put("registry", records::registry_name(&id), Some(&record)).map_err(|e| records_error(&e))?,
-        records::put(records::FLOOR, records::floor_name(&record.namespace, &record.name), Some(&floor))
+        records::put("registry", records::registry_name(&id), Some(&record))
             .map_err(|e| records_error(&e))?,
+        records::put(
+            records::FLOOR,
+            records::floor_name(&record.namespace, &record.name),
+            Some(&floor),
+        )
+        .map_err(|e| records_error(&e))?,
         Op::Outbox(outbox_line(&event)),
     ];
     let committed = system.commit(batch).map_err(|e| vault_error(&e))?;
     let version = committed.versions.first().copied().unwrap_or_default();
-    open.policy.add_registry(id, record.clone(), manifest, version);
-    Ok(Imported { registry: shown(id, &record), widens: widens.map(str::to_owned).into_iter().collect() })
+    open.policy
+        .add_registry(id, record.clone(), manifest, version);
+    Ok(Imported {
+        registry: shown(id, &record),
+        widens: widens.map(str::to_owned).into_iter().collect(),
+    })
 }
 
 /// What activating the new registry would widen.
@@ -144,7 +195,12 @@ fn widening(
     policy.manifests = open.policy.manifests.clone();
     policy.registries = open.policy.registries.clone();
     policy.manifests.insert(*id, Arc::new(manifest.clone()));
-    let view = View { policy: &policy, store: open.store(), requester: Some(uid), credential: None };
+    let view = View {
+        policy: &policy,
+        store: open.store(),
+        requester: Some(uid),
+        credential: None,
+    };
     mcpist_core::change::widening(&Change::RegistryActivate(*id), &view)
 }
 

@@ -67,8 +67,16 @@ impl Policy {
         let registry = RegistryId::parse(part()?).map_err(|_| broken())?;
         let module = ModuleName::parse(part()?).map_err(|_| broken())?;
         let slot = SlotName::parse(part()?).map_err(|_| broken())?;
-        self.note(Object::Join { registry, module: module.clone(), slot: slot.clone() }, version);
-        self.joins.extend(value.map(|v| ((registry, module, slot), v)));
+        self.note(
+            Object::Join {
+                registry,
+                module: module.clone(),
+                slot: slot.clone(),
+            },
+            version,
+        );
+        self.joins
+            .extend(value.map(|v| ((registry, module, slot), v)));
         Ok(())
     }
 
@@ -94,13 +102,23 @@ impl Policy {
             | Change::GrantDelete(_)
             | Change::BindingDelete(_)
             | Change::JoinDelete { .. } => records::put::<()>(kind, name, None),
-            Change::RegistryActivate(id) => records::put(kind, name, self.registry_in(id, RegistryState::Active).as_ref()),
-            Change::RegistryRetire(id) => records::put(kind, name, self.registry_in(id, RegistryState::Retired).as_ref()),
+            Change::RegistryActivate(id) => records::put(
+                kind,
+                name,
+                self.registry_in(id, RegistryState::Active).as_ref(),
+            ),
+            Change::RegistryRetire(id) => records::put(
+                kind,
+                name,
+                self.registry_in(id, RegistryState::Retired).as_ref(),
+            ),
         }
     }
 
     fn registry_in(&self, id: &RegistryId, state: RegistryState) -> Option<RegistryRecord> {
-        self.registries.get(id).map(|r| RegistryRecord { state, ..r.clone() })
+        self.registries
+            .get(id)
+            .map(|r| RegistryRecord { state, ..r.clone() })
     }
 
     /// Whether there is something that the change could change.
@@ -114,19 +132,28 @@ impl Policy {
                 self.bindings.contains_key(&join.binding)
                     && self.manifests.get(&join.registry).is_some_and(|m| {
                         let module = m.modules.iter().find(|module| module.name == join.module);
-                        module.is_some_and(|module| module.slots.iter().any(|s| s.name == join.slot))
+                        module
+                            .is_some_and(|module| module.slots.iter().any(|s| s.name == join.slot))
                     })
             }
-            Change::JoinDelete { registry, module, slot } => {
-                self.joins.contains_key(&(*registry, module.clone(), slot.clone()))
-            }
+            Change::JoinDelete {
+                registry,
+                module,
+                slot,
+            } => self
+                .joins
+                .contains_key(&(*registry, module.clone(), slot.clone())),
             Change::RegistryActivate(id) => {
                 self.manifests.contains_key(id)
-                    && self.registries.get(id).is_some_and(|r| r.state != RegistryState::Active)
+                    && self
+                        .registries
+                        .get(id)
+                        .is_some_and(|r| r.state != RegistryState::Active)
             }
-            Change::RegistryRetire(id) => {
-                self.registries.get(id).is_some_and(|r| r.state == RegistryState::Active)
-            }
+            Change::RegistryRetire(id) => self
+                .registries
+                .get(id)
+                .is_some_and(|r| r.state == RegistryState::Active),
         }
     }
 
@@ -153,9 +180,16 @@ impl Policy {
                 self.bindings.remove(&name);
             }
             Change::JoinPut(join) => {
-                self.joins.insert((join.registry, join.module.clone(), join.slot.clone()), join);
+                self.joins.insert(
+                    (join.registry, join.module.clone(), join.slot.clone()),
+                    join,
+                );
             }
-            Change::JoinDelete { registry, module, slot } => {
+            Change::JoinDelete {
+                registry,
+                module,
+                slot,
+            } => {
                 self.joins.remove(&(registry, module, slot));
             }
             Change::RegistryActivate(id) => self.set_state(&id, RegistryState::Active),
@@ -170,7 +204,13 @@ impl Policy {
     }
 
     /// A registry that was just imported.
-    pub(crate) fn add_registry(&mut self, id: RegistryId, record: RegistryRecord, manifest: Manifest, version: u64) {
+    pub(crate) fn add_registry(
+        &mut self,
+        id: RegistryId,
+        record: RegistryRecord,
+        manifest: Manifest,
+        version: u64,
+    ) {
         self.note(Object::Registry(id), version);
         self.registries.insert(id, record);
         self.manifests.insert(id, Arc::new(manifest));
@@ -178,9 +218,11 @@ impl Policy {
 
     /// The registries that serve calls.
     pub(crate) fn active(&self) -> impl Iterator<Item = (&RegistryId, &Arc<Manifest>)> {
-        self.manifests
-            .iter()
-            .filter(|(id, _)| self.registries.get(id).is_some_and(|r| r.state == RegistryState::Active))
+        self.manifests.iter().filter(|(id, _)| {
+            self.registries
+                .get(id)
+                .is_some_and(|r| r.state == RegistryState::Active)
+        })
     }
 }
 
@@ -228,7 +270,9 @@ impl PolicyView for View<'_> {
     }
 
     fn join(&self, registry: &RegistryId, module: &ModuleName, slot: &SlotName) -> Option<&Join> {
-        self.policy.joins.get(&(*registry, module.clone(), slot.clone()))
+        self.policy
+            .joins
+            .get(&(*registry, module.clone(), slot.clone()))
     }
 
     fn manifest(&self, registry: &RegistryId) -> Option<&Manifest> {

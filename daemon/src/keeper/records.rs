@@ -6,8 +6,8 @@
 use mcpist_core::api::RegistryState;
 use mcpist_core::change::Object;
 use mcpist_core::ids::{BundleName, Digest, ModuleName, Namespace, RegistryId};
-use mcpist_secret::Secret;
 use mcpist_sealer::{Expect, Op, OpenVault, RecordKey, VaultError};
+use mcpist_secret::Secret;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -62,7 +62,11 @@ pub(crate) fn name_of(object: &Object) -> String {
         Object::Principal(name) => format!("principal/{name}"),
         Object::Grant(name) => format!("grant/{name}"),
         Object::Binding(name) => format!("binding/{name}"),
-        Object::Join { registry, module, slot } => format!("join/{}/{module}/{slot}", registry.digest()),
+        Object::Join {
+            registry,
+            module,
+            slot,
+        } => format!("join/{}/{module}/{slot}", registry.digest()),
         Object::Registry(id) => registry_name(id),
         Object::Credential { vault, name } => format!("credential/{vault}/{name}"),
     }
@@ -79,17 +83,36 @@ pub(crate) fn floor_name(namespace: &Namespace, name: &BundleName) -> String {
 }
 
 /// The write of an object, or of its being taken away.
-pub(crate) fn put<T: Serialize>(kind: &str, name: String, value: Option<&T>) -> Result<Op, RecordsError> {
+pub(crate) fn put<T: Serialize>(
+    kind: &str,
+    name: String,
+    value: Option<&T>,
+) -> Result<Op, RecordsError> {
     let json = match value {
-        Some(value) => serde_json::to_vec(value).map_err(|_| RecordsError::Payload(name.clone()))?,
+        Some(value) => {
+            serde_json::to_vec(value).map_err(|_| RecordsError::Payload(name.clone()))?
+        }
         None => TAKEN_AWAY.to_vec(),
     };
     put_bytes(kind, name, Secret::copy_of(&json)?, Expect::Any)
 }
 
 /// The write of bytes that are a record as they are.
-pub(crate) fn put_bytes(kind: &str, name: String, payload: Secret, expect: Expect) -> Result<Op, RecordsError> {
-    Ok(Op::Put { owner: None, name, kind: kind.to_owned(), expiry: 0, hosts: Vec::new(), payload, expect })
+pub(crate) fn put_bytes(
+    kind: &str,
+    name: String,
+    payload: Secret,
+    expect: Expect,
+) -> Result<Op, RecordsError> {
+    Ok(Op::Put {
+        owner: None,
+        name,
+        kind: kind.to_owned(),
+        expiry: 0,
+        hosts: Vec::new(),
+        payload,
+        expect,
+    })
 }
 
 /// One record, opened.
@@ -99,7 +122,10 @@ pub(crate) fn open(vault: &OpenVault, name: &str) -> Result<Secret, RecordsError
 }
 
 /// Reads one record as JSON; `None` where there is none or it was taken away.
-pub(crate) fn get<T: DeserializeOwned>(vault: &OpenVault, name: &str) -> Result<Option<T>, RecordsError> {
+pub(crate) fn get<T: DeserializeOwned>(
+    vault: &OpenVault,
+    name: &str,
+) -> Result<Option<T>, RecordsError> {
     match open(vault, name) {
         Ok(payload) if payload.expose() == TAKEN_AWAY => Ok(None),
         Ok(payload) => parse(name, &payload).map(Some),
@@ -112,11 +138,18 @@ pub(crate) fn get<T: DeserializeOwned>(vault: &OpenVault, name: &str) -> Result<
 pub(crate) type Found<T> = (String, u64, Option<T>);
 
 /// Reads every record of a kind.
-pub(crate) fn all<T: DeserializeOwned>(vault: &OpenVault, kind: &str) -> Result<Vec<Found<T>>, RecordsError> {
+pub(crate) fn all<T: DeserializeOwned>(
+    vault: &OpenVault,
+    kind: &str,
+) -> Result<Vec<Found<T>>, RecordsError> {
     let mut found = Vec::new();
     for listed in vault.list(Some(kind))? {
         let payload = open(vault, &listed.name)?;
-        let value = if payload.expose() == TAKEN_AWAY { None } else { Some(parse(&listed.name, &payload)?) };
+        let value = if payload.expose() == TAKEN_AWAY {
+            None
+        } else {
+            Some(parse(&listed.name, &payload)?)
+        };
         found.push((listed.name, listed.meta.version, value));
     }
     Ok(found)

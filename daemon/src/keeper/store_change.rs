@@ -31,12 +31,22 @@ impl Open {
             Change::BindingPut(binding) => self
                 .vaults()
                 .vault(binding.vault.as_str())
-                .and_then(|v| v.meta(&RecordKey { owner: None, name: binding.credential.as_str() }))
+                .and_then(|v| {
+                    v.meta(&RecordKey {
+                        owner: None,
+                        name: binding.credential.as_str(),
+                    })
+                })
                 .ok()
                 .map(|meta| meta.version),
             _ => None,
         };
-        View { policy: &self.policy, store: self.store(), requester: Some(requester), credential }
+        View {
+            policy: &self.policy,
+            store: self.store(),
+            requester: Some(requester),
+            credential,
+        }
     }
 }
 
@@ -45,24 +55,48 @@ impl Keeper {
     pub(crate) fn propose(&mut self, uid: u32, change: Change) -> Result<Proposed, ApiError> {
         let open = self.open()?;
         if !open.policy.can_apply(&change) {
-            return Err(ApiError::new(ErrorCode::NotFound, "the change names an object that is not there, or changes nothing")
-                .next("list what there is: mcpist principal|grant|binding|registry list"));
+            return Err(ApiError::new(
+                ErrorCode::NotFound,
+                "the change names an object that is not there, or changes nothing",
+            )
+            .next("list what there is: mcpist principal|grant|binding|registry list"));
         }
         let review = change_review(open, &change, uid);
         if open.proposals.len() >= PROPOSALS && !open.proposals.contains_key(&review.change) {
-            return Err(ApiError::new(ErrorCode::Busy, "64 changes wait for approval; approve or let go of some first"));
+            return Err(ApiError::new(
+                ErrorCode::Busy,
+                "64 changes wait for approval; approve or let go of some first",
+            ));
         }
-        let proposal = Proposal { change: change.clone(), uid, approvals: Vec::new() };
+        let proposal = Proposal {
+            change: change.clone(),
+            uid,
+            approvals: Vec::new(),
+        };
         open.proposals.insert(review.change, proposal);
         Ok(Proposed { change, review })
     }
 
     /// Adds an approval, and stores the change once there are enough.
-    pub(crate) fn approve(&mut self, uid: u32, digest: &Digest, approve: Approve) -> Result<ChangeOutcome, ApiError> {
+    pub(crate) fn approve(
+        &mut self,
+        uid: u32,
+        digest: &Digest,
+        approve: Approve,
+    ) -> Result<ChangeOutcome, ApiError> {
         let open = self.open()?;
-        let unknown = || ApiError::new(ErrorCode::NotFound, "no such change is proposed; propose it again");
+        let unknown = || {
+            ApiError::new(
+                ErrorCode::NotFound,
+                "no such change is proposed; propose it again",
+            )
+        };
         let proposal = open.proposals.get(digest).ok_or_else(unknown)?;
-        let (change, requester, mut approvals) = (proposal.change.clone(), proposal.uid, proposal.approvals.clone());
+        let (change, requester, mut approvals) = (
+            proposal.change.clone(),
+            proposal.uid,
+            proposal.approvals.clone(),
+        );
         let approval = match approve {
             Approve::Approval(approval) => approval,
             Approve::Dev => dev_approval(open, &change, requester)?,
@@ -83,7 +117,10 @@ impl Keeper {
                 if let Some(proposal) = open.proposals.get_mut(digest) {
                     proposal.approvals = approvals;
                 }
-                Ok(ChangeOutcome::Pending { approved, needs: needed })
+                Ok(ChangeOutcome::Pending {
+                    approved,
+                    needs: needed,
+                })
             }
             Err(e) => {
                 let code = match e {
@@ -93,8 +130,16 @@ impl Keeper {
                 if code == ErrorCode::ChangeVoid {
                     open.proposals.remove(digest);
                 }
-                let refused = Event::ChangeRefused { kind: change.kind(), change: digest, code, uid };
-                self.house.audit.append(&refused).map_err(|e| audit_error(&e))?;
+                let refused = Event::ChangeRefused {
+                    kind: change.kind(),
+                    change: digest,
+                    code,
+                    uid,
+                };
+                self.house
+                    .audit
+                    .append(&refused)
+                    .map_err(|e| audit_error(&e))?;
                 Err(ApiError::new(code, &e.to_string()))
             }
         }
@@ -106,7 +151,8 @@ impl Keeper {
         let open = self.open()?;
         let change = approved.change();
         // A change that makes no working snapshot is refused before it is stored.
-        Live::check(&open.policy, change).map_err(|e| ApiError::new(ErrorCode::Conflict, &e.to_string()))?;
+        Live::check(&open.policy, change)
+            .map_err(|e| ApiError::new(ErrorCode::Conflict, &e.to_string()))?;
         let object = records::name_of(&change.object());
         let digest = change.digest();
         let state = mcpist_core::change::State::of(change, &open.view(change, uid)).digest();
@@ -137,13 +183,20 @@ fn change_review(open: &Open, change: &Change, uid: u32) -> mcpist_core::change:
 /// A development store signs with its own key, through the same verifier.
 fn dev_approval(open: &Open, change: &Change, requester: u32) -> Result<Approval, ApiError> {
     if !open.is_dev() {
-        return Err(ApiError::new(ErrorCode::ApprovalInvalid, "only a development store signs by itself; sign with an officer key"));
+        return Err(ApiError::new(
+            ErrorCode::ApprovalInvalid,
+            "only a development store signs by itself; sign with an officer key",
+        ));
     }
-    let seed = records::open(&open.system(), records::DEV_OFFICER).map_err(|e| records_error(&e))?;
+    let seed =
+        records::open(&open.system(), records::DEV_OFFICER).map_err(|e| records_error(&e))?;
     let pair = super::ceremony::signer(&seed)?;
     let review = change_review(open, change, requester);
     let mut signature = [0; 64];
-    signature.copy_from_slice(pair.sign(&approval_message(&review.change, &review.state)).as_ref());
+    signature.copy_from_slice(
+        pair.sign(&approval_message(&review.change, &review.state))
+            .as_ref(),
+    );
     Ok(Approval {
         officer: Digest::of(&mcpist_core::audit::public_key(&pair)),
         change: review.change,
