@@ -7,7 +7,8 @@
 //! went in, in the same allocation. Time is bounded by the length of the body, whatever is in it.
 //!
 //! Does not promise: forms that are not listed (other encodings, two layers of escapes,
-//! compressed or encrypted bodies), or parts of a secret.
+//! compressed or encrypted bodies), parts of a secret, or an escaped secret right behind half an
+//! escape, which read in order is another text.
 //!
 //! # What a fingerprint gives away
 //! The redactor holds no value. For each form it holds {length, offset of an 8-byte anchor, hashes

@@ -77,7 +77,11 @@ impl<'r> Scan<'r> {
         if self.table.is_empty() {
             return;
         }
-        let until = until.min(body.len());
+        let mut until = until.min(body.len());
+        if until < body.len() {
+            // The same windows are probed wherever a body is cut.
+            until -= until.saturating_sub(self.at) % STEP;
+        }
         let mut at = self.at;
         while at + BLOCK <= until
             && let Some(block) = body[at..].first_chunk::<BLOCK_REACH>()

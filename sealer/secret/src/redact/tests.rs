@@ -487,6 +487,31 @@ fn many_secrets_with_one_anchor_cost_no_more_than_the_budget() {
     survives_flood(&secrets, b"abcdefgh-", 2_000);
 }
 
+/// `%0` and `0` from two secrets side by side are an escape, and then the second secret is only
+/// there for who starts to read in the middle. Whether or not it is found, cuts change nothing.
+#[test]
+fn two_readings_of_a_body_are_told_apart_alike_in_chunks() {
+    let redactor = redactor(&[b"0abcde%0"]);
+    for before in 0..4 {
+        let text = [&b"0abcde%00abcde%250"[..], &[b'.'; 40]]
+            .concat()
+            .repeat(20);
+        let body = [&vec![b'.'; before], &text[..]].concat();
+        let whole = redactor.redact(body.clone());
+        for size in 1..40 {
+            let (mut stream, mut bytes) = (redactor.stream(), Vec::new());
+            body.chunks(size)
+                .for_each(|chunk| stream.push(chunk, &mut bytes));
+            assert_eq!(
+                stream.finish(&mut bytes),
+                whole.hits,
+                "{before} before, by {size}"
+            );
+            assert_eq!(bytes, whole.bytes);
+        }
+    }
+}
+
 /// The stream forgets what it wrote, and must still know which backslash starts an escape.
 #[test]
 fn an_escaped_secret_behind_a_long_run_of_backslashes_in_small_chunks() {
