@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use mcpist_core::binding::Binding;
 use mcpist_secret::Secret;
@@ -81,24 +82,32 @@ impl Service {
         self.connections.load(Ordering::SeqCst)
     }
 
+    /// Waits until so many requests came.
+    pub(crate) async fn until_requests(&self, count: usize) {
+        until(|| self.requests() >= count).await;
+    }
+
     /// Waits until so many connections were closed.
     pub(crate) async fn until_closed(&self, count: usize) {
-        while self.closed.load(Ordering::SeqCst) < count {
-            tokio::task::yield_now().await;
-        }
+        until(|| self.closed.load(Ordering::SeqCst) >= count).await;
     }
 
     /// Bytes that the service could write so far.
     pub(crate) fn written(&self) -> usize {
         self.written.load(Ordering::SeqCst)
     }
+}
 
-    /// Waits until so many requests came.
-    pub(crate) async fn until_requests(&self, count: usize) {
-        while self.requests() < count {
+/// A wait that fails instead of hanging where it would never end.
+async fn until(reached: impl Fn() -> bool) {
+    let wait = async {
+        while !reached() {
             tokio::task::yield_now().await;
         }
-    }
+    };
+    tokio::time::timeout(Duration::from_secs(20), wait)
+        .await
+        .expect("it never came to it");
 }
 
 /// Starts a service that answers each request by `reply`, over TLS where an acceptor is given.

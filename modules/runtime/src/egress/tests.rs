@@ -250,6 +250,19 @@ async fn a_flood_is_cut_off_announced_or_not() {
 }
 
 #[tokio::test]
+async fn an_announced_flood_is_refused_before_its_first_byte() {
+    let head = "HTTP/1.1 200 OK\r\ncontent-length: 1073741824\r\n\r\n";
+    let service = serve(None, move |_| Reply::Hang(head.into())).await;
+    let binding = binding(service.port, "{}");
+    let sent = tokio::time::timeout(Duration::from_secs(20), send(&binding, get("/"), TOKEN));
+    assert_eq!(
+        sent.await.unwrap().unwrap_err(),
+        EgressError::TooLarge(4 * MIB)
+    );
+    service.until_closed(1).await;
+}
+
+#[tokio::test]
 async fn garbage_is_a_coded_error_and_sent_once() {
     for reply in [
         "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nZZ\r\ngarbage",

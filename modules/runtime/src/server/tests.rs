@@ -39,7 +39,7 @@ fn manifest() -> Vec<u8> {
         "created": 1, "not_after": 2,
         "modules": [{
             "name": "notes", "title": "Notes", "description": "Notes", "version": "1",
-            "kind": "http", "slots": [{"name": "api", "auth": ["bearer"]}],
+            "kind": "http", "limits": {"deadline_ms": 300_000}, "slots": [{"name": "api", "auth": ["bearer"]}],
             "tools": [{
                 "name": "read", "title": "Read", "description": "Reads", "access": "read",
                 "input_schema": "read.json",
@@ -146,7 +146,7 @@ impl Desk {
         let permit = Permit::issue(route, arguments, call, &Sink).await.unwrap();
         let slot = SlotName::parse("api").unwrap();
         let lease = Lease::grant(&permit, &slot, version, secret(TOKEN)).unwrap();
-        let call = ModuleCall::new(permit, vec![lease], Duration::from_secs(60)).unwrap();
+        let call = ModuleCall::new(permit, vec![lease], Duration::from_secs(300)).unwrap();
         self.link.call(call).await
     }
 
