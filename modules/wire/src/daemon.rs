@@ -342,6 +342,12 @@ impl DaemonLink {
         self.handle.0.outbox.open.load(Ordering::Relaxed)
     }
 
+    /// Calls that failed because the link ended; 0 while it lives.
+    #[must_use]
+    pub fn lost(&self) -> usize {
+        self.handle.0.lost()
+    }
+
     /// Waits for the link's end and says why it ended.
     pub async fn ended(&self) -> Arc<LinkEnd> {
         self.handle.0.ended().await

@@ -5,6 +5,7 @@
 //! | mcpistd accepts a runner, tells it modules, bindings and fingerprints, and calls | [`daemon`] |
 //! | the runner connects, is asked and answers | [`runner`] |
 //! | the broker grants leases on a permit | [`lease`] |
+//! | either passes a blob of code beside the stream | [`fd`] |
 //! | the byte layout | [`frame`], `message`, `call` (and docs/FORMATS.md) |
 //!
 //! One connection per role, a byte stream of frames of at most 64 KiB. The runner says hello with the
@@ -26,6 +27,7 @@ mod outbox;
 
 pub mod call;
 pub mod daemon;
+pub mod fd;
 pub mod frame;
 pub mod lease;
 pub mod message;

@@ -20,6 +20,7 @@ use crate::*;
 
 mod hostile;
 mod link;
+mod permit;
 
 fn rev() -> ModuleRev {
     ModuleRev {

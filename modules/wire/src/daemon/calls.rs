@@ -39,6 +39,8 @@ struct Calls {
     pings: HashMap<u64, oneshot::Sender<()>>,
     pinged: u64,
     ended: bool,
+    /// How many calls failed with the link.
+    lost: usize,
 }
 
 /// A call that has no answer yet.
@@ -175,6 +177,10 @@ impl Shared {
         let _ = self
             .outbox
             .push(|batch| batch.chunk(Kind::Cancel, false, id, Body::default()));
+    }
+
+    pub(super) fn lost(&self) -> usize {
+        self.calls().lost
     }
 
     /// Puts a ping into the table and gives its number.
@@ -335,6 +341,7 @@ impl Shared {
     fn fail_all(&self) {
         let mut calls = self.calls();
         calls.ended = true;
+        calls.lost = calls.waiting.len();
         let waiting = std::mem::take(&mut calls.waiting);
         let pings = std::mem::take(&mut calls.pings);
         drop(calls);
