@@ -1,2 +1,197 @@
-//! The daemon.
-fn main() {}
+//! mcpist: the command line of operators, officers, publishers and clients.
+//!
+//! Owns the commands and their help. Each group of commands is one file; `client`, `secret` and `mcp` are the three
+//! ways to the daemon. Promises one form of result, one form of error and stable exit statuses: 0, 2 when the store is
+//! sealed, 1 for everything else.
+
+mod audit;
+mod bundle;
+mod ceremony;
+mod client;
+mod connect;
+mod demo;
+mod dev;
+mod error;
+mod host;
+mod mcp;
+mod output;
+mod policy;
+mod secret;
+mod store;
+mod tools;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
+
+use crate::client::Client;
+use crate::error::{Error, Result};
+use crate::output::{Format, Output};
+
+#[derive(Parser)]
+#[command(
+    name = "mcpist",
+    version,
+    about = "Sealed credentials and signed tools for MCP clients, without internet",
+    after_help = "Examples:
+  mcpist demo                          see everything once, in a temporary folder
+  mcpist status                        is the store open? exit status 0, sealed 2
+  mcpist unseal                        give one share
+  mcpist tools --mcp /run/mcpist/mcp.sock
+
+Exit status: 0 success, 2 the store is sealed, 1 any other failure.",
+    disable_help_subcommand = true
+)]
+struct Cli {
+    /// Folder of the daemon's sockets
+    #[arg(
+        long,
+        visible_alias = "socket",
+        global = true,
+        value_name = "DIR",
+        default_value = "/run/mcpist"
+    )]
+    run: PathBuf,
+    /// Form of results
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "FORM",
+        default_value = "text"
+    )]
+    output: Format,
+    /// Say nothing but results and errors
+    #[arg(short, long, global = true)]
+    quiet: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Status(store::StatusArgs),
+    Init(ceremony::InitArgs),
+    Unseal(ceremony::UnsealArgs),
+    Seal(ceremony::SealArgs),
+    Vault(store::VaultArgs),
+    Credential(store::CredentialArgs),
+    Principal(policy::PrincipalArgs),
+    Grant(policy::GrantArgs),
+    Binding(policy::BindingArgs),
+    Join(policy::JoinArgs),
+    Change(policy::ChangeArgs),
+    Mask(policy::MaskArgs),
+    Registry(policy::RegistryArgs),
+    Bundle(bundle::BundleArgs),
+    Audit(audit::AuditArgs),
+    Tools(tools::ToolsArgs),
+    Call(tools::CallArgs),
+    Connect(connect::ConnectArgs),
+    Dev(dev::DevArgs),
+    Demo(demo::DemoArgs),
+}
+
+/// What every command gets.
+#[derive(Debug, Clone)]
+pub(crate) struct Context {
+    /// The daemon.
+    pub(crate) client: Client,
+    /// Where results go.
+    pub(crate) out: Output,
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => return usage(&e),
+    };
+    let out = Output::new(cli.output, cli.quiet);
+    match run(cli, out) {
+        Ok(code) => ExitCode::from(code),
+        Err(e) => out.failure(&e),
+    }
+}
+
+/// Help and version end well; a wrong command line is a failure as any other, since status 2 means "sealed".
+fn usage(e: &clap::Error) -> ExitCode {
+    let _ = e.print();
+    match e.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
+        _ => ExitCode::from(mcpist_core::error::EXIT_FAILURE),
+    }
+}
+
+fn run(cli: Cli, out: Output) -> Result<u8> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|e| Error::new("io", e))?;
+    let context = Context {
+        client: Client::new(cli.run),
+        out,
+    };
+    let outcome = runtime.block_on(dispatch(cli.command, context));
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn dispatch(command: Command, context: Context) -> Result<u8> {
+    let done = match command {
+        Command::Status(_) => return store::status(&context).await,
+        Command::Audit(args) => return audit::run(&context, args).await,
+        Command::Init(args) => ceremony::init(&context, args).await,
+        Command::Unseal(args) => ceremony::unseal(&context, args).await,
+        Command::Seal(_) => ceremony::seal(&context).await,
+        Command::Vault(args) => store::vault(&context, args).await,
+        Command::Credential(args) => store::credential(&context, args).await,
+        Command::Principal(args) => policy::principal(&context, args).await,
+        Command::Grant(args) => policy::grant(&context, args).await,
+        Command::Binding(args) => policy::binding(&context, args).await,
+        Command::Join(args) => policy::join(&context, args).await,
+        Command::Change(args) => policy::change(&context, args).await,
+        Command::Mask(args) => policy::mask(&context, args).await,
+        Command::Registry(args) => policy::registry(&context, args).await,
+        Command::Bundle(args) => bundle::run(&context, args).await,
+        Command::Tools(args) => tools::tools(&context, args).await,
+        Command::Call(args) => tools::call(&context, args).await,
+        Command::Connect(args) => connect::run(&context, args),
+        Command::Dev(args) => dev::run(&context, args).await,
+        Command::Demo(args) => demo::run(&context, args).await,
+    };
+    done.map(|()| 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent_and_every_command_shows_an_example() {
+        let mut command = Cli::command();
+        command.build();
+        command.clone().debug_assert();
+        check(&command);
+    }
+
+    fn check(command: &clap::Command) {
+        if command.has_subcommands() {
+            command.get_subcommands().for_each(check);
+            return;
+        }
+        let help = command
+            .get_after_help()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        assert!(
+            help.contains("mcpist "),
+            "{} has no example",
+            command.get_name()
+        );
+    }
+}

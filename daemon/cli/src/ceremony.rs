@@ -1,0 +1,378 @@
+//! `init`, `unseal` and `seal`.
+//!
+//! Promises that a plan is shown before it is carried out, under the digest that this program computed from its bytes;
+//! that shares are written to new files only, each still encrypted to its holder; and that a refused share is named.
+
+use std::io::{BufRead, IsTerminal, Write};
+use std::path::PathBuf;
+
+use clap::Args;
+use mcpist_core::api::{
+    Base64, Done, InitConfirm, InitDone, InitPlan, InitRequest, NewHolder, NewOfficer, PublicKey,
+    ShareOutcome, UnsealPlan, Unsealed, path,
+};
+use mcpist_core::ids::Digest;
+use mcpist_quorum::{Act, Identity, Plan, open_share_file};
+use mcpist_secret::Secret;
+
+use crate::error::{Error, Result};
+use crate::{Context, secret};
+
+const MAX_FILE: u64 = 64 * 1024;
+
+/// Make the store of this host: the first ceremony
+#[derive(Args)]
+#[command(after_help = "Examples:
+  mcpist init --threshold 2 --holder ada=age1… --holder bob=age1… --holder eve=age1… \\
+      --officer ada=HEXKEY --officer bob=HEXKEY --root root.json --out shares/
+
+Shares leave the daemon encrypted to their holders and are written into --out as age files. Keep ceremony.bin:
+its first audit key is what 'mcpist audit verify' starts from.")]
+pub(crate) struct InitArgs {
+    /// Shares that open the store
+    #[arg(long, value_name = "N")]
+    threshold: u8,
+    /// A holder of a share and the age recipient to encrypt it to; repeat
+    #[arg(long = "holder", value_name = "LABEL=RECIPIENT", required = true)]
+    holders: Vec<String>,
+    /// An officer and the officer's public key of 64 hexadecimal digits; repeat
+    #[arg(long = "officer", value_name = "NAME=HEXKEY")]
+    officers: Vec<String>,
+    /// The trust root, as 'mcpist bundle root' writes it
+    #[arg(long, value_name = "FILE")]
+    root: PathBuf,
+    /// The one-time token that the daemon wrote when it started
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/var/lib/mcpist/init-token"
+    )]
+    token_file: PathBuf,
+    /// Folder for the share files and the ceremony record
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    out: PathBuf,
+    /// Make a development store; the daemon must run with --dev
+    #[arg(long)]
+    dev: bool,
+    /// Do not ask for confirmation
+    #[arg(long)]
+    yes: bool,
+}
+
+/// What init made, as the command line says it.
+#[derive(serde::Serialize)]
+struct Made {
+    files: Vec<PathBuf>,
+    plan: Digest,
+}
+
+fn pair(text: &str) -> Result<(String, String)> {
+    let (name, value) = text
+        .split_once('=')
+        .ok_or_else(|| Error::usage(format!("{text:?} is not NAME=VALUE")))?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+pub(crate) async fn init(context: &Context, args: InitArgs) -> Result<()> {
+    let mut holders = Vec::new();
+    for text in &args.holders {
+        let (label, recipient) = pair(text)?;
+        holders.push(NewHolder { label, recipient });
+    }
+    let mut officers = Vec::new();
+    for text in &args.officers {
+        let (name, key) = pair(text)?;
+        let public = PublicKey::parse(&key).ok_or_else(|| {
+            Error::usage(format!(
+                "officer {name}: the key is not 64 lower-case hexadecimal digits"
+            ))
+        })?;
+        officers.push(NewOfficer { name, public });
+    }
+    let root = Base64(secret::read_file(&args.root, MAX_FILE)?);
+    let token = secret::read_secret_file(&args.token_file)?;
+    secret::init_token(&context.client, &token).await?;
+    let request = InitRequest {
+        threshold: args.threshold,
+        holders,
+        root,
+        officers,
+        dev: args.dev,
+    };
+    let (plan, digest) = plan_init(context, &request).await?;
+    context.out.note(&describe(&plan, &digest));
+    if !args.yes {
+        confirm("Make this store?")?;
+    }
+    let done = confirm_init(context, digest).await?;
+    let files = write_shares(&args.out, &done)?;
+    context.out.data(
+        &Made {
+            files,
+            plan: digest,
+        },
+        |made| {
+            let files: Vec<_> = made
+                .files
+                .iter()
+                .map(|f| format!("  {}", f.display()))
+                .collect();
+            format!(
+                "initialised; the store is sealed. Written:\n{}\nnext: mcpist unseal",
+                files.join("\n")
+            )
+        },
+    )
+}
+
+/// Asks for a plan, and computes its digest here.
+pub(crate) async fn plan_init(context: &Context, request: &InitRequest) -> Result<(Plan, Digest)> {
+    let shown: InitPlan = context.client.post(path::INIT, request).await?;
+    read_plan(&shown.plan)
+}
+
+/// Carries the plan with this digest out.
+pub(crate) async fn confirm_init(context: &Context, digest: Digest) -> Result<InitDone> {
+    context
+        .client
+        .post(path::INIT_CONFIRM, &InitConfirm { digest })
+        .await
+}
+
+fn read_plan(bytes: &Base64) -> Result<(Plan, Digest)> {
+    let plan = Plan::from_bytes(&bytes.0).map_err(|e| Error::new("version_mismatch", e))?;
+    let digest = Digest::from_bytes(*plan.digest().as_bytes());
+    Ok((plan, digest))
+}
+
+fn describe(plan: &Plan, digest: &Digest) -> String {
+    let threshold = plan.threshold();
+    let mut lines = vec![format!(
+        "{} store {}: {} of {} shares",
+        match plan.act() {
+            Act::Init(_) => "Make",
+            Act::Unseal(_) => "Open",
+        },
+        plan.store(),
+        threshold.needed(),
+        threshold.total()
+    )];
+    if let Act::Init(terms) = plan.act() {
+        for holder in &terms.holders {
+            lines.push(format!(
+                "  share for {} ({})",
+                holder.label, holder.recipient
+            ));
+        }
+        for officer in &terms.officers {
+            lines.push(format!(
+                "  officer {} ({})",
+                officer.name,
+                hex::encode(officer.public)
+            ));
+        }
+        lines.push(format!("  trust root {}", hex::encode(terms.root_digest)));
+        if terms.dev {
+            lines.push("  a development store: not for real credentials".to_owned());
+        }
+    }
+    lines.push(format!("  plan {digest}"));
+    lines.join("\n")
+}
+
+fn confirm(question: &str) -> Result<()> {
+    if !std::io::stdin().is_terminal() {
+        return Err(Error::new(
+            "not_confirmed",
+            "standard input is no terminal, so nobody can confirm",
+        )
+        .next("repeat the command with --yes"));
+    }
+    let mut err = std::io::stderr();
+    write!(err, "{question} [y/N] ")?;
+    err.flush()?;
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer)?;
+    if matches!(answer.trim(), "y" | "Y" | "yes") {
+        Ok(())
+    } else {
+        Err(Error::new("not_confirmed", "nothing was done"))
+    }
+}
+
+/// Writes each share's age file and the ceremony record; nothing is overwritten.
+pub(crate) fn write_shares(folder: &std::path::Path, done: &InitDone) -> Result<Vec<PathBuf>> {
+    std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, e))?;
+    let mut files = Vec::new();
+    let mut write = |name: String, mode, bytes: &[u8]| {
+        let path = folder.join(name);
+        secret::create(&path, mode, bytes)?;
+        files.push(path);
+        Ok::<(), Error>(())
+    };
+    write(
+        "ceremony.txt".to_owned(),
+        0o644,
+        done.record_text.as_bytes(),
+    )?;
+    write("ceremony.bin".to_owned(), 0o644, &done.record.0)?;
+    for (index, share) in done.shares.iter().enumerate() {
+        // A label is for people and may hold anything; a file name may not.
+        let label: String = share
+            .label
+            .chars()
+            .filter(|c| c.is_ascii_alphanumeric())
+            .take(32)
+            .collect();
+        write(
+            format!("share-{}-{label}.age", index + 1),
+            0o600,
+            share.age.as_bytes(),
+        )?;
+    }
+    Ok(files)
+}
+
+/// Give a share, and open the store with the last one that is needed
+#[derive(Args)]
+#[command(after_help = "Examples:
+  mcpist unseal                                         asks for the share's text
+  mcpist unseal --share-file share-1-ada.age --identity ada.key
+  age -d -i ada.key share-1-ada.age | mcpist unseal
+  mcpist unseal --cancel                                drops the shares given so far")]
+pub(crate) struct UnsealArgs {
+    /// The share's age file
+    #[arg(long, value_name = "FILE", requires = "identity")]
+    share_file: Option<PathBuf>,
+    /// The age identity that opens it
+    #[arg(long, value_name = "FILE", requires = "share_file")]
+    identity: Option<PathBuf>,
+    /// End the open ceremony and drop its shares
+    #[arg(long, conflicts_with = "share_file")]
+    cancel: bool,
+}
+
+pub(crate) async fn unseal(context: &Context, args: UnsealArgs) -> Result<()> {
+    if args.cancel {
+        let done: Done = context.client.act(path::UNSEAL_CANCEL).await?;
+        return context.out.data(&done, |_| {
+            "the open ceremony was ended; no share is kept".to_owned()
+        });
+    }
+    let (plan, digest, progress) = unseal_plan(context).await?;
+    context.out.note(&describe(&plan, &digest));
+    if progress.given > 0 {
+        context.out.note(&format!(
+            "  {} of {} given: {}",
+            progress.given,
+            progress.needed,
+            progress.holders.join(", ")
+        ));
+    }
+    let share = match (&args.share_file, &args.identity) {
+        (Some(file), Some(identity)) => share_of(
+            &Identity::parse(secret::read_secret_file(identity)?.expose())
+                .map_err(|e| Error::new("identity", e))?,
+            &secret::read_file(file, MAX_FILE)?,
+        )?,
+        _ => secret::ask("Share: ")?,
+    };
+    let outcome = give(context, digest, &share).await?;
+    context.out.data(&outcome, |outcome| match outcome {
+        ShareOutcome::Opened(found) => opened(found),
+        ShareOutcome::Pending(p) => format!(
+            "taken: {} of {} shares ({})",
+            p.given,
+            p.needed,
+            p.holders.join(", ")
+        ),
+        ShareOutcome::Refused { message, .. } => message.clone(),
+    })
+}
+
+/// The open plan, with the digest that was computed here.
+pub(crate) async fn unseal_plan(
+    context: &Context,
+) -> Result<(Plan, Digest, mcpist_core::api::Progress)> {
+    let shown: UnsealPlan = context.client.get(path::UNSEAL).await?;
+    let (plan, digest) = read_plan(&shown.plan)?;
+    Ok((plan, digest, shown.progress))
+}
+
+/// Gives a share under the plan with this digest; a refused one is an error.
+pub(crate) async fn give(
+    context: &Context,
+    digest: Digest,
+    share: &Secret,
+) -> Result<ShareOutcome> {
+    let spinner = context.out.shows_progress().then(|| {
+        let bar = indicatif::ProgressBar::new_spinner().with_message("verifying");
+        bar.enable_steady_tick(std::time::Duration::from_millis(120));
+        bar
+    });
+    let outcome = secret::share(&context.client, digest, share).await;
+    if let Some(bar) = spinner {
+        bar.finish_and_clear();
+    }
+    match outcome? {
+        ShareOutcome::Refused {
+            reason,
+            message,
+            progress,
+        } => Err(Error::new(
+            "share_refused",
+            format!(
+                "{reason}: {message} ({} of {} shares stand)",
+                progress.given, progress.needed
+            ),
+        )
+        .next("mcpist unseal")),
+        other => Ok(other),
+    }
+}
+
+/// The text of a share from its age file.
+pub(crate) fn share_of(identity: &Identity, file: &[u8]) -> Result<Secret> {
+    let share = open_share_file(identity, file).map_err(|e| Error::new("share_file", e))?;
+    Ok(share.to_text()?)
+}
+
+fn opened(found: &Unsealed) -> String {
+    let mut lines = vec![format!(
+        "unsealed: {} vaults, {} records verified",
+        found.vaults, found.records
+    )];
+    let names = |names: &[mcpist_core::ids::VaultName]| {
+        names
+            .iter()
+            .map(|n| n.as_str())
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    if !found.quarantined.is_empty() {
+        lines.push(format!(
+            "quarantined: {}; see 'mcpist vault list'",
+            names(&found.quarantined)
+        ));
+    }
+    if !found.last_write_missing.is_empty() {
+        lines.push(format!(
+            "the last write was cut off in: {}",
+            names(&found.last_write_missing)
+        ));
+    }
+    lines.join("\n")
+}
+
+/// Close the store and wipe its keys
+#[derive(Args)]
+#[command(after_help = "Examples:
+  mcpist seal                          works at once, also while calls are running")]
+pub(crate) struct SealArgs {}
+
+pub(crate) async fn seal(context: &Context) -> Result<()> {
+    let done: Done = context.client.act(path::SEAL).await?;
+    context.out.data(&done, |_| {
+        "sealed; every call is refused from now on".to_owned()
+    })
+}

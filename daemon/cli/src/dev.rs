@@ -1,0 +1,333 @@
+//! `dev`: a development site that stays in a folder, and a module that is rebuilt, signed and activated on each save.
+//!
+//! Promises that what was stored stays from one run to the next, and that a save which does not build leaves the module
+//! that serves in place. Promises no secrecy: the one share and its identity stand beside the store, and the command
+//! says so.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use clap::Args;
+use mcpist_bundle::root::{Delegation, Keys};
+use mcpist_bundle::{BuildOptions, Root, RootParts, SigningKey};
+use mcpist_core::access::Access;
+use mcpist_core::api::{
+    Base64, InitRequest, Joins, NewHolder, Registries, RegistryState, ShareOutcome, Status,
+    StoreState, path,
+};
+use mcpist_core::binding::Join;
+use mcpist_core::change::Change;
+use mcpist_core::grant::{Grant, ModuleSel, Subject, ToolSel};
+use mcpist_core::ids::{
+    BundleName, GrantName, IdError, Namespace, PrincipalName, RegistryId, SiteId, VaultName,
+};
+use mcpist_core::principal::PrincipalRecord;
+use mcpist_quorum::Identity;
+use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::error::{Error, Result};
+use crate::host::{Daemon, show_init_token};
+use crate::{Context, bundle, ceremony, policy, secret, store};
+
+const NAME: &str = "dev";
+/// Between two looks at the module's files.
+const WATCH: Duration = Duration::from_millis(500);
+const YEAR: u64 = 365 * 86_400;
+const MAX_FILE: u64 = 64 * 1024;
+
+/// Run a development site in a folder, and rebuild a module on each save
+#[derive(Args)]
+#[command(after_help = "Examples:
+  mcpist dev                                   a site in ./mcpist-dev
+  mcpist dev --module prometheus/              rebuilds, signs, imports and activates on each save
+  mcpist dev site-b --module wiki/
+
+Not for real credentials: the share that opens this store is kept beside it.")]
+pub(crate) struct DevArgs {
+    /// The site's folder; made if it is not there
+    #[arg(default_value = "mcpist-dev")]
+    folder: PathBuf,
+    /// A module folder to build and watch
+    #[arg(long, value_name = "DIR")]
+    module: Option<PathBuf>,
+}
+
+#[derive(Serialize)]
+struct Running {
+    folder: PathBuf,
+    run: PathBuf,
+    mcp: PathBuf,
+}
+
+pub(crate) async fn run(context: &Context, args: DevArgs) -> Result<()> {
+    std::fs::create_dir_all(&args.folder).map_err(|e| Error::file(&args.folder, e))?;
+    let folder = args
+        .folder
+        .canonicalize()
+        .map_err(|e| Error::file(&args.folder, e))?;
+    let mut daemon = Daemon::start(&folder, &[NAME]).await?;
+    let context = Context {
+        client: daemon.client().clone(),
+        out: context.out,
+    };
+    let publisher = open(&context, &folder).await?;
+    let running = Running {
+        run: folder.join("run"),
+        mcp: folder.join("run/dev.sock"),
+        folder,
+    };
+    context.out.data(&running, |r| {
+        format!(
+            "A development site runs in {}. Its share is kept there too: not for real credentials.\n  \
+             manage   mcpist --run {} status\n  client   mcpist connect --mcp {}\nCtrl-C ends it.",
+            r.folder.display(),
+            r.run.display(),
+            r.mcp.display()
+        )
+    })?;
+    let outcome = watch(&context, &mut daemon, args.module.as_deref(), &publisher).await;
+    daemon.stop()?;
+    outcome
+}
+
+/// Makes the store where there is none, and opens it. Gives the key that signs modules here.
+async fn open(context: &Context, folder: &Path) -> Result<SigningKey> {
+    let key_file = folder.join("publisher.key");
+    let mut status: Status = context.client.get(path::STATUS).await?;
+    let new = status.state == StoreState::Uninitialised;
+    if new {
+        initialise(context, folder, &key_file).await?;
+        status = context.client.get(path::STATUS).await?;
+    }
+    if status.state == StoreState::Sealed {
+        let identity =
+            Identity::parse(secret::read_secret_file(&folder.join("share.identity"))?.expose())
+                .map_err(|e| Error::new("identity", e))?;
+        let share = ceremony::share_of(
+            &identity,
+            &secret::read_file(&folder.join("share-1-dev.age"), MAX_FILE)?,
+        )?;
+        let (_, digest, _) = ceremony::unseal_plan(context).await?;
+        let ShareOutcome::Opened(_) = ceremony::give(context, digest, &share).await? else {
+            return Err(Error::new(
+                "dev",
+                "the kept share does not open this store by itself",
+            ));
+        };
+    }
+    if new {
+        admit(context).await?;
+    }
+    bundle::read_key(&key_file)
+}
+
+async fn initialise(context: &Context, folder: &Path, key_file: &Path) -> Result<()> {
+    let publisher = bundle::keygen(key_file)?;
+    let keys = || Keys {
+        threshold: 1,
+        keys: vec![publisher.public()],
+    };
+    let root = Root::new(RootParts {
+        version: 1,
+        site: name(SiteId::parse)?,
+        publisher: keys(),
+        root: keys(),
+        revoke: keys(),
+        namespaces: vec![Delegation {
+            namespace: name(Namespace::parse)?,
+            keys: keys().keys,
+        }],
+    })
+    .and_then(|root| root.to_bytes())
+    .map_err(|e| Error::new("root", e))?;
+    secret::create(&folder.join("root.json"), 0o644, &root)?;
+    let identity = Identity::generate();
+    secret::create(
+        &folder.join("share.identity"),
+        0o600,
+        identity.to_text()?.expose(),
+    )?;
+    show_init_token(&context.client, folder).await?;
+    let holder = NewHolder {
+        label: NAME.to_owned(),
+        recipient: identity.recipient(),
+    };
+    let request = InitRequest {
+        threshold: 1,
+        holders: vec![holder],
+        root: Base64(root),
+        officers: Vec::new(),
+        dev: true,
+    };
+    let (_, digest) = ceremony::plan_init(context, &request).await?;
+    let done = ceremony::confirm_init(context, digest).await?;
+    ceremony::write_shares(folder, &done).map(drop)
+}
+
+/// One principal who may use everything, and one vault.
+async fn admit(context: &Context) -> Result<()> {
+    let principal = name(PrincipalName::parse)?;
+    let record = PrincipalRecord {
+        name: principal.clone(),
+        groups: Vec::new(),
+        rules: Vec::new(),
+    };
+    let grant = Grant {
+        name: name(GrantName::parse)?,
+        subject: Subject::Principal(principal),
+        module: ModuleSel::All,
+        tools: ToolSel::All,
+        access: Access::Destructive,
+    };
+    policy::store_in_dev(context, Change::PrincipalPut(record)).await?;
+    policy::store_in_dev(context, Change::GrantPut(grant)).await?;
+    store::create_vault(context, name(VaultName::parse)?)
+        .await
+        .map(drop)
+}
+
+/// Publishes the module at each change of its files, until a signal or the daemon's end.
+async fn watch(
+    context: &Context,
+    daemon: &mut Daemon,
+    module: Option<&Path>,
+    publisher: &SigningKey,
+) -> Result<()> {
+    let signals = |kind| signal(kind).map_err(Error::from);
+    let (mut interrupt, mut terminate) = (
+        signals(SignalKind::interrupt())?,
+        signals(SignalKind::terminate())?,
+    );
+    let mut seen = None;
+    loop {
+        if daemon.ended()? {
+            return Err(Error::new("daemon_failed", "mcpistd ended")
+                .next("read mcpistd.log in the site's folder"));
+        }
+        if let Some(module) = module {
+            let now = snapshot(module)?;
+            if seen.as_ref() != Some(&now) {
+                seen = Some(now);
+                // A save that does not build is said, and the module before it goes on serving.
+                match publish(context, module, publisher).await {
+                    Ok(id) => context.out.note(&format!(
+                        "{} serves as registry {}",
+                        module.display(),
+                        id.short()
+                    )),
+                    Err(e) => context.out.note(&format!("error[{}]: {e}", e.code())),
+                }
+            }
+        }
+        tokio::select! {
+            _ = interrupt.recv() => return Ok(()),
+            _ = terminate.recv() => return Ok(()),
+            () = tokio::time::sleep(WATCH) => {}
+        }
+    }
+}
+
+/// When each file below `folder` was changed last, and its length.
+fn snapshot(folder: &Path) -> Result<BTreeMap<PathBuf, (SystemTime, u64)>> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let io = |e| Error::file(&folder, e);
+        for entry in std::fs::read_dir(&folder).map_err(io)? {
+            let entry = entry.map_err(io)?;
+            // An editor's temporary file may be gone by now.
+            let Ok(meta) = entry.metadata() else { continue };
+            if meta.is_dir() {
+                folders.push(entry.path());
+            } else {
+                found.insert(entry.path(), (meta.modified().map_err(io)?, meta.len()));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Builds, signs, imports and activates; the joins of the registry before are carried over, and it is retired.
+async fn publish(context: &Context, module: &Path, publisher: &SigningKey) -> Result<RegistryId> {
+    let registries: Registries = context.client.get(path::REGISTRIES).await?;
+    let created = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_secs());
+    let options = BuildOptions {
+        namespace: name(Namespace::parse)?,
+        name: name(BundleName::parse)?,
+        sequence: registries
+            .registries
+            .iter()
+            .map(|r| r.sequence)
+            .max()
+            .unwrap_or(0)
+            + 1,
+        audience: vec![name(SiteId::parse)?],
+        created,
+        not_after: created + YEAR,
+        notes: String::new(),
+    };
+    let bytes = bundle::sign(&bundle::build(&[module.to_owned()], &options)?, publisher)?;
+    let scratch = bundle::Scratch::new()?;
+    let file = scratch.0.join("module.bundle");
+    secret::create(&file, 0o600, &bytes)?;
+    let imported = secret::import(&context.client, &secret::open(&file)?)
+        .await?
+        .registry;
+    let joins: Joins = context.client.get(path::JOINS).await?;
+    for old in registries
+        .registries
+        .iter()
+        .filter(|r| r.state == RegistryState::Active)
+    {
+        for join in joins
+            .joins
+            .iter()
+            .filter(|j| j.registry == old.id && imported.modules.contains(&j.module))
+        {
+            let carried = policy::store_in_dev(
+                context,
+                Change::JoinPut(Join {
+                    registry: imported.id,
+                    ..join.clone()
+                }),
+            )
+            .await;
+            if let Err(e) = carried {
+                context
+                    .out
+                    .note(&format!("slot {} was not carried over: {e}", join.slot));
+            }
+        }
+        policy::store_in_dev(context, Change::RegistryRetire(old.id)).await?;
+    }
+    policy::store_in_dev(context, Change::RegistryActivate(imported.id)).await?;
+    Ok(imported.id)
+}
+
+/// The one name that everything in a development site has.
+fn name<T>(parse: impl FnOnce(&str) -> std::result::Result<T, IdError>) -> Result<T> {
+    parse(NAME).map_err(|e| Error::new("internal", e))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_saved_file_changes_the_snapshot_and_a_read_one_does_not() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("schemas")).unwrap();
+        let file = folder.path().join("schemas/a.json");
+        std::fs::write(&file, "{}").unwrap();
+        let before = snapshot(folder.path()).unwrap();
+        std::fs::read(&file).unwrap();
+        assert_eq!(snapshot(folder.path()).unwrap(), before);
+        std::fs::write(&file, "{ }").unwrap();
+        assert_ne!(snapshot(folder.path()).unwrap(), before);
+    }
+}

@@ -1,0 +1,346 @@
+//! `status`, `vault` and `credential`.
+//!
+//! A credential's payload is asked for, never an argument; what comes back of a credential is everything but that.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+use mcpist_core::api::{
+    Credentials, Done, NewVault, Purpose, Status, StoreState, VaultHealth, Vaults, path,
+};
+use mcpist_core::ids::{CredentialName, PrincipalName, VaultName};
+use mcpist_secret::Secret;
+
+use crate::error::{Error, Result};
+use crate::output::table;
+use crate::{Context, secret};
+
+/// Show what runs, and how it is; works sealed
+#[derive(Args)]
+#[command(after_help = "Examples:
+  mcpist status
+  mcpist status -q >/dev/null; test $? = 2 && echo sealed
+
+Exit status: 0 unsealed, 2 sealed, 1 no store or no daemon.")]
+pub(crate) struct StatusArgs {}
+
+pub(crate) async fn status(context: &Context) -> Result<u8> {
+    let status: Status = context.client.get(path::STATUS).await?;
+    context.out.data(&status, show)?;
+    Ok(status.state.exit_code())
+}
+
+fn show(status: &Status) -> String {
+    let state = match status.state {
+        StoreState::Uninitialised => "no store; next: mcpist init",
+        StoreState::Sealed => "sealed; next: mcpist unseal",
+        StoreState::Unsealed => "unsealed",
+    };
+    let mut lines = vec![format!(
+        "store     {state}{}",
+        if status.dev {
+            " (development store)"
+        } else {
+            ""
+        }
+    )];
+    let mut line = |name: &str, value: String| lines.push(format!("{name:<9} {value}"));
+    if let Some(progress) = status.unseal.as_ref().filter(|p| p.given > 0) {
+        line(
+            "unseal",
+            format!(
+                "{} of {}: {}",
+                progress.given,
+                progress.needed,
+                progress.holders.join(", ")
+            ),
+        );
+    }
+    if let Some(store) = &status.store {
+        line("id", store.clone());
+    }
+    if let Some(site) = &status.site {
+        line("site", site.to_string());
+    }
+    line(
+        "daemon",
+        format!(
+            "{}, up {} s, {} calls running",
+            status.version, status.uptime_s, status.calls_in_flight
+        ),
+    );
+    let missing = if status.memory.missing.is_empty() {
+        String::new()
+    } else {
+        format!(", missing: {}", status.memory.missing.join(", "))
+    };
+    line("memory", format!("{}{missing}", status.memory.pages));
+    for runner in &status.runners {
+        line(
+            "runner",
+            format!(
+                "{} {}",
+                runner.role,
+                if runner.connected {
+                    "connected"
+                } else {
+                    "not connected"
+                }
+            ),
+        );
+    }
+    for module in &status.modules {
+        line(
+            "module",
+            format!(
+                "{} {} tools, registry {}",
+                module.name,
+                module.tools,
+                module.registry.short()
+            ),
+        );
+    }
+    for vault in &status.vaults {
+        line(
+            "vault",
+            format!(
+                "{} {}, {} records",
+                vault.name,
+                health(vault.health),
+                vault.records
+            ),
+        );
+    }
+    if let Some(audit) = &status.audit {
+        line("audit", format!("line {}, head {}", audit.seq, audit.head));
+    }
+    for alarm in &status.alarms {
+        line("ALARM", format!("{}: {}", alarm.code, alarm.message));
+    }
+    lines.join("\n")
+}
+
+fn health(health: VaultHealth) -> &'static str {
+    match health {
+        VaultHealth::Ok => "ok",
+        VaultHealth::Unavailable => "unavailable",
+        VaultHealth::Quarantined => "quarantined",
+    }
+}
+
+/// Vaults: the sealed files that credentials stand in
+#[derive(Args)]
+pub(crate) struct VaultArgs {
+    #[command(subcommand)]
+    command: VaultCommand,
+}
+
+#[derive(Subcommand)]
+enum VaultCommand {
+    /// Make a vault
+    #[command(after_help = "Examples:\n  mcpist vault create team")]
+    Create {
+        /// Its name
+        name: VaultName,
+    },
+    /// List the vaults and their health
+    #[command(after_help = "Examples:\n  mcpist vault list --output json")]
+    List,
+}
+
+pub(crate) async fn vault(context: &Context, args: VaultArgs) -> Result<()> {
+    match args.command {
+        VaultCommand::Create { name } => {
+            let done = create_vault(context, name.clone()).await?;
+            context.out.data(&done, |_| format!("vault {name} made"))
+        }
+        VaultCommand::List => {
+            let vaults: Vaults = context.client.get(path::VAULTS).await?;
+            context.out.data(&vaults, |vaults| {
+                let row = |v: &mcpist_core::api::VaultStatus| {
+                    vec![
+                        v.name.to_string(),
+                        health(v.health).to_owned(),
+                        v.records.to_string(),
+                        v.reason.clone().unwrap_or_default(),
+                    ]
+                };
+                let rows: Vec<_> = vaults.vaults.iter().map(row).collect();
+                table(&["vault", "health", "records", "reason"], &rows)
+            })
+        }
+    }
+}
+
+pub(crate) async fn create_vault(context: &Context, name: VaultName) -> Result<Done> {
+    context.client.post(path::VAULTS, &NewVault { name }).await
+}
+
+/// Credentials: they go in and never come out
+#[derive(Args)]
+pub(crate) struct CredentialArgs {
+    #[command(subcommand)]
+    command: CredentialCommand,
+}
+
+#[derive(Subcommand)]
+enum CredentialCommand {
+    /// Store a credential, or a new version of it
+    #[command(after_help = "Examples:
+  mcpist credential put team grafana --kind bearer --host grafana.lan           asks without echo
+  pass show grafana | mcpist credential put team grafana --kind bearer --host grafana.lan
+  mcpist credential put team prom --kind basic --user scraper --host prom.lan --secret-file pw.txt
+
+The secret is never an argument: it comes from the terminal, standard input or a file.")]
+    Put(Put),
+    /// List the credentials of a vault, without their secrets
+    #[command(after_help = "Examples:\n  mcpist credential list team")]
+    List {
+        /// The vault
+        vault: VaultName,
+    },
+    /// Delete a credential
+    #[command(after_help = "Examples:\n  mcpist credential delete team grafana")]
+    Delete {
+        /// The vault
+        vault: VaultName,
+        /// The credential
+        name: CredentialName,
+    },
+}
+
+#[derive(Args)]
+struct Put {
+    /// The vault
+    vault: VaultName,
+    /// The credential
+    name: CredentialName,
+    /// How services take it
+    #[arg(long, value_enum)]
+    kind: Kind,
+    /// A host that it is for; repeat
+    #[arg(long = "host", value_name = "HOST", required = true)]
+    hosts: Vec<String>,
+    /// The user of a basic credential; the password is asked for
+    #[arg(long, value_name = "NAME", required_if_eq("kind", "basic"))]
+    user: Option<String>,
+    /// Whose it is, if not shared by all
+    #[arg(long, value_name = "PRINCIPAL")]
+    owner: Option<PrincipalName>,
+    /// Until when it is good, in seconds since 1970; 0 is for ever
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    expiry: u64,
+    /// Read the secret from this file
+    #[arg(long, value_name = "FILE")]
+    secret_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    ApiKey,
+    Bearer,
+    Basic,
+}
+
+impl Kind {
+    fn as_str(self) -> &'static str {
+        match self {
+            Kind::ApiKey => "api-key",
+            Kind::Bearer => "bearer",
+            Kind::Basic => "basic",
+        }
+    }
+}
+
+pub(crate) async fn credential(context: &Context, args: CredentialArgs) -> Result<()> {
+    match args.command {
+        CredentialCommand::Put(put) => {
+            if put.user.is_some() && put.kind != Kind::Basic {
+                return Err(Error::usage("--user goes with --kind basic only"));
+            }
+            let payload = match &put.secret_file {
+                Some(file) => secret::read_secret_file(file)?,
+                None => secret::ask("Secret: ")?,
+            };
+            let payload = match &put.user {
+                Some(user) => basic(user, &payload)?,
+                None => payload,
+            };
+            let purpose = Purpose::Credential {
+                vault: put.vault,
+                name: put.name,
+                owner: put.owner,
+                kind: put.kind.as_str().to_owned(),
+                hosts: put.hosts,
+                expiry: put.expiry,
+            };
+            let stored = secret::credential(&context.client, purpose, &payload).await?;
+            context.out.data(&stored, |s| {
+                format!(
+                    "credential {}/{} stored as version {}",
+                    s.vault, s.name, s.version
+                )
+            })
+        }
+        CredentialCommand::List { vault } => {
+            let list: Credentials = context.client.get(&path::credentials(&vault)).await?;
+            context.out.data(&list, |list| {
+                let row = |c: &mcpist_core::api::Credential| {
+                    let owner = c
+                        .owner
+                        .as_ref()
+                        .map(ToString::to_string)
+                        .unwrap_or_default();
+                    vec![
+                        c.name.to_string(),
+                        c.kind.clone(),
+                        c.version.to_string(),
+                        c.hosts.join(","),
+                        owner,
+                    ]
+                };
+                let rows: Vec<_> = list.credentials.iter().map(row).collect();
+                table(&["credential", "kind", "version", "hosts", "owner"], &rows)
+            })
+        }
+        CredentialCommand::Delete { vault, name } => {
+            let done: Done = context
+                .client
+                .delete(&path::credential(&vault, &name))
+                .await?;
+            context
+                .out
+                .data(&done, |_| format!("credential {vault}/{name} deleted"))
+        }
+    }
+}
+
+/// `user:password` (RFC 7617 §2), joined in secret memory.
+fn basic(user: &str, password: &Secret) -> Result<Secret> {
+    if user.is_empty() || user.contains(':') {
+        return Err(Error::usage(
+            "the user of a basic credential is not empty and holds no colon",
+        ));
+    }
+    let at = user.len() + 1;
+    Secret::fill(at + password.len(), |out| {
+        out[..at - 1].copy_from_slice(user.as_bytes());
+        out[at - 1] = b':';
+        out[at..].copy_from_slice(password.expose());
+        Ok(())
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_basic_credential_is_user_colon_password() {
+        let password = Secret::copy_of(b"pass:word").unwrap();
+        assert_eq!(basic("ada", &password).unwrap().expose(), b"ada:pass:word");
+        assert!(basic("a:da", &password).is_err());
+        assert!(basic("", &password).is_err());
+    }
+}
