@@ -89,6 +89,8 @@ pub(crate) struct RawPut(pub(crate) Table, pub(crate) Vec<u8>, pub(crate) Vec<u8
 pub(crate) struct Extra {
     pub(crate) puts: Vec<RawPut>,
     pub(crate) ledger: Vec<(VaultId, ledger::Entry)>,
+    /// The vault whose missing last write was confirmed.
+    pub(crate) confirmed: Option<VaultId>,
 }
 
 enum Write {
@@ -177,7 +179,7 @@ impl Disk {
         };
         let inbox = Arc::clone(inbox);
         let taken = inbox.take();
-        extra.ledger.extend(taken.apply(ledger));
+        extra.ledger.extend(taken.apply(ledger, extra.confirmed));
         let staged = match self.stage(ops, now, extra) {
             Ok(staged) => staged,
             Err(error) => {

@@ -130,6 +130,7 @@ pub(crate) fn create_on(
         Extra {
             puts,
             ledger: Vec::new(),
+            confirmed: None,
         },
     )?;
     disk.rows.truncate_log()?;

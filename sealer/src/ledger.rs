@@ -159,10 +159,9 @@ pub(crate) type Slot = Arc<OnceLock<Result<(), VaultError>>>;
 /// What one vault wants written into its entry with the next transaction.
 #[derive(Default)]
 struct Pending {
-    /// The last write's intent is over: it was made (`Some(true)`) or it was not (`Some(false)`).
-    over: Option<(Point, bool)>,
+    /// Intents that are over, oldest first: the write was made, or it was not.
+    over: Vec<(Point, bool)>,
     intent: Option<(Point, Slot)>,
-    confirmed: bool,
 }
 
 /// Changes of the ledger that wait for the next transaction of control.db.
@@ -202,12 +201,7 @@ impl Inbox {
         let mut inbox = self.lock();
         let pending = inbox.entry(vault).or_default();
         pending.intent = pending.intent.take().filter(|(intent, _)| *intent != point);
-        pending.over = Some((point, made));
-    }
-
-    /// A person has seen that the last write is missing.
-    pub(crate) fn confirm(&self, vault: VaultId) {
-        self.lock().entry(vault).or_default().confirmed = true;
+        pending.over.push((point, made));
     }
 
     pub(crate) fn take(&self) -> Taken {
@@ -216,26 +210,30 @@ impl Inbox {
 }
 
 impl Taken {
-    /// The entries as they are to be written.
-    pub(crate) fn apply(&self, ledger: &Ledger) -> Vec<(VaultId, Entry)> {
+    /// The entries as they are to be written. `confirmed`: a person has seen that this vault's last write is
+    /// missing.
+    pub(crate) fn apply(
+        &self,
+        ledger: &Ledger,
+        confirmed: Option<VaultId>,
+    ) -> Vec<(VaultId, Entry)> {
         let mut changed = Vec::new();
-        for (id, pending) in &self.0 {
-            let Some(before) = ledger.0.get(id) else {
-                continue;
-            };
+        for (id, before) in &ledger.0 {
             let mut entry = *before;
-            if let Some((point, made)) = pending.over
-                && entry.intent == Some(point)
-            {
-                entry.intent = None;
-                if made {
-                    entry.recorded = point;
+            if let Some(pending) = self.0.get(id) {
+                for (point, made) in &pending.over {
+                    if entry.intent == Some(*point) {
+                        entry.intent = None;
+                        if *made {
+                            entry.recorded = *point;
+                        }
+                    }
+                }
+                if let Some((point, _)) = &pending.intent {
+                    entry.intent = Some(*point);
                 }
             }
-            if let Some((point, _)) = &pending.intent {
-                entry.intent = Some(*point);
-            }
-            if pending.confirmed {
+            if confirmed == Some(*id) {
                 entry.missing = None;
             }
             if entry != *before {
@@ -268,11 +266,10 @@ impl Taken {
         let mut again = inbox.lock();
         for (id, pending) in self.0 {
             let newer = again.entry(id).or_default();
-            if newer.intent.is_none() && newer.over.is_none() {
+            if newer.intent.is_none() && newer.over.is_empty() {
                 newer.intent = pending.intent;
             }
-            newer.over = newer.over.or(pending.over);
-            newer.confirmed |= pending.confirmed;
+            newer.over.splice(0..0, pending.over);
         }
     }
 }
@@ -376,7 +373,7 @@ mod tests {
         inbox.over(id, point(5), true);
         let slot = inbox.intend(id, point(6));
         let taken = inbox.take();
-        let (_, after) = taken.apply(&ledger)[0];
+        let (_, after) = taken.apply(&ledger, None)[0];
         assert_eq!((after.recorded, after.intent), (point(5), Some(point(6))));
         assert!(slot.get().is_none());
         taken.written();
@@ -399,7 +396,7 @@ mod tests {
                 ..entry()
             },
         );
-        let (_, after) = inbox.take().apply(&ledger)[0];
+        let (_, after) = inbox.take().apply(&ledger, None)[0];
         assert_eq!((after.recorded, after.intent), (point(5), None));
     }
 
@@ -410,7 +407,33 @@ mod tests {
         inbox.over(id, point(5), false);
         let mut ledger = Ledger::default();
         ledger.0.insert(id, entry());
-        let (_, after) = inbox.take().apply(&ledger)[0];
+        let (_, after) = inbox.take().apply(&ledger, None)[0];
         assert_eq!((after.recorded, after.intent), (point(4), None));
+    }
+
+    #[test]
+    fn the_end_of_a_write_outlives_a_later_one_that_was_given_up() {
+        // The caller of write 6 gives up while control.db is still at the transaction, which then fails.
+        let (inbox, id) = (Inbox::default(), VaultId::random().unwrap());
+        inbox.over(id, point(5), true);
+        inbox.intend(id, point(6));
+        let taken = inbox.take();
+        inbox.over(id, point(6), false);
+        taken.refused(&inbox, &VaultError::Unavailable);
+        let mut ledger = Ledger::default();
+        ledger.0.insert(id, entry());
+        let (_, after) = inbox.take().apply(&ledger, None)[0];
+        assert_eq!((after.recorded, after.intent), (point(5), None));
+    }
+
+    #[test]
+    fn a_confirmed_vault_has_no_missing_write() {
+        let (inbox, id) = (Inbox::default(), VaultId::random().unwrap());
+        let mut ledger = Ledger::default();
+        ledger.0.insert(id, entry());
+        inbox.over(id, point(5), true);
+        let (_, after) = inbox.take().apply(&ledger, Some(id))[0];
+        assert_eq!((after.recorded, after.missing), (point(5), None));
+        assert!(inbox.take().apply(&ledger, None).is_empty());
     }
 }

@@ -23,9 +23,9 @@
 //! keys are in secret memory only ([`mcpist_secret`]), lent for one operation in memory, and wiped at seal.
 //!
 //! # Where to read on
-//! Bytes: [`record`] (rows), [`head`], [`ledger`], [`keyring`] (wraps). Files: [`store`], [`rows`], [`sqlite`].
-//! Threads: [`pool`], [`registrar`]. A database in memory: [`disk`], changed by [`commit`], made by [`verify`].
-//! What others use: [`barrier`], [`unseal`], [`vaults`], [`vault`], [`create`](mod@create).
+//! Bytes: `record` (rows), `head`, `ledger`, `keyring` (wraps). Files: `store`, `rows`, `sqlite`. Threads:
+//! `pool`, `registrar`. A database in memory: `disk`, changed by `commit`, made by `verify`. What others use:
+//! `barrier`, `unseal`, `vaults`, `vault`, `create`.
 
 mod barrier;
 mod codec;
@@ -59,7 +59,7 @@ pub use error::{Health, VaultError};
 pub use ids::{NameError, VaultId};
 pub use keyring::{AuditKey, AuditKeySealed};
 pub use record::{MAX_PAYLOAD, Meta, SealedRecord};
-pub use store::{Store, StoreError};
+pub use store::StoreError;
 pub use unseal::{Unseal, UnsealError, UnsealReport};
 pub use vault::{OpenVault, RecordKey, VaultStatus};
 pub use vaults::Vaults;

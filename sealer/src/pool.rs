@@ -399,3 +399,7 @@ fn wait<'a>(shared: &'a Shared, inner: MutexGuard<'a, Inner>) -> MutexGuard<'a, 
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -90,7 +90,7 @@ impl DbFile {
 }
 
 /// The locked folder.
-pub struct Store {
+pub(crate) struct Store {
     dir: PathBuf,
     /// The lock lives in this open folder.
     _lock: Flock<File>,
@@ -109,7 +109,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`]: locked by another process, no store there, or open to others.
-    pub fn take(dir: &Path) -> Result<Arc<Store>, StoreError> {
+    pub(crate) fn take(dir: &Path) -> Result<Arc<Store>, StoreError> {
         let store = Self::lock(dir)?;
         let control = store.dir.join(CONTROL);
         match open_file(&control, false) {

@@ -321,6 +321,7 @@ impl Opening<'_> {
             let extra = Extra {
                 puts: Vec::new(),
                 ledger: changed,
+                confirmed: None,
             };
             system.run(move |disk| disk.commit_system(&[], 0, extra))?;
         }

@@ -157,6 +157,7 @@ impl Vaults {
             let extra = Extra {
                 puts: vec![RawPut(Table::Vault, id.as_bytes().to_vec(), wrapped)],
                 ledger: vec![(id, Entry::new(point))],
+                confirmed: None,
             };
             disk.commit_system(&ops, created, extra)
         })?;
@@ -215,10 +216,14 @@ impl Vaults {
         if vault.0.missing.load(Ordering::Relaxed) == 0 {
             return Err(VaultError::NothingMissing(name.to_owned()));
         }
-        self.0.registrar.inbox.confirm(vault.id());
+        let confirmed = Some(vault.id());
         self.0.system.run(move |disk| {
             let ops: Vec<Op> = line.into_iter().collect();
-            disk.commit_system(&ops, now(), Extra::default())
+            let extra = Extra {
+                confirmed,
+                ..Extra::default()
+            };
+            disk.commit_system(&ops, now(), extra)
         })?;
         vault.0.missing.store(0, Ordering::Relaxed);
         Ok(())

@@ -192,7 +192,9 @@ fn rows_and_head_put_back() {
 
 #[test]
 fn a_whole_file_put_back() {
-    let (site, sealed) = put_back(|before, file| drop(fs::copy(before, file).unwrap()));
+    let (site, sealed) = put_back(|before, file| {
+        fs::copy(before, file).unwrap();
+    });
     let reason = only_prod_is_lost(&site, sealed);
     assert!(
         reason.contains("put back: it shows generation 4, control.db recorded 5"),
@@ -213,7 +215,9 @@ fn an_outbox_line_taken_away() {
 
 #[test]
 fn a_missing_head() {
-    let reason = found(|conn, _| drop(conn.execute("DELETE FROM head", []).unwrap()));
+    let reason = found(|conn, _| {
+        conn.execute("DELETE FROM head", []).unwrap();
+    });
     assert!(reason.contains("head"), "{reason}");
 }
 

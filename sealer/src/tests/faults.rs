@@ -187,7 +187,7 @@ fn a_vault_whose_disk_hangs_at_unseal_stands_alone() {
     let (mut site, barrier, vaults) = site_with(&["prod", "test"]);
     let file = file_name(&vaults[0]);
     drop(site.seal(barrier));
-    site.options.deadline = Duration::from_secs(1);
+    site.options.deadline = Duration::from_secs(3);
     site.faults.hang(&file);
     let (barrier, report) = site.unseal();
     assert_eq!(

@@ -1,6 +1,7 @@
 //! Records, versions, batches, listings and the outbox of vaults that nobody harms.
 
 use std::fs;
+use std::time::Duration;
 
 use mcpist_secret::Secret;
 
@@ -10,6 +11,7 @@ use crate::error::{Health, VaultError};
 use crate::ids::NameError;
 use crate::record::MAX_PAYLOAD;
 use crate::vault::RecordKey;
+use crate::{AuditKey, OpenVault, SealedRecord, Vaults};
 
 #[test]
 fn versions_count_up_and_never_mean_two_things() {
@@ -405,4 +407,31 @@ fn the_settings_hold() {
             .unwrap();
         assert_eq!(mode, "wal");
     });
+}
+
+#[test]
+fn an_idle_database_is_closed_and_opened_again() {
+    let mut site = Site::new();
+    site.options.idle = Duration::from_millis(1);
+    let (barrier, _) = site.unseal();
+    barrier.create_vault("prod", None).unwrap();
+    let vault = barrier.vault("prod").unwrap();
+    vault.commit(vec![put("git", "hunter22")]).unwrap();
+    let wal = site.file(&vault).with_extension("db-wal");
+    // A connection that closes removes its log.
+    while wal.exists() {
+        std::thread::yield_now();
+    }
+    assert_eq!(read(&vault, "git").unwrap(), "hunter22");
+    vault.commit(vec![put("git", "hunter23")]).unwrap();
+    assert_eq!(read(&vault, "git").unwrap(), "hunter23");
+}
+
+#[test]
+fn handles_go_to_any_thread() {
+    fn holds<T: Send + Sync + Clone + 'static>() {}
+    holds::<OpenVault>();
+    holds::<SealedRecord>();
+    holds::<AuditKey>();
+    holds::<Vaults>();
 }
