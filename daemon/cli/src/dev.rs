@@ -13,8 +13,8 @@ use mcpist_bundle::root::{Delegation, Keys};
 use mcpist_bundle::{BuildOptions, Root, RootParts, SigningKey};
 use mcpist_core::access::Access;
 use mcpist_core::api::{
-    Base64, InitRequest, Joins, NewHolder, Registries, RegistryState, ShareOutcome, Status,
-    StoreState, path,
+    Base64, InitRequest, Joins, NewHolder, NewOfficer, Registries, RegistryState, ShareOutcome,
+    Status, StoreState, path,
 };
 use mcpist_core::binding::Join;
 use mcpist_core::change::Change;
@@ -54,6 +54,12 @@ pub(crate) struct DevArgs {
     module: Option<PathBuf>,
 }
 
+/// The two keys that sign here.
+struct Signers {
+    publisher: SigningKey,
+    officer: SigningKey,
+}
+
 #[derive(Serialize)]
 struct Running {
     folder: PathBuf,
@@ -72,7 +78,7 @@ pub(crate) async fn run(context: &Context, args: DevArgs) -> Result<()> {
         client: daemon.client().clone(),
         out: context.out,
     };
-    let publisher = open(&context, &folder).await?;
+    let signers = open(&context, &folder).await?;
     let running = Running {
         run: folder.join("run"),
         mcp: folder.join("run/dev.sock"),
@@ -87,18 +93,17 @@ pub(crate) async fn run(context: &Context, args: DevArgs) -> Result<()> {
             r.mcp.display()
         )
     })?;
-    let outcome = watch(&context, &mut daemon, args.module.as_deref(), &publisher).await;
+    let outcome = watch(&context, &mut daemon, args.module.as_deref(), &signers).await;
     daemon.stop()?;
     outcome
 }
 
-/// Makes the store where there is none, and opens it. Gives the key that signs modules here.
-async fn open(context: &Context, folder: &Path) -> Result<SigningKey> {
-    let key_file = folder.join("publisher.key");
+/// Makes the store where there is none, and opens it. Gives the keys that sign here.
+async fn open(context: &Context, folder: &Path) -> Result<Signers> {
     let mut status: Status = context.client.get(path::STATUS).await?;
     let new = status.state == StoreState::Uninitialised;
     if new {
-        initialise(context, folder, &key_file).await?;
+        initialise(context, folder).await?;
         status = context.client.get(path::STATUS).await?;
     }
     if status.state == StoreState::Sealed {
@@ -117,14 +122,19 @@ async fn open(context: &Context, folder: &Path) -> Result<SigningKey> {
             ));
         };
     }
+    let signers = Signers {
+        publisher: bundle::read_key(&folder.join("publisher.key"))?,
+        officer: bundle::read_key(&folder.join("officer.key"))?,
+    };
     if new {
-        admit(context).await?;
+        admit(context, &signers.officer).await?;
     }
-    bundle::read_key(&key_file)
+    Ok(signers)
 }
 
-async fn initialise(context: &Context, folder: &Path, key_file: &Path) -> Result<()> {
-    let publisher = bundle::keygen(key_file)?;
+async fn initialise(context: &Context, folder: &Path) -> Result<()> {
+    let publisher = bundle::keygen(&folder.join("publisher.key"))?;
+    let officer = bundle::keygen(&folder.join("officer.key"))?;
     let keys = || Keys {
         threshold: 1,
         keys: vec![publisher.public()],
@@ -158,7 +168,10 @@ async fn initialise(context: &Context, folder: &Path, key_file: &Path) -> Result
         threshold: 1,
         holders: vec![holder],
         root: Base64(root),
-        officers: Vec::new(),
+        officers: vec![NewOfficer {
+            name: NAME.to_owned(),
+            public: officer.public(),
+        }],
         dev: true,
     };
     let (_, digest) = ceremony::plan_init(context, &request).await?;
@@ -167,7 +180,7 @@ async fn initialise(context: &Context, folder: &Path, key_file: &Path) -> Result
 }
 
 /// One principal who may use everything, and one vault.
-async fn admit(context: &Context) -> Result<()> {
+async fn admit(context: &Context, officer: &SigningKey) -> Result<()> {
     let principal = name(PrincipalName::parse)?;
     let record = PrincipalRecord {
         name: principal.clone(),
@@ -181,8 +194,8 @@ async fn admit(context: &Context) -> Result<()> {
         tools: ToolSel::All,
         access: Access::Destructive,
     };
-    policy::store_in_dev(context, Change::PrincipalPut(record)).await?;
-    policy::store_in_dev(context, Change::GrantPut(grant)).await?;
+    policy::store(context, Change::PrincipalPut(record), officer).await?;
+    policy::store(context, Change::GrantPut(grant), officer).await?;
     store::create_vault(context, name(VaultName::parse)?)
         .await
         .map(drop)
@@ -193,7 +206,7 @@ async fn watch(
     context: &Context,
     daemon: &mut Daemon,
     module: Option<&Path>,
-    publisher: &SigningKey,
+    signers: &Signers,
 ) -> Result<()> {
     let signals = |kind| signal(kind).map_err(Error::from);
     let (mut interrupt, mut terminate) = (
@@ -211,7 +224,7 @@ async fn watch(
             if seen.as_ref() != Some(&now) {
                 seen = Some(now);
                 // A save that does not build is said, and the module before it goes on serving.
-                match publish(context, module, publisher).await {
+                match publish(context, module, signers).await {
                     Ok(id) => context.out.note(&format!(
                         "{} serves as registry {}",
                         module.display(),
@@ -250,7 +263,7 @@ fn snapshot(folder: &Path) -> Result<BTreeMap<PathBuf, (SystemTime, u64)>> {
 }
 
 /// Builds, signs, imports and activates; the joins of the registry before are carried over, and it is retired.
-async fn publish(context: &Context, module: &Path, publisher: &SigningKey) -> Result<RegistryId> {
+async fn publish(context: &Context, module: &Path, signers: &Signers) -> Result<RegistryId> {
     let registries: Registries = context.client.get(path::REGISTRIES).await?;
     let created = SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -270,7 +283,10 @@ async fn publish(context: &Context, module: &Path, publisher: &SigningKey) -> Re
         not_after: created + YEAR,
         notes: String::new(),
     };
-    let bytes = bundle::sign(&bundle::build(&[module.to_owned()], &options)?, publisher)?;
+    let bytes = bundle::sign(
+        &bundle::build(&[module.to_owned()], &options)?,
+        &signers.publisher,
+    )?;
     let scratch = bundle::Scratch::new()?;
     let file = scratch.0.join("module.bundle");
     secret::create(&file, 0o600, &bytes)?;
@@ -288,12 +304,13 @@ async fn publish(context: &Context, module: &Path, publisher: &SigningKey) -> Re
             .iter()
             .filter(|j| j.registry == old.id && imported.modules.contains(&j.module))
         {
-            let carried = policy::store_in_dev(
+            let carried = policy::store(
                 context,
                 Change::JoinPut(Join {
                     registry: imported.id,
                     ..join.clone()
                 }),
+                &signers.officer,
             )
             .await;
             if let Err(e) = carried {
@@ -302,9 +319,14 @@ async fn publish(context: &Context, module: &Path, publisher: &SigningKey) -> Re
                     .note(&format!("slot {} was not carried over: {e}", join.slot));
             }
         }
-        policy::store_in_dev(context, Change::RegistryRetire(old.id)).await?;
+        policy::store(context, Change::RegistryRetire(old.id), &signers.officer).await?;
     }
-    policy::store_in_dev(context, Change::RegistryActivate(imported.id)).await?;
+    policy::store(
+        context,
+        Change::RegistryActivate(imported.id),
+        &signers.officer,
+    )
+    .await?;
     Ok(imported.id)
 }
 

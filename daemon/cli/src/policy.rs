@@ -4,9 +4,10 @@
 //! digests that this program computed, or by the store's own key where the store is a development store. Promises that
 //! an officer's signature is made over a change that was shown.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use mcpist_bundle::SigningKey;
 use mcpist_core::access::Access;
 use mcpist_core::api::{
     Approve, Bindings, ChangeOutcome, ExplainMask, Grants, Joins, Principals, ProposeChange,
@@ -60,7 +61,7 @@ async fn decide(context: &Context, change: Change, args: &ApproveArgs) -> Result
     }
     let status: Status = context.client.get(path::STATUS).await?;
     let approve = match &args.key {
-        Some(key) => Some(sign(&proposed, key)?),
+        Some(key) => Some(sign(&proposed, &read_key(key)?)?),
         None if status.dev => Some(Approve::Dev),
         None => None,
     };
@@ -100,10 +101,10 @@ async fn approve_change(
         .await
 }
 
-/// Stores a change in a development store, whose own key approves it.
-pub(crate) async fn store_in_dev(context: &Context, change: Change) -> Result<()> {
+/// Stores a change that one officer may decide, as in a development store.
+pub(crate) async fn store(context: &Context, change: Change, officer: &SigningKey) -> Result<()> {
     let proposed = propose(context, change).await?;
-    match approve_change(context, &proposed, &Approve::Dev).await? {
+    match approve_change(context, &proposed, &sign(&proposed, officer)?).await? {
         ChangeOutcome::Stored { .. } => Ok(()),
         ChangeOutcome::Pending { needs, .. } => Err(Error::new(
             "approvals_missing",
@@ -112,8 +113,7 @@ pub(crate) async fn store_in_dev(context: &Context, change: Change) -> Result<()
     }
 }
 
-fn sign(proposed: &Proposed, key: &Path) -> Result<Approve> {
-    let key = read_key(key)?;
+fn sign(proposed: &Proposed, key: &SigningKey) -> Result<Approve> {
     let (change, state) = (proposed.change.digest(), proposed.review.state);
     let signature = key
         .sign(&approval_message(&change, &state))
@@ -192,7 +192,7 @@ pub(crate) async fn change(context: &Context, args: ChangeArgs) -> Result<()> {
     context
         .out
         .note(&format!("change {}\n{shown}", proposed.review.change));
-    let outcome = approve_change(context, &proposed, &sign(&proposed, &key)?).await?;
+    let outcome = approve_change(context, &proposed, &sign(&proposed, &read_key(&key)?)?).await?;
     context.out.data(
         &Outcome {
             proposed,
@@ -419,9 +419,9 @@ pub(crate) struct BindingArgs {
 enum BindingCommand {
     /// Create or replace a binding
     #[command(after_help = "Examples:
-  mcpist binding put prom --vault team --credential prom --url https://prom.lan:9090/api/ \\
+  mcpist binding put prom --vault team --credential prom --url https://prom.lan:9090/api \\
       --method GET --ca site-ca.pem --inject basic --key officer.key
-  mcpist binding put wiki --vault team --credential wiki --url https://wiki.lan/ \\
+  mcpist binding put wiki --vault team --credential wiki --url https://wiki.lan \\
       --method GET --method POST --pin 64HEX --inject header:x-api-key --key officer.key")]
     Put(BindingPut),
     /// List the bindings
@@ -816,7 +816,7 @@ mod tests {
     #[test]
     fn a_url_gives_scheme_host_port_and_prefix() {
         for (url, host, port, prefix) in [
-            ("https://prom.lan/api/", "prom.lan", 443, "/api/"),
+            ("https://prom.lan/api", "prom.lan", 443, "/api"),
             ("http://127.0.0.1:8080", "127.0.0.1", 8080, "/"),
             ("https://[::1]:9090/", "::1", 9090, "/"),
         ] {

@@ -8,7 +8,7 @@ use mcpist_bundle::root::{Delegation, Keys};
 use mcpist_bundle::{BuildOptions, Root, RootParts, SigningKey};
 use mcpist_core::access::Access;
 use mcpist_core::api::{
-    AuditHead, Base64, Done, InitRequest, NewHolder, Purpose, ShareOutcome, path,
+    AuditHead, Base64, Done, InitRequest, NewHolder, NewOfficer, Purpose, ShareOutcome, path,
 };
 use mcpist_core::binding::{
     Binding, BindingFields, HostName, Inject, Join, PathPrefix, Scheme, Trust,
@@ -51,6 +51,7 @@ pub(crate) struct Site {
     daemon: Daemon,
     context: Context,
     publishers: [SigningKey; 2],
+    officer: SigningKey,
     root: Vec<u8>,
     identities: Vec<Identity>,
     shares: Vec<String>,
@@ -67,11 +68,11 @@ impl Site {
         steps
             .step("make throwaway keys", async {
                 let key = |_| SigningKey::generate().map_err(|e| Error::new("key", e));
-                let publishers = [key(0)?, key(1)?];
+                let (publishers, officer) = ([key(0)?, key(1)?], key(2)?);
                 let root = root(&publishers)?;
                 let identities: Vec<_> = (0..TOTAL).map(|_| Identity::generate()).collect();
-                made = Some((publishers, root, identities));
-                Ok(format!("two publisher keys, a trust root for site {SITE:?} and {TOTAL} age identities, all throwaway"))
+                made = Some((publishers, officer, root, identities));
+                Ok(format!("two publisher keys, an officer key, a trust root for site {SITE:?} and {TOTAL} age identities, all throwaway"))
             })
             .await?;
         let mut started = None;
@@ -87,7 +88,7 @@ impl Site {
                 Ok(text)
             })
             .await?;
-        let (Some((publishers, root, identities)), Some(daemon)) = (made, started) else {
+        let (Some((publishers, officer, root, identities)), Some(daemon)) = (made, started) else {
             return Err(Error::new("internal", "a step made nothing"));
         };
         let context = Context {
@@ -102,6 +103,7 @@ impl Site {
             daemon,
             context,
             publishers,
+            officer,
             root,
             identities,
             shares: Vec::new(),
@@ -124,7 +126,7 @@ impl Site {
                     threshold: NEEDED,
                     holders: self.identities.iter().enumerate().map(holder).collect(),
                     root: Base64(self.root.clone()),
-                    officers: Vec::new(),
+                    officers: vec![NewOfficer { name: "officer".to_owned(), public: self.officer.public() }],
                     dev: true,
                 };
                 let (plan, digest) = ceremony::plan_init(&self.context, &request).await?;
@@ -250,7 +252,7 @@ impl Site {
                     scheme: Scheme::Http,
                     host: name(HostName::parse, "127.0.0.1")?,
                     port,
-                    path_prefix: name(PathPrefix::parse, "/api/")?,
+                    path_prefix: name(PathPrefix::parse, "/api")?,
                     methods: vec![Method::Get, Method::Post],
                     trust: Trust::None,
                     inject: Inject::Bearer,
@@ -264,9 +266,9 @@ impl Site {
                     binding: binding.name.clone(),
                 };
                 for change in [Change::BindingPut(Box::new(binding)), Change::JoinPut(join), Change::RegistryActivate(registry)] {
-                    policy::store_in_dev(&self.context, change).await?;
+                    policy::store(&self.context, change, &self.officer).await?;
                 }
-                Ok(format!("the module's slot is bound to http://127.0.0.1:{port}/api/ and nothing else; the registry serves"))
+                Ok(format!("the module's slot is bound to http://127.0.0.1:{port}/api and nothing else; the registry serves"))
             })
             .await
     }
@@ -291,14 +293,15 @@ impl Site {
                         groups: Vec::new(),
                         rules: Vec::new(),
                     };
-                    policy::store_in_dev(&self.context, Change::PrincipalPut(record)).await?;
+                    policy::store(&self.context, Change::PrincipalPut(record), &self.officer)
+                        .await?;
                 }
                 let readings = ToolSel::Named(vec![name(ToolName::parse, "readings")?]);
                 for grant in [
                     grant("ada", ToolSel::All, Access::Write)?,
                     grant("bob", readings, Access::Read)?,
                 ] {
-                    policy::store_in_dev(&self.context, Change::GrantPut(grant)).await?;
+                    policy::store(&self.context, Change::GrantPut(grant), &self.officer).await?;
                 }
                 self.daemon
                     .wait_until(
