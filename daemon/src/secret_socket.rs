@@ -1,4 +1,4 @@
-//! The secret socket: frames with a ticket and a secret, or a ticket and a descriptor.
+//! The secret socket: frames with a ticket and a secret, or a ticket and a descriptor (and a payload of one byte that is not looked at).
 //!
 //! Owns the way of a secret into secret memory: the payload is read from the socket into the arena and nowhere else.
 //! Promises that a frame without a good ticket costs a read and nothing more, that a ticket is used up by the first

@@ -1,5 +1,8 @@
-//! What the black-box tests share: the programs, an appliance in a folder of its own, a client line by line.
+//! What the black-box tests share: the programs, an appliance in a folder of its own, a client, a service.
 //!
-//! Nothing here reaches into a crate's inside: the tests speak to real processes over the real sockets.
+//! Nothing here reaches into the daemon's inside: the tests speak to real processes over the real sockets.
+#![allow(clippy::expect_used, clippy::panic)] // a test helper that cannot go on ends its test
 
+pub mod appliance;
 pub mod programs;
+pub mod service;

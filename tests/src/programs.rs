@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-/// The profile that tests, short benches and packages share.
-const PROFILE: &str = "ci";
+/// The profile of `cargo test`, which has built the programs already when a test asks for them.
+const PROFILE: &str = "dev";
 
 /// The workspace's root folder.
 pub fn workspace() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("/"))
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap_or(Path::new("/"))
 }
 
 /// Builds the workspace's programs with `features` into a target folder of their own (`target/FOLDER`), or into the
@@ -21,7 +23,13 @@ pub fn workspace() -> &'static Path {
 pub fn build(folder: &str, features: &[&str]) -> BTreeMap<String, PathBuf> {
     let mut cargo = Command::new(env!("CARGO"));
     cargo
-        .args(["build", "--workspace", "--bins", "--locked", "--message-format=json-render-diagnostics"])
+        .args([
+            "build",
+            "--workspace",
+            "--bins",
+            "--locked",
+            "--message-format=json-render-diagnostics",
+        ])
         .args(["--profile", PROFILE])
         .current_dir(workspace())
         .stdin(Stdio::null())
@@ -30,7 +38,9 @@ pub fn build(folder: &str, features: &[&str]) -> BTreeMap<String, PathBuf> {
         cargo.arg("--features").arg(features.join(","));
     }
     if !folder.is_empty() {
-        cargo.arg("--target-dir").arg(workspace().join("target").join(folder));
+        cargo
+            .arg("--target-dir")
+            .arg(workspace().join("target").join(folder));
     }
     let out = cargo.output().expect("cargo runs");
     assert!(out.status.success(), "the programs do not build");
@@ -40,7 +50,10 @@ pub fn build(folder: &str, features: &[&str]) -> BTreeMap<String, PathBuf> {
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
         .filter_map(|message| {
             let path = message["executable"].as_str()?;
-            Some((message["target"]["name"].as_str()?.to_owned(), PathBuf::from(path)))
+            Some((
+                message["target"]["name"].as_str()?.to_owned(),
+                PathBuf::from(path),
+            ))
         })
         .collect()
 }
@@ -52,5 +65,7 @@ pub fn build(folder: &str, features: &[&str]) -> BTreeMap<String, PathBuf> {
 pub fn program(name: &str) -> &'static Path {
     static BUILT: OnceLock<BTreeMap<String, PathBuf>> = OnceLock::new();
     let programs = BUILT.get_or_init(|| build("", &[]));
-    programs.get(name).unwrap_or_else(|| panic!("no program {name} among {:?}", programs.keys()))
+    programs
+        .get(name)
+        .unwrap_or_else(|| panic!("no program {name} among {:?}", programs.keys()))
 }

@@ -13,8 +13,19 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("mcpist-mcp", &["mcpist-core"]),
     ("mcpist-bundle", &["mcpist-core", "mcpist-secret"]),
     ("mcpist-wire", &["mcpist-core", "mcpist-secret"]),
-    ("mcpist-runtime", &["mcpist-core", "mcpist-secret", "mcpist-wire"]),
-    ("mcpist-broker", &["mcpist-core", "mcpist-secret", "mcpist-sealer", "mcpist-wire"]),
+    (
+        "mcpist-runtime",
+        &["mcpist-core", "mcpist-secret", "mcpist-wire"],
+    ),
+    (
+        "mcpist-broker",
+        &[
+            "mcpist-core",
+            "mcpist-secret",
+            "mcpist-sealer",
+            "mcpist-wire",
+        ],
+    ),
     (
         "mcpistd",
         &[
@@ -28,32 +39,66 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "mcpist-mcp",
         ],
     ),
-    ("mcpist", &["mcpist-core", "mcpist-secret", "mcpist-quorum", "mcpist-bundle"]),
+    (
+        "mcpist",
+        &[
+            "mcpist-core",
+            "mcpist-secret",
+            "mcpist-quorum",
+            "mcpist-bundle",
+        ],
+    ),
 ];
 
 /// Program → what must not be linked into it, and why.
 const APART: &[(&str, &[&str])] = &[
     // No process links both the barrier and a module engine, and the daemon has no way out.
-    ("mcpistd", &["mcpist-runtime", "wasmtime", "cranelift-codegen", "reqwest"]),
-    ("mcpist-runtime", &["mcpist-sealer", "mcpist-quorum", "rusqlite", "cranelift-codegen"]),
+    (
+        "mcpistd",
+        &["mcpist-runtime", "wasmtime", "cranelift-codegen", "reqwest"],
+    ),
+    (
+        "mcpist-runtime",
+        &[
+            "mcpist-sealer",
+            "mcpist-quorum",
+            "rusqlite",
+            "cranelift-codegen",
+        ],
+    ),
     ("mcpist", &["mcpist-sealer", "rmcp", "rusqlite", "reqwest"]),
 ];
 
 fn workspace() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ lies in the workspace")
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("tests/ lies in the workspace")
 }
 
 fn cargo(args: &[&str]) -> String {
-    let out = Command::new(env!("CARGO")).args(args).current_dir(workspace()).output().expect("cargo runs");
-    assert!(out.status.success(), "cargo {args:?}: {}", String::from_utf8_lossy(&out.stderr));
+    let out = Command::new(env!("CARGO"))
+        .args(args)
+        .current_dir(workspace())
+        .output()
+        .expect("cargo runs");
+    assert!(
+        out.status.success(),
+        "cargo {args:?}: {}",
+        String::from_utf8_lossy(&out.stderr)
+    );
     String::from_utf8(out.stdout).expect("cargo prints UTF-8")
 }
 
 /// Direct edges between crates of ours, of every kind (normal, build, dev).
 fn edges() -> BTreeMap<String, BTreeSet<String>> {
-    let metadata: serde_json::Value =
-        serde_json::from_str(&cargo(&["metadata", "--format-version=1", "--no-deps", "--locked", "--offline"]))
-            .expect("cargo metadata is JSON");
+    let metadata: serde_json::Value = serde_json::from_str(&cargo(&[
+        "metadata",
+        "--format-version=1",
+        "--no-deps",
+        "--locked",
+        "--offline",
+    ]))
+    .expect("cargo metadata is JSON");
     let packages = metadata["packages"].as_array().expect("packages");
     let ours: BTreeSet<&str> = packages.iter().filter_map(|p| p["name"].as_str()).collect();
     packages
@@ -75,12 +120,19 @@ fn edges() -> BTreeMap<String, BTreeSet<String>> {
 #[test]
 fn the_edges_between_crates_are_those_of_the_design() {
     let found = edges();
-    let known: BTreeSet<&str> = ALLOWED.iter().map(|(name, _)| *name).chain(["mcpist-tests"]).collect();
+    let known: BTreeSet<&str> = ALLOWED
+        .iter()
+        .map(|(name, _)| *name)
+        .chain(["mcpist-tests"])
+        .collect();
     let present: BTreeSet<&str> = found.keys().map(String::as_str).collect();
     assert_eq!(present, known, "crates of the workspace");
     for (name, allowed) in ALLOWED {
         for used in &found[*name] {
-            assert!(allowed.contains(&used.as_str()), "new edge {name} -> {used}: see docs/ARCHITECTURE.md");
+            assert!(
+                allowed.contains(&used.as_str()),
+                "new edge {name} -> {used}: see docs/ARCHITECTURE.md"
+            );
         }
     }
 }
@@ -88,7 +140,16 @@ fn the_edges_between_crates_are_those_of_the_design() {
 #[test]
 fn what_must_stay_apart_is_not_linked_together() {
     for (program, forbidden) in APART {
-        let tree = cargo(&["tree", "-p", program, "-e", "normal", "--prefix=none", "--locked", "--offline"]);
+        let tree = cargo(&[
+            "tree",
+            "-p",
+            program,
+            "-e",
+            "normal",
+            "--prefix=none",
+            "--locked",
+            "--offline",
+        ]);
         let linked: BTreeSet<&str> = tree.lines().filter_map(|l| l.split(' ').next()).collect();
         for name in *forbidden {
             assert!(!linked.contains(name), "{program} links {name}");

@@ -32,12 +32,16 @@ use crate::clock::steady_seconds;
 
 /// Kind and name of the key that signs witness receipts.
 const STORE_KEY: &str = "store-key";
+/// The name of a development store's own officer.
+const DEV_OFFICER: &str = "dev";
 
 /// A plan to init, waiting for its confirmation.
 pub(super) struct Planned {
     plan: Plan,
     root: Vec<u8>,
     uid: u32,
+    /// A development store's own officer, whose key is in the plan like any officer's.
+    dev_officer: Option<Secret>,
 }
 
 /// The one-time token of a blank store, and the uid that has shown it.
@@ -129,6 +133,23 @@ impl Keeper {
                 "two or more officer keys are needed; give --officer NAME=KEY twice",
             ));
         }
+        let mut officers: Vec<OfficerKey> = request
+            .officers
+            .into_iter()
+            .map(|o| OfficerKey {
+                name: o.name,
+                public: o.public.0,
+            })
+            .collect();
+        let mut dev_officer = None;
+        if request.dev {
+            let (seed, public) = key_pair()?;
+            officers.push(OfficerKey {
+                name: DEV_OFFICER.into(),
+                public,
+            });
+            dev_officer = Some(seed);
+        }
         let terms = InitTerms {
             holders: request
                 .holders
@@ -138,14 +159,7 @@ impl Keeper {
                     recipient: h.recipient,
                 })
                 .collect(),
-            officers: request
-                .officers
-                .into_iter()
-                .map(|o| OfficerKey {
-                    name: o.name,
-                    public: o.public.0,
-                })
-                .collect(),
+            officers,
             root_digest: *Digest::of(&root).as_bytes(),
             dev: request.dev,
         };
@@ -154,7 +168,12 @@ impl Keeper {
             plan: Base64(plan.to_bytes()),
             digest: digest(&plan),
         };
-        self.phase = Phase::Blank(Some(Planned { plan, root, uid }));
+        self.phase = Phase::Blank(Some(Planned {
+            plan,
+            root,
+            uid,
+            dev_officer,
+        }));
         Ok(answer)
     }
 
@@ -354,10 +373,7 @@ impl Keeper {
             name: o.name.clone(),
             public: o.public,
         });
-        let officers = Officers::new(
-            enrolled.chain(dev_officer(&system)?),
-            barrier.config().is_dev(),
-        );
+        let officers = Officers::new(enrolled, barrier.config().is_dev());
         let store = Box::new(SystemVault(system));
         let copied = house
             .audit
@@ -458,8 +474,9 @@ fn make_store(folder: &Path, planned: &Planned) -> Result<InitDone, ApiError> {
         records::ROOT,
         Secret::copy_of(&planned.root).map_err(|e| failed(&e))?,
     ));
-    if foundation.config().is_dev() {
-        first.push(named(records::DEV_OFFICER, key_pair()?.0));
+    if let Some(seed) = &planned.dev_officer {
+        let seed = Secret::copy_of(seed.expose()).map_err(|e| failed(&e))?;
+        first.push(named(records::DEV_OFFICER, seed));
     }
     mcpist_sealer::create_with(
         folder,
@@ -505,21 +522,6 @@ fn key_pair() -> Result<(Secret, [u8; 32]), ApiError> {
 pub(super) fn signer(seed: &Secret) -> Result<Ed25519KeyPair, ApiError> {
     Ed25519KeyPair::from_seed_unchecked(seed.expose())
         .map_err(|_| ApiError::of(ErrorCode::Internal))
-}
-
-/// A development store's own officer, if the store has one.
-fn dev_officer(system: &mcpist_sealer::OpenVault) -> Result<Option<Officer>, ApiError> {
-    match records::open(system, records::DEV_OFFICER) {
-        Ok(seed) => {
-            let public = mcpist_core::audit::public_key(&signer(&seed)?);
-            Ok(Some(Officer {
-                name: "dev".into(),
-                public,
-            }))
-        }
-        Err(records::RecordsError::Vault(mcpist_sealer::VaultError::NotFound(_))) => Ok(None),
-        Err(e) => Err(records_error(&e)),
-    }
 }
 
 fn digest(plan: &Plan) -> Digest {

@@ -1,0 +1,448 @@
+//! One appliance in a folder of its own: a real mcpistd in dev mode, driven over its real sockets.
+
+use std::io::{BufRead, BufReader, IoSlice, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use mcpist_bundle::root::{Delegation, Keys};
+use mcpist_bundle::{BuildOptions, Role, Root, RootParts, SigningKey};
+use mcpist_core::ids::{BundleName, Namespace, SiteId};
+use mcpist_quorum::{Identity, open_share_file};
+use mcpist_secret::Secret;
+use mcpist_secret::frame::{Ticket, write_frame};
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use serde_json::{Value, json};
+
+use crate::programs::{program, workspace};
+
+/// How long anything may take before the test gives up. Nothing is judged by it.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The site of every test.
+const SITE: &str = "test-site";
+
+/// A running appliance. Its process is killed and its folder removed when dropped.
+pub struct Appliance {
+    folder: tempfile::TempDir,
+    daemon: Child,
+    shares: Vec<Secret>,
+    keys: [SigningKey; 2],
+    sequence: u64,
+    /// Every line that a client sent or got.
+    pub transcript: Vec<String>,
+}
+
+impl Appliance {
+    /// Starts a blank appliance with the listeners `ada.sock` and `bob.sock`.
+    ///
+    /// # Panics
+    /// When it does not start; so do all methods where the appliance does not answer at all.
+    pub fn start() -> Appliance {
+        Appliance::start_with(program("mcpistd"))
+    }
+
+    /// Starts a blank appliance of another build.
+    pub fn start_with(daemon: &Path) -> Appliance {
+        let folder = tempfile::tempdir().expect("a folder");
+        let keys = [(); 2].map(|()| SigningKey::generate().expect("a key"));
+        let config = format!(
+            "state = \"{0}/state\"\nrun = \"{0}/run\"\n\
+             [[listener]]\npath = \"{0}/run/ada.sock\"\nprincipal = \"ada\"\n\
+             [[listener]]\npath = \"{0}/run/bob.sock\"\nprincipal = \"bob\"\n",
+            folder.path().display()
+        );
+        for name in ["state", "run"] {
+            std::fs::create_dir(folder.path().join(name)).expect("a folder");
+        }
+        std::fs::write(folder.path().join("mcpist.toml"), config).expect("a file");
+        let daemon = launch(daemon, folder.path());
+        let mut appliance = Appliance {
+            folder,
+            daemon,
+            shares: Vec::new(),
+            keys,
+            sequence: 0,
+            transcript: Vec::new(),
+        };
+        appliance.wait();
+        appliance
+    }
+
+    /// Kills the daemon with SIGKILL and starts it again: sealed.
+    pub fn kill_and_restart(&mut self) {
+        self.daemon.kill().expect("ours to kill");
+        self.daemon.wait().expect("it was killed");
+        self.daemon = launch(program("mcpistd"), self.folder.path());
+        self.wait();
+    }
+
+    /// Waits for the admin socket to answer.
+    fn wait(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        while UnixStream::connect(self.socket("admin")).is_err() {
+            if let Some(status) = self.daemon.try_wait().expect("ours to wait for") {
+                panic!("mcpistd ended with {status}: {}", self.log());
+            }
+            assert!(Instant::now() < deadline, "no admin socket: {}", self.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Its folder.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// What the daemon and its runner wrote to stderr.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    /// The daemon's process id.
+    pub fn pid(&self) -> u32 {
+        self.daemon.id()
+    }
+
+    /// The process ids of the daemon's children: its runner.
+    pub fn runner_pids(&self) -> Vec<u32> {
+        let pid = self.pid();
+        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("a live process");
+        let mut children = Vec::new();
+        for task in tasks.flatten() {
+            let text = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
+            children.extend(
+                text.split_ascii_whitespace()
+                    .filter_map(|p| p.parse::<u32>().ok()),
+            );
+        }
+        children
+    }
+
+    fn socket(&self, name: &str) -> PathBuf {
+        self.folder.path().join(format!("run/{name}.sock"))
+    }
+
+    /// One admin request: the status and the JSON of the answer.
+    pub fn admin(&self, method: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
+        let mut stream = UnixStream::connect(self.socket("admin")).expect("the admin socket");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        let body = body.map(Value::to_string).unwrap_or_default();
+        write!(
+            stream,
+            "{method} {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .expect("a request");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("HTTP");
+        let status = head
+            .split(' ')
+            .nth(1)
+            .and_then(|s| s.parse().ok())
+            .expect("a status");
+        (status, serde_json::from_str(body).expect("JSON"))
+    }
+
+    /// An admin request that must succeed: its data.
+    pub fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Value {
+        let (status, answer) = self.admin(method, path, body);
+        assert_eq!(status, 200, "{method} {path}: {answer}");
+        answer["data"].clone()
+    }
+
+    /// A ticket for `purpose`.
+    pub fn ticket(&self, purpose: &Value) -> Ticket {
+        let answer = self.ask("POST", "/v1/ticket", Some(&json!({ "purpose": purpose })));
+        Ticket::parse(answer["ticket"].as_str().expect("a ticket")).expect("a ticket")
+    }
+
+    /// Brings a secret under a ticket and gives the line that comes back.
+    pub fn bring(&self, ticket: &Ticket, payload: &Secret) -> Value {
+        let mut stream = UnixStream::connect(self.socket("secret")).expect("the secret socket");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        write_frame(&mut stream, ticket, payload).expect("a frame");
+        answer_line(stream)
+    }
+
+    /// Makes the store: 2 of 3.
+    pub fn init(&mut self) {
+        let token =
+            std::fs::read(self.folder.path().join("state/init-token")).expect("the init token");
+        let ticket = self.ticket(&json!("init_token"));
+        let shown = self.bring(
+            &ticket,
+            &Secret::copy_of(token.trim_ascii()).expect("memory"),
+        );
+        assert_eq!(shown, json!("init_token"));
+        let identities: Vec<Identity> = (0..3).map(|_| Identity::generate()).collect();
+        let holders: Vec<Value> = identities
+            .iter()
+            .enumerate()
+            .map(|(n, i)| json!({ "label": format!("holder-{}", n + 1), "recipient": i.recipient() }))
+            .collect();
+        let request = json!({ "threshold": 2, "holders": holders, "root": base64(&self.root()), "officers": [], "dev": true });
+        let plan = self.ask("POST", "/v1/init", Some(&request));
+        let done = self.ask(
+            "POST",
+            "/v1/init/confirm",
+            Some(&json!({ "digest": plan["digest"] })),
+        );
+        let shares = done["shares"].as_array().expect("shares").clone();
+        for (identity, share) in identities.iter().zip(shares) {
+            let age = share["age"].as_str().expect("an age file");
+            let share = open_share_file(identity, age.as_bytes()).expect("our own share");
+            self.shares.push(share.to_text().expect("memory"));
+        }
+        let record = done["record_text"].as_str().expect("a record");
+        std::fs::write(self.folder.path().join("ceremony-record"), record).expect("a file");
+    }
+
+    fn root(&self) -> Vec<u8> {
+        let public: Vec<_> = self.keys.iter().map(SigningKey::public).collect();
+        let keys = |threshold| Keys {
+            threshold,
+            keys: public.clone(),
+        };
+        let namespace = Namespace::parse("acme").expect("a name");
+        let root = Root::new(RootParts {
+            version: 1,
+            site: SiteId::parse(SITE).expect("a name"),
+            publisher: keys(2),
+            root: keys(1),
+            revoke: keys(1),
+            namespaces: vec![Delegation {
+                namespace,
+                keys: public.clone(),
+            }],
+        });
+        root.expect("a root").to_bytes().expect("JSON")
+    }
+
+    /// Share `number`, from 1.
+    pub fn share(&self, number: usize) -> Secret {
+        Secret::copy_of(self.shares[number - 1].expose()).expect("memory")
+    }
+
+    /// Gives one share's text under the open plan.
+    pub fn give(&self, text: &Secret) -> Value {
+        let plan = self.ask("GET", "/v1/unseal", None);
+        let ticket = self.ticket(&json!({ "unseal": { "plan": plan["digest"] } }));
+        self.bring(&ticket, text)
+    }
+
+    /// Unseals with shares 1 and 2.
+    pub fn unseal(&self) {
+        assert!(self.give(&self.share(1))["share"]["pending"].is_object());
+        let opened = self.give(&self.share(2));
+        assert!(opened["share"]["opened"].is_object(), "{opened}");
+    }
+
+    /// A signed bundle of the module folder `folder`, of the next sequence.
+    pub fn bundle(&mut self, folder: &Path) -> Vec<u8> {
+        self.sequence += 1;
+        let options = BuildOptions {
+            namespace: Namespace::parse("acme").expect("a name"),
+            name: BundleName::parse("tests").expect("a name"),
+            sequence: self.sequence,
+            audience: vec![SiteId::parse(SITE).expect("a name")],
+            created: 1_700_000_000,
+            not_after: 4_000_000_000,
+            notes: String::new(),
+        };
+        let plain = mcpist_bundle::build(&[folder.to_owned()], &options).expect("a bundle");
+        self.keys.iter().fold(plain, |bundle, key| {
+            mcpist_bundle::build::sign(&bundle, key, Role::Publisher).expect("a signature")
+        })
+    }
+
+    /// Imports a bundle's bytes over a passed descriptor and gives the line that comes back.
+    pub fn import(&self, bundle: &[u8]) -> Value {
+        let mut file = tempfile::tempfile().expect("a file");
+        file.write_all(bundle).expect("a file");
+        let ticket = self.ticket(&json!("import"));
+        let stream = UnixStream::connect(self.socket("secret")).expect("the secret socket");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        // A frame has a payload of one byte at least; with a descriptor it says nothing.
+        let header = [ticket.as_bytes(), &1_u32.to_be_bytes()[..], &[0]].concat();
+        let descriptors = [file.as_raw_fd()];
+        let control = [ControlMessage::ScmRights(&descriptors)];
+        let sent = sendmsg::<()>(
+            stream.as_raw_fd(),
+            &[IoSlice::new(&header)],
+            &control,
+            MsgFlags::empty(),
+            None,
+        );
+        assert_eq!(sent, Ok(header.len()));
+        answer_line(stream)
+    }
+
+    /// Proposes a change and has the development key approve it.
+    pub fn change(&self, change: &Value) -> Value {
+        let proposed = self.ask("POST", "/v1/changes", Some(&json!({ "change": change })));
+        let digest = proposed["review"]["change"].as_str().expect("a digest");
+        self.ask(
+            "POST",
+            &format!("/v1/changes/{digest}/approvals"),
+            Some(&json!("dev")),
+        )
+    }
+
+    /// Stores a credential in the vault `main`.
+    pub fn put_credential(&self, name: &str, kind: &str, secret: &str) -> Value {
+        let purpose = json!({ "credential": { "vault": "main", "name": name, "kind": kind, "hosts": ["127.0.0.1"] } });
+        let ticket = self.ticket(&purpose);
+        self.bring(
+            &ticket,
+            &Secret::copy_of(secret.as_bytes()).expect("memory"),
+        )
+    }
+
+    /// Everything up to a first call: store, vault, credential, principals, the echo module bound to `port`, and a
+    /// grant of all its tools to ada. Bob has none.
+    pub fn set_up(&mut self, port: u16, secret: &str) {
+        self.init();
+        self.unseal();
+        self.ask("POST", "/v1/vaults", Some(&json!({ "name": "main" })));
+        let stored = self.put_credential("token", "bearer", secret);
+        assert_eq!(stored["credential"]["version"], 1, "{stored}");
+        for name in ["ada", "bob"] {
+            self.change(&json!({ "principal-put": { "name": name } }));
+        }
+        let bundle = self.bundle(&workspace().join("tests/fixtures/echo"));
+        let imported = self.import(&bundle);
+        let registry = imported["import"]["registry"]["id"]
+            .as_str()
+            .expect("a registry")
+            .to_owned();
+        self.change(&json!({ "binding-put": {
+            "name": "service", "vault": "main", "credential": "token", "scheme": "http", "host": "127.0.0.1",
+            "port": port, "path_prefix": "/api", "methods": ["GET", "POST"], "trust": "none", "inject": "bearer",
+            "allow_local": true } }));
+        self.change(&json!({ "join-put": {
+            "registry": registry, "module": "echo", "slot": "service", "binding": "service" } }));
+        self.change(&json!({ "registry-activate": registry }));
+        self.change(&json!({ "grant-put": {
+            "name": "ada-echo", "subject": { "principal": "ada" }, "module": { "named": "echo" }, "tools": "all",
+            "access": "write" } }));
+    }
+
+    /// A client of the listener `name`.
+    pub fn client(&self, name: &str) -> Client {
+        let stream = UnixStream::connect(self.socket(name)).expect("an MCP socket");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        let reader = BufReader::new(stream.try_clone().expect("a clone"));
+        Client {
+            stream,
+            reader,
+            id: 0,
+            transcript: Vec::new(),
+        }
+    }
+}
+
+impl Drop for Appliance {
+    fn drop(&mut self) {
+        // SIGTERM first, so that the runner ends with its daemon; a daemon that is gone already is as well.
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.daemon.id()).unwrap_or(0));
+        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+        let _ = self.daemon.wait();
+    }
+}
+
+fn launch(daemon: &Path, folder: &Path) -> Child {
+    let log = std::fs::File::options()
+        .create(true)
+        .append(true)
+        .open(folder.join("log"))
+        .expect("a log");
+    Command::new(daemon)
+        .args(["--dev", "--config"])
+        .arg(folder.join("mcpist.toml"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .expect("mcpistd starts")
+}
+
+fn answer_line(stream: UnixStream) -> Value {
+    let mut line = String::new();
+    BufReader::new(stream)
+        .read_line(&mut line)
+        .expect("an answer");
+    serde_json::from_str(&line).unwrap_or_else(|_| panic!("no JSON: {line:?}"))
+}
+
+fn base64(bytes: &[u8]) -> String {
+    serde_json::to_value(mcpist_core::api::Base64(bytes.to_vec()))
+        .ok()
+        .and_then(|v| v.as_str().map(str::to_owned))
+        .expect("text")
+}
+
+/// An MCP client that speaks the stateless revision line by line.
+pub struct Client {
+    stream: UnixStream,
+    reader: BufReader<UnixStream>,
+    id: u64,
+    /// Every line that was sent or came.
+    pub transcript: Vec<String>,
+}
+
+impl Client {
+    /// Sends a line as it is.
+    ///
+    /// # Panics
+    /// When the connection is gone, as do all methods.
+    pub fn send(&mut self, line: &str) {
+        self.transcript.push(line.to_owned());
+        self.stream.write_all(line.as_bytes()).expect("a line");
+        self.stream.write_all(b"\n").expect("a line");
+    }
+
+    /// The next line.
+    pub fn receive(&mut self) -> Value {
+        let mut line = String::new();
+        self.reader.read_line(&mut line).expect("a line");
+        self.transcript.push(line.clone());
+        serde_json::from_str(&line).unwrap_or_else(|_| panic!("no JSON: {line:?}"))
+    }
+
+    /// One request of the stateless revision, and its result or error.
+    pub fn request(&mut self, method: &str, mut params: Value) -> Value {
+        self.id += 1;
+        params["_meta"] = json!({
+            "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+            "io.modelcontextprotocol/clientInfo": { "name": "tests", "version": "1" },
+            "io.modelcontextprotocol/clientCapabilities": {},
+        });
+        self.send(
+            &json!({ "jsonrpc": "2.0", "id": self.id, "method": method, "params": params })
+                .to_string(),
+        );
+        self.receive()
+    }
+
+    /// Calls a tool of a module; gives the result.
+    pub fn call(&mut self, module: &str, tool: &str, arguments: &Value) -> Value {
+        let arguments = json!({ "module": module, "tool_name": tool, "arguments": arguments });
+        self.request(
+            "tools/call",
+            json!({ "name": "call_module_tool", "arguments": arguments }),
+        )["result"]
+            .clone()
+    }
+
+    /// The page of `get_module_schema`.
+    pub fn schema(&mut self, query: &Value) -> Value {
+        self.request(
+            "tools/call",
+            json!({ "name": "get_module_schema", "arguments": query }),
+        )["result"]
+            .clone()
+    }
+}

@@ -1,0 +1,178 @@
+//! A small real HTTP service on loopback: what it answers is named by the path, and it keeps what it was asked.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+/// A request as it arrived.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// Method and target.
+    pub line: String,
+    /// Header lines, names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl Seen {
+    /// The value of a header.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers
+            .iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, v)| v.as_str())
+    }
+}
+
+/// The running service. Its threads end with the process.
+pub struct Service {
+    port: u16,
+    seen: Arc<Mutex<Vec<Seen>>>,
+}
+
+impl Service {
+    /// Starts it on a free port.
+    ///
+    /// # Panics
+    /// When loopback cannot be listened on.
+    pub fn start() -> Service {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
+        let port = listener.local_addr().expect("bound").port();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&seen);
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let kept = Arc::clone(&kept);
+                thread::spawn(move || serve(stream, &kept));
+            }
+        });
+        Service { port, seen }
+    }
+
+    /// Its port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// What it was asked so far.
+    pub fn seen(&self) -> Vec<Seen> {
+        self.seen
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+fn serve(stream: TcpStream, kept: &Mutex<Vec<Seen>>) {
+    let Ok(clone) = stream.try_clone() else {
+        return;
+    };
+    let (mut reader, mut writer) = (BufReader::new(clone), stream);
+    while let Some(seen) = read(&mut reader) {
+        let answered = answer(&seen, &mut writer);
+        kept.lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(seen);
+        if answered.is_err() {
+            return;
+        }
+    }
+}
+
+fn read(reader: &mut impl BufRead) -> Option<Seen> {
+    let mut line = String::new();
+    if reader.read_line(&mut line).ok()? == 0 {
+        return None;
+    }
+    let mut headers = Vec::new();
+    loop {
+        let mut header = String::new();
+        reader.read_line(&mut header).ok()?;
+        let Some((name, value)) = header.trim_end().split_once(':') else {
+            break;
+        };
+        headers.push((name.to_lowercase(), value.trim().to_owned()));
+    }
+    let length = headers
+        .iter()
+        .find(|(n, _)| n == "content-length")
+        .and_then(|(_, v)| v.parse().ok());
+    let mut body = vec![0; length.unwrap_or(0)];
+    reader.read_exact(&mut body).ok()?;
+    Some(Seen {
+        line: line.trim_end().to_owned(),
+        headers,
+        body,
+    })
+}
+
+fn answer(seen: &Seen, out: &mut TcpStream) -> std::io::Result<()> {
+    let target = seen.line.split(' ').nth(1).unwrap_or("/");
+    let credential = seen.header("authorization").unwrap_or_default().to_owned();
+    let path = target.split('?').next().unwrap_or(target);
+    match path {
+        "/api/hang" => loop {
+            thread::park();
+        },
+        "/api/fails" => reply(
+            out,
+            "500 Internal Server Error",
+            &format!("{{\"secret\":\"{credential}\"}}"),
+        ),
+        "/api/picked" => reply(
+            out,
+            "422 Unprocessable Entity",
+            &format!("{{\"error\":{{\"message\":\"bad {credential}\"}}}}"),
+        ),
+        "/api/refuses" => reply(out, "401 Unauthorized", "{}"),
+        "/api/redirects" => write!(
+            out,
+            "HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/elsewhere\r\ncontent-length: 0\r\n\r\n"
+        ),
+        "/api/huge" => huge(out),
+        "/api/number" => reply(out, "200 OK", "{\"big\":123456789012345678901234567890}"),
+        "/api/echo" => {
+            let token = credential.split(' ').next_back().unwrap_or_default();
+            let hex: String = token.bytes().map(|b| format!("{b:02x}")).collect();
+            let percent: String = token.bytes().map(|b| format!("%{b:02X}")).collect();
+            let unicode: String = token
+                .chars()
+                .map(|c| format!("\\u{:04x}", c as u32))
+                .collect();
+            reply(
+                out,
+                "200 OK",
+                &format!(
+                    "{{\"raw\":\"{token}\",\"hex\":\"{hex}\",\"percent\":\"{percent}\",\"json\":\"{unicode}\"}}"
+                ),
+            )
+        }
+        _ => {
+            let text = serde_json::json!({ "target": target, "body": String::from_utf8_lossy(&seen.body) });
+            reply(out, "200 OK", &text.to_string())
+        }
+    }
+}
+
+fn reply(out: &mut TcpStream, status: &str, body: &str) -> std::io::Result<()> {
+    write!(
+        out,
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+/// A gigabyte, as long as somebody reads.
+fn huge(out: &mut TcpStream) -> std::io::Result<()> {
+    write!(
+        out,
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 1073741824\r\n\r\n["
+    )?;
+    let block = vec![b' '; 1 << 16];
+    for _ in 0..(1 << 14) {
+        out.write_all(&block)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,187 @@
+//! The whole path with real parts: a quorum opens the store, a client calls, a service gets the credential.
+
+use std::process::Command;
+
+use mcpist_tests::appliance::Appliance;
+use mcpist_tests::service::Service;
+use serde_json::{Value, json};
+
+const CANARY: &str = "canary-7f3a9c1e5b2d4860";
+
+fn appliance() -> (Appliance, Service) {
+    let service = Service::start();
+    let mut appliance = Appliance::start();
+    appliance.set_up(service.port(), CANARY);
+    (appliance, service)
+}
+
+fn text(result: &Value) -> String {
+    result["content"][0]["text"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
+}
+
+fn code(result: &Value) -> String {
+    result["structuredContent"]["code"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
+}
+
+#[test]
+fn a_call_reaches_the_service_with_the_credential_and_answers() {
+    let (appliance, service) = appliance();
+    let mut ada = appliance.client("ada");
+    let result = ada.call(
+        "echo",
+        "get",
+        &json!({ "item": "a b", "q": "x&y", "tags": ["1", "2"] }),
+    );
+    assert_eq!(
+        result["isError"],
+        json!(false),
+        "{result}\n{}",
+        appliance.log()
+    );
+    assert!(text(&result).contains("/api/a%20b?q=x%26y"), "{result}");
+    let seen = service.seen();
+    assert_eq!(seen.len(), 1);
+    assert_eq!(
+        seen[0].header("authorization"),
+        Some(format!("Bearer {CANARY}").as_str())
+    );
+    assert_eq!(seen[0].header("accept-encoding"), Some("identity"));
+}
+
+#[test]
+fn what_bob_may_not_see_does_not_exist_for_him() {
+    let (appliance, service) = appliance();
+    let (mut ada, mut bob) = (appliance.client("ada"), appliance.client("bob"));
+    assert!(ada.schema(&json!({})).to_string().contains("Gets the item"));
+    assert!(!bob.schema(&json!({})).to_string().contains("echo"));
+    let hidden = bob.call("echo", "get", &json!({ "item": "x" }));
+    let unknown = bob.call("nothing", "here", &json!({ "item": "x" }));
+    assert_eq!(hidden, unknown);
+    assert_eq!(code(&hidden), "unknown_tool");
+    assert!(service.seen().is_empty());
+}
+
+#[test]
+fn arguments_are_refused_with_path_and_rule_before_anything_is_sent() {
+    let (appliance, service) = appliance();
+    let mut ada = appliance.client("ada");
+    let wrong = ada.call("echo", "get", &json!({ "item": 7 }));
+    assert_eq!(code(&wrong), "arguments_invalid");
+    assert!(text(&wrong).contains("/item"), "{wrong}");
+    ada.send(
+        r#"{"jsonrpc":"2.0","id":"big","method":"tools/call","params":{"name":"call_module_tool","arguments":{"module":"echo","tool_name":"get","arguments":{"item":"x","count":123456789012345678901}},"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientInfo":{"name":"t","version":"1"},"io.modelcontextprotocol/clientCapabilities":{}}}}"#,
+    );
+    let big = ada.receive();
+    assert!(big.to_string().contains("/count"), "{big}");
+    assert!(service.seen().is_empty());
+}
+
+#[test]
+fn a_sealed_store_answers_nothing_and_a_restart_is_sealed() {
+    let (mut appliance, _service) = appliance();
+    let mut ada = appliance.client("ada");
+    appliance.ask("POST", "/v1/seal", None);
+    assert_eq!(
+        code(&ada.call("echo", "get", &json!({ "item": "x" }))),
+        "sealed"
+    );
+    appliance.unseal();
+    assert_eq!(
+        ada.call("echo", "get", &json!({ "item": "x" }))["isError"],
+        json!(false)
+    );
+    appliance.kill_and_restart();
+    assert_eq!(appliance.ask("GET", "/v1/status", None)["state"], "sealed");
+    appliance.unseal();
+    let mut ada = appliance.client("ada");
+    assert_eq!(
+        ada.call("echo", "get", &json!({ "item": "x" }))["isError"],
+        json!(false)
+    );
+}
+
+#[test]
+fn the_credential_is_in_no_file_no_log_and_no_transcript() {
+    let (appliance, _service) = appliance();
+    let mut ada = appliance.client("ada");
+    for item in ["plain", "echo", "fails", "picked"] {
+        ada.call("echo", "get", &json!({ "item": item }));
+    }
+    let echoed = ada.call("echo", "get", &json!({ "item": "echo" }));
+    assert!(text(&echoed).contains("[redacted]"), "{echoed}");
+    appliance.ask("POST", "/v1/seal", None);
+    let hex: String = CANARY.bytes().map(|b| format!("{b:02x}")).collect();
+    let forms = [CANARY, hex.as_str()];
+    for line in &ada.transcript {
+        assert!(!forms.iter().any(|form| line.contains(form)), "{line}");
+    }
+    for form in forms {
+        let found = Command::new("grep")
+            .args(["-rlaF", form])
+            .arg(appliance.folder())
+            .output();
+        let found = found.expect("grep runs");
+        assert_eq!(
+            String::from_utf8_lossy(&found.stdout),
+            "",
+            "files with the credential"
+        );
+    }
+    // The search finds what is there: the log names the seal.
+    assert!(appliance.log().contains("sealed"));
+}
+
+#[test]
+fn services_that_misbehave_give_coded_errors_and_harm_nothing() {
+    let (appliance, _service) = appliance();
+    let mut ada = appliance.client("ada");
+    let mut outcome = |item: &str| code(&ada.call("echo", "get", &json!({ "item": item })));
+    assert_eq!(outcome("fails"), "upstream_status");
+    assert_eq!(outcome("picked"), "upstream_status");
+    assert_eq!(outcome("redirects"), "upstream_status");
+    assert_eq!(outcome("huge"), "upstream_too_large");
+    assert_eq!(outcome("refuses"), "credential_suspect");
+    assert!(["upstream_timeout", "deadline_exceeded"].contains(&outcome("hang").as_str()));
+    let mut ada = appliance.client("ada");
+    assert_eq!(
+        ada.call("echo", "get", &json!({ "item": "plain" }))["isError"],
+        json!(false)
+    );
+}
+
+#[test]
+fn a_killed_runner_costs_the_calls_in_flight_and_comes_back() {
+    let (appliance, service) = appliance();
+    let mut ada = appliance.client("ada");
+    assert_eq!(
+        ada.call("echo", "get", &json!({ "item": "x" }))["isError"],
+        json!(false)
+    );
+    let runner = appliance.runner_pids();
+    assert_eq!(runner.len(), 1);
+    let hanging = appliance.client("ada");
+    let waiting = std::thread::spawn(move || {
+        let mut hanging = hanging;
+        code(&hanging.call("echo", "get", &json!({ "item": "hang" })))
+    });
+    // The service has accepted the request; it notes it only when it has answered, so its connection is the sign.
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(runner[0]).expect("a pid"));
+    while appliance.ask("GET", "/v1/status", None)["calls_in_flight"] != json!(1) {
+        std::thread::yield_now();
+    }
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).expect("our runner");
+    assert_eq!(waiting.join().expect("the call"), "runner_lost");
+    let again = |client: &mut mcpist_tests::appliance::Client| {
+        client.call("echo", "get", &json!({ "item": "y" }))
+    };
+    while again(&mut ada)["isError"] != json!(false) {
+        std::thread::yield_now();
+    }
+    assert!(service.seen().iter().any(|s| s.line.contains("/api/y")));
+}
