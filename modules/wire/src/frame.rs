@@ -213,7 +213,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// The example of docs/FORMATS.md: 5 payload bytes of a call's answer that goes on, call 7.
+    /// 5 payload bytes of a call's answer that goes on, call 7.
     const EXAMPLE: [u8; HEADER] = [0, 0, 0, 5, 12, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7];
 
     fn with(edit: impl FnOnce(&mut [u8; HEADER])) -> Result<Header, FrameError> {

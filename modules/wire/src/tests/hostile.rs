@@ -350,13 +350,18 @@ async fn a_message_is_continued_at_once_and_within_its_limit() {
 
 #[tokio::test]
 async fn a_call_in_flight_is_not_made_again() {
-    runner_refuses(async |raw| {
+    let (mut raw, mut requests) = raw_daemon().await;
+    for _ in 0..2 {
         raw.send(Kind::Call, false, 1, &call_payload(0, b"{}"))
             .await;
-        raw.send(Kind::Call, false, 1, &call_payload(0, b"{}"))
-            .await;
-    })
-    .await;
+    }
+    let Request::Call(_, first) = requests.next().await.unwrap() else {
+        panic!()
+    };
+    let end = requests.next().await.unwrap_err();
+    assert_eq!(end, LinkEnd::Protocol("call 1 is in flight already".into()));
+    first.cancelled().await;
+    assert_eq!(raw.closed().await.code, CloseCode::Protocol);
 }
 
 #[tokio::test]
