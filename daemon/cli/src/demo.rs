@@ -107,6 +107,23 @@ pub(crate) async fn run(context: &Context, args: DemoArgs) -> Result<()> {
 }
 
 async fn play(steps: &mut Steps, folder: PathBuf, keep: bool) -> Result<()> {
+    // An interrupted demo drops what it started, which stops it.
+    let mut site = tokio::select! {
+        site = all_steps(steps, folder) => site?,
+        told = interrupted() => {
+            told?;
+            return Err(Error::new("interrupted", "the demo was interrupted"));
+        }
+    };
+    if keep {
+        site.unseal(steps, [0, 1, 3]).await?;
+        steps.out.note(&site.how_to_connect()?);
+        interrupted().await?;
+    }
+    site.stop()
+}
+
+async fn all_steps(steps: &mut Steps, folder: PathBuf) -> Result<Site> {
     let mut site = Site::prepare(steps, folder).await?;
     site.initialise(steps).await?;
     site.unseal(steps, [0, 2, 4]).await?;
@@ -118,21 +135,16 @@ async fn play(steps: &mut Steps, folder: PathBuf, keep: bool) -> Result<()> {
     site.search(steps).await?;
     site.verify_audit(steps).await?;
     site.seal(steps).await?;
-    if keep {
-        site.unseal(steps, [0, 1, 3]).await?;
-        wait(&site, steps.out).await?;
-    }
-    site.stop()
+    Ok(site)
 }
 
-/// Says how to connect, and waits for the user to end it.
-async fn wait(site: &Site, out: Output) -> Result<()> {
+/// Ends with SIGINT or SIGTERM.
+async fn interrupted() -> Result<()> {
     let signals = |kind| signal(kind).map_err(Error::from);
     let (mut interrupt, mut terminate) = (
         signals(SignalKind::interrupt())?,
         signals(SignalKind::terminate())?,
     );
-    out.note(&site.how_to_connect()?);
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}

@@ -5,6 +5,7 @@
 //! says so.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -32,6 +33,10 @@ use crate::host::{Daemon, show_init_token};
 use crate::{Context, bundle, ceremony, policy, secret, store};
 
 const NAME: &str = "dev";
+const PUBLISHER: &str = "publisher.key";
+const OFFICER: &str = "officer.key";
+/// The folder of the one share, its identity and the ceremony record.
+const SHARE: &str = "dev-share";
 /// Between two looks at the module's files.
 const WATCH: Duration = Duration::from_millis(500);
 const YEAR: u64 = 365 * 86_400;
@@ -107,12 +112,13 @@ async fn open(context: &Context, folder: &Path) -> Result<Signers> {
         status = context.client.get(path::STATUS).await?;
     }
     if status.state == StoreState::Sealed {
-        let identity =
-            Identity::parse(secret::read_secret_file(&folder.join("share.identity"))?.expose())
-                .map_err(|e| Error::new("identity", e))?;
+        let identity = Identity::parse(
+            secret::read_secret_file(&folder.join(SHARE).join("identity"))?.expose(),
+        )
+        .map_err(|e| Error::new("identity", e))?;
         let share = ceremony::share_of(
             &identity,
-            &secret::read_file(&folder.join("share-1-dev.age"), MAX_FILE)?,
+            &secret::read_file(&folder.join(SHARE).join("share-1-dev.age"), MAX_FILE)?,
         )?;
         let (_, digest, _) = ceremony::unseal_plan(context).await?;
         let ShareOutcome::Opened(_) = ceremony::give(context, digest, &share).await? else {
@@ -123,8 +129,8 @@ async fn open(context: &Context, folder: &Path) -> Result<Signers> {
         };
     }
     let signers = Signers {
-        publisher: bundle::read_key(&folder.join("publisher.key"))?,
-        officer: bundle::read_key(&folder.join("officer.key"))?,
+        publisher: bundle::read_key(&folder.join(PUBLISHER))?,
+        officer: bundle::read_key(&folder.join(OFFICER))?,
     };
     if new {
         admit(context, &signers.officer).await?;
@@ -133,8 +139,10 @@ async fn open(context: &Context, folder: &Path) -> Result<Signers> {
 }
 
 async fn initialise(context: &Context, folder: &Path) -> Result<()> {
-    let publisher = bundle::keygen(&folder.join("publisher.key"))?;
-    let officer = bundle::keygen(&folder.join("officer.key"))?;
+    let (publisher, officer) = (
+        kept_key(&folder.join(PUBLISHER))?,
+        kept_key(&folder.join(OFFICER))?,
+    );
     let keys = || Keys {
         threshold: 1,
         keys: vec![publisher.public()],
@@ -152,13 +160,19 @@ async fn initialise(context: &Context, folder: &Path) -> Result<()> {
     })
     .and_then(|root| root.to_bytes())
     .map_err(|e| Error::new("root", e))?;
-    secret::create(&folder.join("root.json"), 0o644, &root)?;
+    let share = folder.join(SHARE);
+    // What an init that was cut off has left opens no store.
+    match std::fs::remove_dir_all(&share) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::file(&share, e)),
+        _ => {}
+    }
+    std::fs::DirBuilder::new()
+        .mode(0o700)
+        .create(&share)
+        .map_err(|e| Error::file(&share, e))?;
+    secret::create(&share.join("root.json"), 0o644, &root)?;
     let identity = Identity::generate();
-    secret::create(
-        &folder.join("share.identity"),
-        0o600,
-        identity.to_text()?.expose(),
-    )?;
+    secret::create(&share.join("identity"), 0o600, identity.to_text()?.expose())?;
     show_init_token(&context.client, folder).await?;
     let holder = NewHolder {
         label: NAME.to_owned(),
@@ -169,14 +183,23 @@ async fn initialise(context: &Context, folder: &Path) -> Result<()> {
         holders: vec![holder],
         root: Base64(root),
         officers: vec![NewOfficer {
-            name: NAME.to_owned(),
+            name: "officer".to_owned(),
             public: officer.public(),
         }],
         dev: true,
     };
     let (_, digest) = ceremony::plan_init(context, &request).await?;
     let done = ceremony::confirm_init(context, digest).await?;
-    ceremony::write_shares(folder, &done).map(drop)
+    ceremony::write_shares(&share, &done).map(drop)
+}
+
+/// The key in this file, or a new one where there is none.
+fn kept_key(file: &Path) -> Result<SigningKey> {
+    if file.exists() {
+        bundle::read_key(file)
+    } else {
+        bundle::keygen(file)
+    }
 }
 
 /// One principal who may use everything, and one vault.

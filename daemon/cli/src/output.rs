@@ -50,19 +50,17 @@ impl Output {
         data: &T,
         text: impl FnOnce(&T) -> String,
     ) -> Result<()> {
-        let mut out = std::io::stdout().lock();
-        if self.is_json() {
-            let json =
-                serde_json::to_string(&Reply::new(data)).map_err(|e| Error::new("internal", e))?;
-            writeln!(out, "{json}")?;
+        let text = if self.is_json() {
+            serde_json::to_string(&Reply::new(data)).map_err(|e| Error::new("internal", e))?
         } else {
-            let text = text(data);
-            if !text.is_empty() {
-                writeln!(out, "{}", text.trim_end())?;
-            }
+            text(data)
+        };
+        let mut out = std::io::stdout().lock();
+        match writeln!(out, "{}", text.trim_end()).and_then(|()| out.flush()) {
+            // A reader such as `head` that has enough is no failure.
+            Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+            other => Ok(other?),
         }
-        out.flush()?;
-        Ok(())
     }
 
     /// A remark that is no result: standard error, unless `-q`.

@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use mcpist_core::api::ApiError;
+use mcpist_core::error::ErrorCode;
+use mcpist_core::text::excerpt;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
@@ -118,16 +121,14 @@ pub(crate) fn checked(result: Value) -> Result<Value> {
     if result["isError"] != Value::Bool(true) {
         return Ok(result);
     }
-    let shown = text(&result);
-    let code = result["structuredContent"]["code"]
-        .as_str()
-        .and_then(mcpist_core::error::ErrorCode::parse);
-    match code {
-        Some(code) => Err(mcpist_core::api::ApiError::new(code, &shown).into()),
-        None => Err(Error::new(
-            "tool_failed",
-            mcpist_core::text::excerpt(&shown, 2048),
-        )),
+    // The daemon's own refusals carry their code beside the text.
+    let refusal = &result["structuredContent"];
+    match (
+        refusal["code"].as_str().and_then(ErrorCode::parse),
+        refusal["message"].as_str(),
+    ) {
+        (Some(code), Some(message)) => Err(ApiError::new(code, message).into()),
+        _ => Err(Error::new("tool_failed", excerpt(&text(&result), 2048))),
     }
 }
 
