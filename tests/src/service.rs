@@ -71,11 +71,10 @@ fn serve(stream: TcpStream, kept: &Mutex<Vec<Seen>>) {
     };
     let (mut reader, mut writer) = (BufReader::new(clone), stream);
     while let Some(seen) = read(&mut reader) {
-        let answered = answer(&seen, &mut writer);
         kept.lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .push(seen);
-        if answered.is_err() {
+            .push(seen.clone());
+        if answer(&seen, &mut writer).is_err() {
             return;
         }
     }

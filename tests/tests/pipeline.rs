@@ -170,9 +170,8 @@ fn a_killed_runner_costs_the_calls_in_flight_and_comes_back() {
         let mut hanging = hanging;
         code(&hanging.call("echo", "get", &json!({ "item": "hang" })))
     });
-    // The service has accepted the request; it notes it only when it has answered, so its connection is the sign.
     let pid = nix::unistd::Pid::from_raw(i32::try_from(runner[0]).expect("a pid"));
-    while appliance.ask("GET", "/v1/status", None)["calls_in_flight"] != json!(1) {
+    while !service.seen().iter().any(|s| s.line.contains("/api/hang")) {
         std::thread::yield_now();
     }
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).expect("our runner");
