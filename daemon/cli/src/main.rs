@@ -23,12 +23,14 @@ mod tools;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
 use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::output::{Format, Output};
+
+/// Heading of the options that every command has.
+const GLOBAL: &str = "Options of every command";
 
 #[derive(Parser)]
 #[command(
@@ -46,25 +48,20 @@ Exit status: 0 success, 2 the store is sealed, 1 any other failure.",
 )]
 struct Cli {
     /// Folder of the daemon's sockets
-    #[arg(
-        long,
-        visible_alias = "socket",
-        global = true,
+    #[arg(long, visible_alias = "socket", global = true, help_heading = GLOBAL,
+        help_heading = GLOBAL,
         value_name = "DIR",
         default_value = "/run/mcpist"
     )]
     run: PathBuf,
     /// Form of results
-    #[arg(
-        long,
-        global = true,
-        value_enum,
+    #[arg(long, global = true, help_heading = GLOBAL, value_enum,
         value_name = "FORM",
         default_value = "text"
     )]
     output: Format,
     /// Say nothing but results and errors
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, help_heading = GLOBAL)]
     quiet: bool,
     #[command(subcommand)]
     command: Command,
@@ -117,11 +114,23 @@ fn main() -> ExitCode {
 
 /// Help and version end well; a wrong command line is a failure as any other, since status 2 means "sealed".
 fn usage(e: &clap::Error) -> ExitCode {
-    let _ = e.print();
-    match e.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
-        _ => ExitCode::from(mcpist_core::error::EXIT_FAILURE),
+    if !e.use_stderr() {
+        let _ = e.print();
+        return ExitCode::SUCCESS;
     }
+    let text = e.render().to_string();
+    let text = text.strip_prefix("error: ").unwrap_or(&text).trim_end();
+    // Parsing ended before it could say which form was asked for.
+    let words: Vec<_> = std::env::args_os().collect();
+    let json = words
+        .windows(2)
+        .any(|w| w[0] == "--output" && w[1] == "json")
+        || words.iter().any(|w| w == "--output=json");
+    if json {
+        let first = text.lines().next().unwrap_or_default();
+        return Output::new(Format::Json, false).failure(&Error::usage(first));
+    }
+    Output::new(Format::Text, false).failure(&Error::new("usage", text))
 }
 
 fn run(cli: Cli, out: Output) -> Result<u8> {

@@ -151,7 +151,12 @@ pub(crate) fn create(path: &Path, mode: u32, bytes: &[u8]) -> Result<()> {
         .mode(mode)
         .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC).bits())
         .open(path)
-        .map_err(|e| Error::file(path, e))?;
+        .map_err(|e| match e.kind() {
+            std::io::ErrorKind::AlreadyExists => {
+                Error::file(path, e).next("name another file, or move that one away")
+            }
+            _ => Error::file(path, e),
+        })?;
     file.write_all(bytes)
         .and_then(|()| file.sync_all())
         .map_err(|e| Error::file(path, e))

@@ -295,6 +295,7 @@ fn errors_say_what_why_and_what_next() {
             "init --threshold 3 --holder ada --root root.json",
             "vault create ../team",
             "no-such-command",
+            "vault create --output json",
         ],
     );
 }
