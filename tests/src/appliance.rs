@@ -26,6 +26,7 @@ const SITE: &str = "test-site";
 /// A running appliance. Its process is killed and its folder removed when dropped.
 pub struct Appliance {
     folder: tempfile::TempDir,
+    program: PathBuf,
     daemon: Child,
     shares: Vec<Secret>,
     keys: [SigningKey; 2],
@@ -44,7 +45,7 @@ impl Appliance {
     }
 
     /// Starts a blank appliance of another build.
-    pub fn start_with(daemon: &Path) -> Appliance {
+    pub fn start_with(program: &Path) -> Appliance {
         let folder = tempfile::tempdir().expect("a folder");
         let keys = [(); 2].map(|()| SigningKey::generate().expect("a key"));
         let config = format!(
@@ -57,9 +58,10 @@ impl Appliance {
             std::fs::create_dir(folder.path().join(name)).expect("a folder");
         }
         std::fs::write(folder.path().join("mcpist.toml"), config).expect("a file");
-        let daemon = launch(daemon, folder.path());
+        let daemon = launch(program, folder.path());
         let mut appliance = Appliance {
             folder,
+            program: program.to_owned(),
             daemon,
             shares: Vec::new(),
             keys,
@@ -72,9 +74,19 @@ impl Appliance {
 
     /// Kills the daemon with SIGKILL and starts it again: sealed.
     pub fn kill_and_restart(&mut self) {
+        self.kill();
+        self.restart();
+    }
+
+    /// Kills the daemon with SIGKILL.
+    pub fn kill(&mut self) {
         self.daemon.kill().expect("ours to kill");
         self.daemon.wait().expect("it was killed");
-        self.daemon = launch(program("mcpistd"), self.folder.path());
+    }
+
+    /// Starts the daemon again after [`Appliance::kill`]: sealed.
+    pub fn restart(&mut self) {
+        self.daemon = launch(&self.program, self.folder.path());
         self.wait();
     }
 
@@ -86,7 +98,7 @@ impl Appliance {
                 panic!("mcpistd ended with {status}: {}", self.log());
             }
             assert!(Instant::now() < deadline, "no admin socket: {}", self.log());
-            std::thread::sleep(Duration::from_millis(10));
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 
@@ -120,7 +132,8 @@ impl Appliance {
         children
     }
 
-    fn socket(&self, name: &str) -> PathBuf {
+    /// The path of its socket `name`: a listener's, `admin` or `secret`.
+    pub fn socket(&self, name: &str) -> PathBuf {
         self.folder.path().join(format!("run/{name}.sock"))
     }
 

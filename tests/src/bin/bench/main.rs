@@ -14,14 +14,14 @@ mod service;
 
 use std::error::Error;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use mcpist_tests::appliance::Appliance;
 use serde_json::{Value, json};
 
 use crate::client::{FIRST_ID, Peer};
-use crate::process::{Process, Running};
+use crate::process::Process;
 use crate::report::Report;
 
 /// What the service answers, and the text that the floor echoes.
@@ -32,8 +32,10 @@ const CREDENTIAL: &str = "bench-credential-5d1f0c7a";
 const CPU_BUDGET: f64 = 75.0;
 /// Connections of the load.
 const CLIENTS: usize = 32;
+/// Every measurement is preceded by its count of calls over this number.
+const WARM_UP: usize = 10;
 
-/// How many calls are made of each peer, after a tenth as many to warm up.
+/// How many calls are made of each peer.
 struct Counts {
     /// By one client.
     alone: usize,
@@ -89,68 +91,160 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn measure(programs: &Path, counts: &Counts, report: &mut Report) -> Result<(), Box<dyn Error>> {
+    floor(programs, counts, report)?;
+    let port = service::start(BODY, CREDENTIAL)?;
+    direct(port, counts, report)?;
+    let mut appliance = Appliance::start_with(&programs.join("mcpistd"));
+    appliance.set_up(port, CREDENTIAL);
+    whole_path(&mut appliance, counts, report)
+        .map_err(|e| format!("{e}; mcpistd wrote: {}", appliance.log()).into())
+}
+
+/// rmcp's own server, transport and JSON on a Unix socket.
+fn floor(programs: &Path, counts: &Counts, report: &mut Report) -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
     let socket = folder.path().join("floor.sock");
-    let floor = Running::start(&programs.join("examples/echo"), &socket)?;
-    let peer = Peer::unix(
-        socket,
-        tools_call("echo", &json!({ "text": BODY })),
-        carries_body,
-    )?;
-    load("floor", &peer, counts, report, &[])?;
-    drop(floor);
+    let _echo = process::Running::start(&programs.join("examples/echo"), &socket)?;
+    let request = tools_call("echo", &json!({ "text": BODY }));
+    let peer = Peer::unix(&socket, request, carries_body)?;
+    alone("floor", &peer, counts, report, &[])?;
+    together("floor", &peer, counts, report, &[])
+}
 
-    let port = service::start(BODY, CREDENTIAL)?;
+/// The service without an appliance before it.
+fn direct(port: u16, counts: &Counts, report: &mut Report) -> Result<(), Box<dyn Error>> {
     let request = format!(
         "GET /api/item-1 HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer {CREDENTIAL}\r\n\r\n"
     );
-    let peer = Peer::tcp(port, request.into_bytes(), |answer| {
-        answer.starts_with(b"HTTP/1.1 200 ")
-    })?;
-    load("direct", &peer, counts, report, &["floor"])?;
+    let peer = Peer::tcp(port, request, |answer| answer.starts_with(b"HTTP/1.1 200 "))?;
+    alone("direct", &peer, counts, report, &["floor"])?;
+    together("direct", &peer, counts, report, &["floor"])
+}
 
-    let mut appliance = Appliance::start_with(&programs.join("mcpistd"));
-    appliance.set_up(port, CREDENTIAL);
+/// From a killed daemon with a store to a loaded one.
+fn whole_path(
+    appliance: &mut Appliance,
+    counts: &Counts,
+    report: &mut Report,
+) -> Result<(), Box<dyn Error>> {
+    let beside = ["floor", "direct"];
     appliance.kill();
     let started = Instant::now();
     appliance.restart();
     appliance.unseal();
-    let arguments =
-        json!({ "module": "echo", "tool_name": "get", "arguments": { "item": "item-1" } });
-    let peer = Peer::unix(
-        appliance.socket("ada"),
-        tools_call("call_module_tool", &arguments),
-        carries_body,
-    )
-    .map_err(|e| format!("{e}\n{}", appliance.log()))?;
+    let arguments = json!({
+        "module": "echo", "tool_name": "get", "arguments": { "item": "item-1" }
+    });
+    let request = tools_call("call_module_tool", &arguments);
+    let peer = Peer::unix(&appliance.socket("ada"), request, carries_body)?;
     let start = started.elapsed();
 
     let runner = *appliance.runner_pids().first().ok_or("no runner")?;
     let parts = [
-        ("mcpistd", Process::new(appliance.pid())),
-        ("runner", Process::new(runner)),
+        ("mcpistd", Process::of(appliance.pid())),
+        ("runner", Process::of(runner)),
     ];
     let mut idle = Vec::new();
     for (_, process) in &parts {
         idle.push(process.resident_mib()?);
     }
-    let cpu = load("call", &peer, counts, report, &["floor", "direct"]);
-    let cpu = match cpu {
-        Ok(()) => whole_load(&peer, counts, &parts)?,
-        Err(e) => return Err(format!("{e}\n{}", appliance.log()).into()),
-    };
-    report.row("cpu_budget", CPU_BUDGET, "us/call", &[]);
-    for ((name, _), micros) in parts.iter().zip(&cpu) {
-        report.row(&format!("cpu_{name}"), *micros, "us/call", &["cpu_budget"]);
+    alone("call", &peer, counts, report, &beside)?;
+    let mut before = Vec::new();
+    for (_, process) in &parts {
+        before.push(process.cpu()?);
     }
-    report.row("cpu_both", cpu.iter().sum(), "us/call", &["cpu_budget"]);
+    together("call", &peer, counts, report, &beside)?;
+    let calls = (counts.each + counts.each / WARM_UP) * CLIENTS;
+    report.row("cpu_budget", CPU_BUDGET, "us/call", &[]);
+    let mut both = 0.0;
+    for ((name, process), before) in parts.iter().zip(before) {
+        let spent = (process.cpu()? - before).as_secs_f64() * 1e6 / calls as f64;
+        both += spent;
+        report.row(&format!("cpu_{name}"), spent, "us/call", &["cpu_budget"]);
+    }
+    report.row("cpu_both", both, "us/call", &["cpu_budget"]);
     for ((name, process), idle) in parts.iter().zip(idle) {
-        let name = format!("rss_{name}");
-        report.row(&format!("{name}_idle"), idle, "MiB", &[]);
+        let first = format!("rss_{name}_idle");
+        report.row(&first, idle, "MiB", &[]);
         let after = process.resident_mib()?;
-        let before = format!("{name}_idle");
-        report.row(&format!("{name}_after"), after, "MiB", &[before.as_str()]);
+        report.row(&format!("rss_{name}_after"), after, "MiB", &[&first]);
     }
     report.row("start_to_call", start.as_secs_f64() * 1e3, "ms", &[]);
     Ok(())
+}
+
+/// One client, one call after the other.
+fn alone(
+    name: &str,
+    peer: &Peer,
+    counts: &Counts,
+    report: &mut Report,
+    beside: &[&str],
+) -> Result<(), Box<dyn Error>> {
+    let mut connection = peer.connect()?;
+    for _ in 0..counts.alone / WARM_UP {
+        connection.exchange()?;
+    }
+    let mut times = Vec::with_capacity(counts.alone);
+    for _ in 0..counts.alone {
+        let sent = Instant::now();
+        connection.exchange()?;
+        times.push(sent.elapsed());
+    }
+    times.sort_unstable();
+    for percent in [50, 99] {
+        // The smallest time that `percent` of all calls did not exceed.
+        let rank = (times.len() * percent).div_ceil(100).saturating_sub(1);
+        let time = times.get(rank).ok_or("no calls")?;
+        report.beside(
+            name,
+            &format!("p{percent}"),
+            time.as_secs_f64() * 1e6,
+            "us",
+            beside,
+        );
+    }
+    Ok(())
+}
+
+/// All clients at once, each with one call under way.
+fn together(
+    name: &str,
+    peer: &Peer,
+    counts: &Counts,
+    report: &mut Report,
+    beside: &[&str],
+) -> Result<(), Box<dyn Error>> {
+    let mut connections = Vec::new();
+    for _ in 0..CLIENTS {
+        connections.push(peer.connect()?);
+    }
+    client::run(&mut connections, counts.each / WARM_UP)?;
+    let started = Instant::now();
+    client::run(&mut connections, counts.each)?;
+    let rate = (counts.each * CLIENTS) as f64 / started.elapsed().as_secs_f64();
+    report.beside(name, &format!("rate_{CLIENTS}"), rate, "calls/s", beside);
+    Ok(())
+}
+
+/// A call of the stateless revision: no handshake before it.
+fn tools_call(name: &str, arguments: &Value) -> String {
+    let request = json!({
+        "jsonrpc": "2.0", "id": FIRST_ID, "method": "tools/call",
+        "params": { "name": name, "arguments": arguments, "_meta": {
+            "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+            "io.modelcontextprotocol/clientInfo": { "name": "bench", "version": "1" },
+            "io.modelcontextprotocol/clientCapabilities": {},
+        } },
+    });
+    format!("{request}\n")
+}
+
+/// Whether a first answer is a result that carries what the service said.
+fn carries_body(answer: &[u8]) -> bool {
+    let answer: Value = serde_json::from_slice(answer).unwrap_or_default();
+    let text = answer["result"]["content"][0]["text"].as_str();
+    let body: Value = serde_json::from_str(BODY).unwrap_or_default();
+    answer["result"]["isError"] == json!(false)
+        && text.and_then(|t| serde_json::from_str::<Value>(t).ok()) == Some(body)
 }

@@ -1,0 +1,78 @@
+//! The rows of a run, as a table for people or one JSON object a line. No I/O.
+
+use std::fmt::Write;
+
+use serde_json::{Map, Value, json};
+
+/// One figure, with its ratio to others of the same run.
+struct Row {
+    name: String,
+    value: f64,
+    unit: &'static str,
+    ratio_to: Vec<(String, f64)>,
+}
+
+/// All figures so far, in order.
+#[derive(Default)]
+pub(crate) struct Report(Vec<Row>);
+
+impl Report {
+    /// Adds a figure. Rows named in `others` that are not there give no ratio.
+    pub(crate) fn row(&mut self, name: &str, value: f64, unit: &'static str, others: &[&str]) {
+        let ratio_to = others
+            .iter()
+            .filter_map(|other| {
+                let row = self.0.iter().find(|row| row.name == *other)?;
+                (row.value > 0.0).then(|| (row.name.clone(), value / row.value))
+            })
+            .collect();
+        self.0.push(Row {
+            name: name.to_owned(),
+            value,
+            unit,
+            ratio_to,
+        });
+    }
+
+    /// Adds `figure` of a path, next to the same figure of other paths.
+    pub(crate) fn beside(
+        &mut self,
+        path: &str,
+        figure: &str,
+        value: f64,
+        unit: &'static str,
+        paths: &[&str],
+    ) {
+        let others: Vec<String> = paths.iter().map(|p| format!("{p}_{figure}")).collect();
+        let others: Vec<&str> = others.iter().map(String::as_str).collect();
+        self.row(&format!("{path}_{figure}"), value, unit, &others);
+    }
+
+    /// `{"name", "value", "unit", "ratio_to": {name: ratio}}`, one a line.
+    pub(crate) fn to_json_lines(&self) -> String {
+        self.0.iter().fold(String::new(), |mut text, row| {
+            let ratios: Map<String, Value> = row
+                .ratio_to
+                .iter()
+                .map(|(name, ratio)| (name.clone(), json!(ratio)))
+                .collect();
+            let line = json!({
+                "name": row.name, "value": row.value, "unit": row.unit, "ratio_to": ratios
+            });
+            let _ = writeln!(text, "{line}"); // a String takes everything
+            text
+        })
+    }
+
+    /// Columns: name, value, unit, ratios.
+    pub(crate) fn to_table(&self) -> String {
+        self.0.iter().fold(String::new(), |mut text, row| {
+            let _ = write!(text, "{:<20} {:>10.1} {:<8}", row.name, row.value, row.unit);
+            for (name, ratio) in &row.ratio_to {
+                let _ = write!(text, "  {ratio:.2} x {name}");
+            }
+            text.push('\n');
+            text
+        })
+    }
+}
