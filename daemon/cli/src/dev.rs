@@ -30,7 +30,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::error::{Error, Result};
 use crate::host::{Daemon, show_init_token};
-use crate::{Context, bundle, ceremony, policy, secret, store};
+use crate::{Context, bundle, ceremony, change, secret, store};
 
 const NAME: &str = "dev";
 const PUBLISHER: &str = "publisher.key";
@@ -217,8 +217,8 @@ async fn admit(context: &Context, officer: &SigningKey) -> Result<()> {
         tools: ToolSel::All,
         access: Access::Destructive,
     };
-    policy::store(context, Change::PrincipalPut(record), officer).await?;
-    policy::store(context, Change::GrantPut(grant), officer).await?;
+    change::store(context, Change::PrincipalPut(record), officer).await?;
+    change::store(context, Change::GrantPut(grant), officer).await?;
     store::create_vault(context, name(VaultName::parse)?)
         .await
         .map(drop)
@@ -327,7 +327,7 @@ async fn publish(context: &Context, module: &Path, signers: &Signers) -> Result<
             .iter()
             .filter(|j| j.registry == old.id && imported.modules.contains(&j.module))
         {
-            let carried = policy::store(
+            let carried = change::store(
                 context,
                 Change::JoinPut(Join {
                     registry: imported.id,
@@ -342,9 +342,9 @@ async fn publish(context: &Context, module: &Path, signers: &Signers) -> Result<
                     .note(&format!("slot {} was not carried over: {e}", join.slot));
             }
         }
-        policy::store(context, Change::RegistryRetire(old.id), &signers.officer).await?;
+        change::store(context, Change::RegistryRetire(old.id), &signers.officer).await?;
     }
-    policy::store(
+    change::store(
         context,
         Change::RegistryActivate(imported.id),
         &signers.officer,

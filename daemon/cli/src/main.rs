@@ -5,8 +5,10 @@
 //! sealed, 1 for everything else.
 
 mod audit;
+mod binding;
 mod bundle;
 mod ceremony;
+mod change;
 mod client;
 mod connect;
 mod demo;
@@ -77,11 +79,11 @@ enum Command {
     Credential(store::CredentialArgs),
     Principal(policy::PrincipalArgs),
     Grant(policy::GrantArgs),
-    Binding(policy::BindingArgs),
-    Join(policy::JoinArgs),
-    Change(policy::ChangeArgs),
+    Binding(binding::BindingArgs),
+    Join(binding::JoinArgs),
+    Change(change::ChangeArgs),
     Mask(policy::MaskArgs),
-    Registry(policy::RegistryArgs),
+    Registry(binding::RegistryArgs),
     Bundle(bundle::BundleArgs),
     Audit(audit::AuditArgs),
     Tools(tools::ToolsArgs),
@@ -127,8 +129,12 @@ fn usage(e: &clap::Error) -> ExitCode {
         .any(|w| w[0] == "--output" && w[1] == "json")
         || words.iter().any(|w| w == "--output=json");
     if json {
-        let first = text.lines().next().unwrap_or_default();
-        return Output::new(Format::Json, false).failure(&Error::usage(first));
+        let reason: Vec<_> = text
+            .lines()
+            .take_while(|line| !line.is_empty())
+            .map(str::trim)
+            .collect();
+        return Output::new(Format::Json, false).failure(&Error::usage(reason.join(" ")));
     }
     Output::new(Format::Text, false).failure(&Error::new("usage", text))
 }
@@ -159,11 +165,11 @@ async fn dispatch(command: Command, context: Context) -> Result<u8> {
         Command::Credential(args) => store::credential(&context, args).await,
         Command::Principal(args) => policy::principal(&context, args).await,
         Command::Grant(args) => policy::grant(&context, args).await,
-        Command::Binding(args) => policy::binding(&context, args).await,
-        Command::Join(args) => policy::join(&context, args).await,
-        Command::Change(args) => policy::change(&context, args).await,
+        Command::Binding(args) => binding::binding(&context, args).await,
+        Command::Join(args) => binding::join(&context, args).await,
+        Command::Change(args) => change::run(&context, args).await,
         Command::Mask(args) => policy::mask(&context, args).await,
-        Command::Registry(args) => policy::registry(&context, args).await,
+        Command::Registry(args) => binding::registry(&context, args).await,
         Command::Bundle(args) => bundle::run(&context, args).await,
         Command::Tools(args) => tools::tools(&context, args).await,
         Command::Call(args) => tools::call(&context, args).await,

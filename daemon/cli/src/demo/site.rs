@@ -32,7 +32,7 @@ use super::service::Service;
 use crate::error::{Error, Result};
 use crate::host::{Daemon, show_init_token};
 use crate::mcp::Exchange;
-use crate::{Context, audit, bundle, ceremony, mcp, policy, secret, store, tools};
+use crate::{Context, audit, bundle, ceremony, change, mcp, secret, store, tools};
 
 const SITE: &str = "demo";
 const TOTAL: usize = 5;
@@ -266,7 +266,7 @@ impl Site {
                     binding: binding.name.clone(),
                 };
                 for change in [Change::BindingPut(Box::new(binding)), Change::JoinPut(join), Change::RegistryActivate(registry)] {
-                    policy::store(&self.context, change, &self.officer).await?;
+                    change::store(&self.context, change, &self.officer).await?;
                 }
                 Ok(format!("the module's slot is bound to http://127.0.0.1:{port}/api and nothing else; the registry serves"))
             })
@@ -293,7 +293,7 @@ impl Site {
                         groups: Vec::new(),
                         rules: Vec::new(),
                     };
-                    policy::store(&self.context, Change::PrincipalPut(record), &self.officer)
+                    change::store(&self.context, Change::PrincipalPut(record), &self.officer)
                         .await?;
                 }
                 let readings = ToolSel::Named(vec![name(ToolName::parse, "readings")?]);
@@ -301,7 +301,7 @@ impl Site {
                     grant("ada", ToolSel::All, Access::Write)?,
                     grant("bob", readings, Access::Read)?,
                 ] {
-                    policy::store(&self.context, Change::GrantPut(grant), &self.officer).await?;
+                    change::store(&self.context, Change::GrantPut(grant), &self.officer).await?;
                 }
                 self.daemon
                     .wait_until(

@@ -1,0 +1,188 @@
+//! `change`, and the one way that every change of the policy takes.
+//!
+//! A change is proposed, the review is shown, and it is approved by an officer's key over the digests that this program
+//! computed, or by the store's own key where the store is a development store. Promises that an officer's signature is
+//! made over a change that was shown.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use mcpist_bundle::SigningKey;
+use mcpist_core::api::{Approve, ChangeOutcome, ProposeChange, Proposed, Status, path};
+use mcpist_core::change::{Approval, Change, Signature, approval_message};
+
+use crate::bundle::read_key;
+use crate::error::{Error, Result};
+use crate::{Context, secret};
+
+/// Longest proposal file in bytes.
+const MAX_FILE: u64 = 1 << 20;
+
+/// How a change is approved.
+#[derive(Args, Clone, Default)]
+pub(crate) struct ApproveArgs {
+    /// Approve with this officer key; not needed in a development store
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// Write the proposal to this file, for another officer's 'mcpist change approve'
+    #[arg(long, value_name = "FILE")]
+    proposal: Option<PathBuf>,
+}
+
+/// What a change came to.
+#[derive(serde::Serialize)]
+struct Outcome {
+    proposed: Proposed,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outcome: Option<ChangeOutcome>,
+}
+
+/// Proposes a change and approves it, as far as one caller can.
+pub(crate) async fn decide(context: &Context, change: Change, args: &ApproveArgs) -> Result<()> {
+    let proposed = propose(context, change).await?;
+    if let Some(file) = &args.proposal {
+        let json = serde_json::to_vec_pretty(&proposed).map_err(|e| Error::new("internal", e))?;
+        secret::create(file, 0o644, &json)?;
+    }
+    let status: Status = context.client.get(path::STATUS).await?;
+    let approve = match &args.key {
+        Some(key) => Some(sign(&proposed, &read_key(key)?)?),
+        None if status.dev => Some(Approve::Dev),
+        None => None,
+    };
+    let outcome = match approve {
+        Some(approve) => Some(approve_change(context, &proposed, &approve).await?),
+        None => None,
+    };
+    context
+        .out
+        .data(&Outcome { proposed, outcome }, show_outcome)
+}
+
+/// Proposes a change, and checks that the daemon understood this very one.
+async fn propose(context: &Context, change: Change) -> Result<Proposed> {
+    let digest = change.digest();
+    let proposed: Proposed = context
+        .client
+        .post(path::CHANGES, &ProposeChange { change })
+        .await?;
+    if proposed.review.change != digest || proposed.change.digest() != digest {
+        return Err(Error::new(
+            "version_mismatch",
+            "the daemon proposed another change than the one that was sent",
+        ));
+    }
+    Ok(proposed)
+}
+
+async fn approve_change(
+    context: &Context,
+    proposed: &Proposed,
+    approve: &Approve,
+) -> Result<ChangeOutcome> {
+    context
+        .client
+        .post(&path::approvals(&proposed.review.change), approve)
+        .await
+}
+
+/// Stores a change that one officer may decide, as in a development store.
+pub(crate) async fn store(context: &Context, change: Change, officer: &SigningKey) -> Result<()> {
+    let proposed = propose(context, change).await?;
+    match approve_change(context, &proposed, &sign(&proposed, officer)?).await? {
+        ChangeOutcome::Stored { .. } => Ok(()),
+        ChangeOutcome::Pending { needs, .. } => Err(Error::new(
+            "approvals_missing",
+            format!("the change needs {needs} officers"),
+        )),
+    }
+}
+
+fn sign(proposed: &Proposed, key: &SigningKey) -> Result<Approve> {
+    let (change, state) = (proposed.change.digest(), proposed.review.state);
+    let signature = key
+        .sign(&approval_message(&change, &state))
+        .map_err(|e| Error::new("key", e))?;
+    Ok(Approve::Approval(Approval {
+        officer: key.id(),
+        change,
+        state,
+        signature: Signature::from_bytes(signature),
+    }))
+}
+
+fn show_outcome(outcome: &Outcome) -> String {
+    let review = &outcome.proposed.review;
+    let widens = review
+        .reason
+        .as_ref()
+        .map(|r| format!("\nwidens: {r}"))
+        .unwrap_or_default();
+    match &outcome.outcome {
+        Some(ChangeOutcome::Stored { change }) => format!(
+            "stored: {} {}",
+            outcome.proposed.change.kind(),
+            change.short()
+        ),
+        Some(ChangeOutcome::Pending { approved, needs }) => format!(
+            "proposed: {} {}, approved by {} of {needs} officers{widens}\nnext: another officer's mcpist change approve",
+            outcome.proposed.change.kind(),
+            review.change,
+            approved.len()
+        ),
+        None => format!(
+            "proposed: {} {}, needs {} officers{widens}\nnext: repeat with --key FILE, or mcpist change approve",
+            outcome.proposed.change.kind(),
+            review.change,
+            review.needs
+        ),
+    }
+}
+
+/// Proposed changes
+#[derive(Args)]
+pub(crate) struct ChangeArgs {
+    #[command(subcommand)]
+    command: ChangeCommand,
+}
+
+#[derive(Subcommand)]
+enum ChangeCommand {
+    /// Approve a change that another officer proposed
+    #[command(after_help = "Examples:
+  mcpist grant put ops --principal ada --module prometheus --access read --key ada.key --proposal grant.json
+  mcpist change approve grant.json --key bob.key")]
+    Approve {
+        /// The proposal, as --proposal wrote it
+        proposal: PathBuf,
+        /// The officer key to approve with
+        #[arg(long, value_name = "FILE")]
+        key: PathBuf,
+    },
+}
+
+pub(crate) async fn run(context: &Context, args: ChangeArgs) -> Result<()> {
+    let ChangeCommand::Approve { proposal, key } = args.command;
+    let bytes = secret::read_file(&proposal, MAX_FILE)?;
+    let proposed: Proposed =
+        serde_json::from_slice(&bytes).map_err(|e| Error::file(&proposal, e))?;
+    if proposed.change.digest() != proposed.review.change {
+        return Err(Error::file(
+            &proposal,
+            "its digest is not the change's; have it proposed again",
+        ));
+    }
+    let shown =
+        serde_json::to_string_pretty(&proposed.change).map_err(|e| Error::new("internal", e))?;
+    context
+        .out
+        .note(&format!("change {}\n{shown}", proposed.review.change));
+    let outcome = approve_change(context, &proposed, &sign(&proposed, &read_key(&key)?)?).await?;
+    context.out.data(
+        &Outcome {
+            proposed,
+            outcome: Some(outcome),
+        },
+        show_outcome,
+    )
+}
