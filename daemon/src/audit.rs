@@ -286,3 +286,6 @@ impl Audit {
         thread.is_none_or(|t| t.join().is_ok()) && *self.shared.synced.borrow() != Synced::Failed
     }
 }
+
+#[cfg(test)]
+mod tests;

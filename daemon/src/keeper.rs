@@ -43,13 +43,19 @@ const AUDIT_PATIENCE: Duration = Duration::from_secs(2);
 /// Where the store is.
 enum Phase {
     /// There is none; perhaps a plan for one.
-    Blank(Option<Planned>),
+    Blank(Option<Box<Planned>>),
     /// Closed.
-    Sealed(Barrier<Sealed>),
+    Sealed(Box<Barrier<Sealed>>),
     /// Open.
     Unsealed(Box<Open>),
     /// Between two phases, or after the store could not be taken.
     Nowhere,
+}
+
+impl Phase {
+    fn sealed(barrier: Barrier<Sealed>) -> Phase {
+        Phase::Sealed(Box::new(barrier))
+    }
 }
 
 /// An open store.
@@ -186,7 +192,7 @@ pub(crate) fn start(house: Arc<House>) -> Result<KeeperHandle, StartError> {
                     "this store is not a development store; start mcpistd without --dev",
                 ));
             }
-            _ => (Phase::Sealed(barrier), None),
+            _ => (Phase::sealed(barrier), None),
         }
     } else {
         (
@@ -230,6 +236,13 @@ impl Keeper {
                 Ok(false) => {}
                 Err(e) => log::error!("no new plan for unsealing: {e}"),
             }
+        }
+        // A vault that was away when the snapshot was made may be back.
+        let away = |live: &Live| live.broker.has_passing_faults();
+        if self.house.live().as_deref().is_some_and(away)
+            && let Err(e) = self.refresh()
+        {
+            log::warn!("the snapshot could not be made anew: {}", e.message);
         }
     }
 
@@ -283,7 +296,7 @@ impl Keeper {
             .is_ok();
         let closed = self.house.audit.close(AUDIT_PATIENCE);
         let _ = open.barrier.settle();
-        self.phase = Phase::Sealed(open.barrier.seal());
+        self.phase = Phase::sealed(open.barrier.seal());
         log::info!("sealed: {reason}");
         if recorded && closed {
             Ok(Done {})

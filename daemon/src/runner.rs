@@ -174,7 +174,7 @@ impl Runners {
             },
         );
         let end = link.ended().await;
-        let calls = link.in_flight() as u64;
+        let calls = link.lost() as u64;
         self.run.store(None);
         *self.fed() = None;
         log::warn!("runner lost: {end}; {calls} calls in flight failed");

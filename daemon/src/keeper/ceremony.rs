@@ -168,12 +168,12 @@ impl Keeper {
             plan: Base64(plan.to_bytes()),
             digest: digest(&plan),
         };
-        self.phase = Phase::Blank(Some(Planned {
+        self.phase = Phase::Blank(Some(Box::new(Planned {
             plan,
             root,
             uid,
             dev_officer,
-        }));
+        })));
         Ok(answer)
     }
 
@@ -209,7 +209,7 @@ impl Keeper {
         let done = make_store(&self.house.config.store(), planned)?;
         let barrier = Barrier::open(&self.house.config.store())
             .map_err(|e| ApiError::new(ErrorCode::Internal, &e.to_string()))?;
-        self.phase = Phase::Sealed(barrier);
+        self.phase = Phase::sealed(barrier);
         if let Some(gate) = self.init.take() {
             let _ = std::fs::remove_file(gate.path);
         }
@@ -275,13 +275,13 @@ impl Keeper {
             Unseal::Pending(barrier, given) => {
                 let progress = progress(barrier.config(), &given);
                 log::info!("unseal: share taken, {} of {}", given.given, given.needed);
-                self.phase = Phase::Sealed(barrier);
+                self.phase = Phase::sealed(barrier);
                 Ok(ShareOutcome::Pending(progress))
             }
             Unseal::Rejected(barrier, refusal) => {
                 let progress = progress(barrier.config(), &barrier.progress());
                 log::warn!("unseal: share refused: {}", refusal_code(&refusal));
-                self.phase = Phase::Sealed(barrier);
+                self.phase = Phase::sealed(barrier);
                 Ok(ShareOutcome::Refused {
                     reason: refusal_code(&refusal).into(),
                     message: refusal.to_string(),
@@ -290,7 +290,7 @@ impl Keeper {
             }
             Unseal::Failed(barrier, e) => {
                 log::error!("unseal failed: {e}");
-                self.phase = Phase::Sealed(barrier);
+                self.phase = Phase::sealed(barrier);
                 Err(ApiError::new(ErrorCode::Unavailable, &e.to_string()))
             }
             Unseal::Opened(barrier, report) => self.opened(uid, plan, barrier, &report),
@@ -305,11 +305,19 @@ impl Keeper {
         barrier: Barrier<Unsealed>,
         report: &UnsealReport,
     ) -> Result<ShareOutcome, ApiError> {
-        match self.make_open(barrier) {
-            Ok(open) => self.phase = Phase::Unsealed(Box::new(open)),
-            Err((barrier, e)) => {
+        match self.read_open(&barrier) {
+            Ok((policy, officers, root)) => {
+                self.phase = Phase::Unsealed(Box::new(Open {
+                    barrier,
+                    policy,
+                    officers,
+                    root,
+                    proposals: std::collections::BTreeMap::new(),
+                }));
+            }
+            Err(e) => {
                 self.house.audit.close(super::AUDIT_PATIENCE);
-                self.phase = Phase::Sealed(barrier.seal());
+                self.phase = Phase::sealed(barrier.seal());
                 log::error!("unsealed and sealed again: {}", e.message);
                 return Err(e);
             }
@@ -337,19 +345,6 @@ impl Keeper {
                 .collect(),
             last_write_missing: report.last_write_missing.iter().filter_map(name).collect(),
         }))
-    }
-
-    fn make_open(&self, barrier: Barrier<Unsealed>) -> Result<Open, (Barrier<Unsealed>, ApiError)> {
-        match self.read_open(&barrier) {
-            Ok((policy, officers, root)) => Ok(Open {
-                barrier,
-                policy,
-                officers,
-                root,
-                proposals: std::collections::BTreeMap::new(),
-            }),
-            Err(e) => Err((barrier, e)),
-        }
     }
 
     fn read_open(

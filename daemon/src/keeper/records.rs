@@ -49,7 +49,7 @@ pub(crate) enum RecordsError {
     #[error(transparent)]
     Vault(#[from] VaultError),
     /// The payload is not what its kind says.
-    #[error("record {0} is not of its kind; run 'mcpist vault verify system'")]
+    #[error("record {0} is not of its kind; restore the store from a backup")]
     Payload(String),
     /// Secret memory is full.
     #[error(transparent)]
