@@ -2,7 +2,7 @@
 //!
 //! Each step is one line that says what was done, by the client code that the commands use, and each claim is checked:
 //! a step that finds otherwise ends the demo with status 1 and says which it was. Promises to stop what it started and
-//! to remove its folder, unless it failed (then the folder is named) or `--keep` was given (then at its end).
+//! to remove its folder, unless a step failed; then the folder is named.
 
 mod search;
 mod service;
@@ -32,6 +32,8 @@ pub(crate) struct DemoArgs {
     #[arg(long)]
     keep: bool,
 }
+
+const INTERRUPTED: &str = "interrupted";
 
 /// The numbered steps, each shown as it ends.
 pub(crate) struct Steps {
@@ -102,6 +104,10 @@ pub(crate) async fn run(context: &Context, args: DemoArgs) -> Result<()> {
                 |_| text,
             )
         }
+        Err(e) if e.code() == INTERRUPTED => {
+            std::fs::remove_dir_all(&folder).map_err(|e| Error::file(&folder, e))?;
+            Err(e)
+        }
         Err(e) => Err(e.next(format!("look into {} and remove it", folder.display()))),
     }
 }
@@ -112,7 +118,7 @@ async fn play(steps: &mut Steps, folder: PathBuf, keep: bool) -> Result<()> {
         site = all_steps(steps, folder) => site?,
         told = interrupted() => {
             told?;
-            return Err(Error::new("interrupted", "the demo was interrupted"));
+            return Err(Error::new(INTERRUPTED, "the demo was interrupted; nothing is left of it"));
         }
     };
     if keep {

@@ -31,19 +31,17 @@ pub(crate) async fn status(context: &Context) -> Result<u8> {
 }
 
 fn show(status: &Status) -> String {
-    let state = match status.state {
-        StoreState::Uninitialised => "no store; next: mcpist init",
-        StoreState::Sealed => "sealed; next: mcpist unseal",
-        StoreState::Unsealed => "unsealed",
+    let (state, next) = match status.state {
+        StoreState::Uninitialised => ("none", "; next: mcpist init"),
+        StoreState::Sealed => ("sealed", "; next: mcpist unseal"),
+        StoreState::Unsealed => ("unsealed", ""),
     };
-    let mut lines = vec![format!(
-        "store     {state}{}",
-        if status.dev {
-            " (development store)"
-        } else {
-            ""
-        }
-    )];
+    let dev = if status.dev {
+        " (development store)"
+    } else {
+        ""
+    };
+    let mut lines = vec![format!("store     {state}{dev}{next}")];
     let mut line = |name: &str, value: String| lines.push(format!("{name:<9} {value}"));
     if let Some(progress) = status.unseal.as_ref().filter(|p| p.given > 0) {
         line(
