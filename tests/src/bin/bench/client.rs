@@ -207,6 +207,7 @@ impl Connection {
 /// # Errors
 /// As [`Connection::exchange`].
 pub(crate) fn run(connections: &mut [Connection], each: usize) -> Result<()> {
+    // Further descriptors of the same sockets: poll borrows these while the connections change.
     let sockets = connections
         .iter()
         .map(|c| c.socket.try_clone())
@@ -238,4 +239,64 @@ pub(crate) fn run(connections: &mut [Connection], each: usize) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::io::{BufRead, BufReader};
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    /// A server that answers a line with what `answer` makes of its number, until the client goes.
+    fn peer(answer: fn(u64) -> String) -> (tempfile::TempDir, Result<Peer>) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let listener = UnixListener::bind(&path).unwrap();
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                std::thread::spawn(move || {
+                    let lines = BufReader::new(stream.try_clone().unwrap()).lines();
+                    for line in lines.map_while(Result::ok) {
+                        let _ = writeln!(stream, "{}", answer(line.parse().unwrap()));
+                    }
+                });
+            }
+        });
+        let peer = Peer::unix(&path, format!("{FIRST_ID}\n"), |a| !a.starts_with(b"{no"));
+        (folder, peer)
+    }
+
+    #[test]
+    fn every_call_has_an_id_of_its_own_and_its_answer_is_compared() {
+        let (_folder, peer) = peer(|id| format!("{{\"id\":{id}}}"));
+        let peer = peer.unwrap();
+        let mut connections = vec![peer.connect().unwrap(), peer.connect().unwrap()];
+        run(&mut connections, 12).unwrap();
+        run(&mut connections, 0).unwrap();
+        for connection in &mut connections {
+            assert_eq!(connection.id, FIRST_ID + 12);
+            connection.exchange().unwrap();
+            assert_eq!(connection.answer.bytes(), b"{\"id\":10000013}\n");
+        }
+    }
+
+    #[test]
+    fn an_answer_that_differs_ends_the_run() {
+        let (_folder, peer) = peer(|id| match id - FIRST_ID {
+            3 => "{\"error\":1}".to_owned(),
+            _ => format!("{{\"id\":{id}}}"),
+        });
+        let mut connections = vec![peer.unwrap().connect().unwrap()];
+        let error = run(&mut connections, 5).unwrap_err();
+        assert!(error.to_string().contains("error"), "{error}");
+        assert_eq!(connections[0].id, FIRST_ID + 3);
+    }
+
+    #[test]
+    fn a_first_answer_that_is_not_right_is_refused() {
+        let (_folder, peer) = peer(|_| "{no}".to_owned());
+        assert!(peer.is_err());
+    }
 }

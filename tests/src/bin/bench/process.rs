@@ -95,3 +95,24 @@ impl Drop for Running {
         let _ = self.0.wait();
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_works_uses_cpu_and_memory() {
+        let own = Process::of(std::process::id());
+        let before = own.cpu().unwrap();
+        while own.cpu().unwrap() == before {}
+        assert!(own.resident_mib().unwrap() > 0.0);
+    }
+
+    #[test]
+    fn a_process_that_is_gone_is_an_error() {
+        let mut child = Command::new("true").spawn().unwrap();
+        child.wait().unwrap();
+        assert!(Process::of(child.id()).cpu().is_err());
+    }
+}

@@ -76,3 +76,21 @@ impl Report {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_is_set_beside_the_same_figure_of_other_paths() {
+        let mut report = Report::default();
+        report.beside("floor", "p50", 50.0, "us", &[]);
+        report.beside("call", "p50", 125.0, "us", &["floor", "absent"]);
+        assert_eq!(
+            report.to_json_lines(),
+            "{\"name\":\"floor_p50\",\"value\":50.0,\"unit\":\"us\",\"ratio_to\":{}}\n\
+             {\"name\":\"call_p50\",\"value\":125.0,\"unit\":\"us\",\"ratio_to\":{\"floor_p50\":2.5}}\n"
+        );
+        assert!(report.to_table().ends_with("  2.50 x floor_p50\n"));
+    }
+}
