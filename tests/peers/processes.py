@@ -1,0 +1,83 @@
+"""Processes that the lane starts, and waiting for what they bring about.
+
+Every process is ended by its id when its `with` block is left, on signals too (see `die_properly`).
+"""
+
+import contextlib
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+# How long anything may take before the lane gives up. Nothing is judged by it.
+PATIENCE = 60
+
+
+def die_properly():
+    """Makes the usual signals leave all `with` blocks, as an exception does."""
+
+    def leave(number, _frame):
+        # Once is enough: a second signal must not cut the cleaning up short.
+        for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(each, signal.SIG_IGN)
+        sys.exit(128 + number)
+
+    for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(each, leave)
+
+
+def wait_until(look, what):
+    """Looks until `look()` gives something true; errors of a connection count as "not yet"."""
+    deadline = time.monotonic() + PATIENCE
+    problem = None
+    while time.monotonic() < deadline:
+        try:
+            if found := look():
+                return found
+        except OSError as error:
+            problem = error
+        time.sleep(0.02)
+    raise TimeoutError(f"waited {PATIENCE} s for {what}; last problem: {problem}")
+
+
+def free_port():
+    """A loopback port that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextlib.contextmanager
+def started(command, log: pathlib.Path):
+    """A process whose output goes to `log`; ended with SIGTERM, then with SIGKILL."""
+    with open(log, "ab") as out:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def children(pid):
+    """The ids of a process's children."""
+    found = []
+    for task in pathlib.Path(f"/proc/{pid}/task").glob("*"):
+        with contextlib.suppress(OSError):
+            found += [int(each) for each in (task / "children").read_text().split()]
+    return found
+
+
+def alive(pid):
+    """Whether a process of this id runs (one that only waits to be reaped does not)."""
+    try:
+        state = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in "ZX"
