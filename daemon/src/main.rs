@@ -118,9 +118,12 @@ fn run() -> Result<(), MainError> {
         ::log::warn!("secret memory: {missing} is missing on this host");
     }
     admin::started();
-    prepare_folders(&config)?;
+    make_folders(&config)?;
     let house = Arc::new(House::new(config));
     let keeper = keeper::start(Arc::clone(&house))?;
+    // Only now is the store ours: before, an import of another daemon might hold what looks left over.
+    mcpist_bundle::clean(&house.config.registries(), &house.config.quarantine())
+        .map_err(|e| MainError::Io("staging leftovers", e))?;
     let admin_thread = serve_admin(&house, &keeper)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .thread_name("clients")
@@ -133,7 +136,7 @@ fn run() -> Result<(), MainError> {
     outcome
 }
 
-fn prepare_folders(config: &Config) -> Result<(), MainError> {
+fn make_folders(config: &Config) -> Result<(), MainError> {
     use std::os::unix::fs::DirBuilderExt;
     let make = |path: PathBuf| {
         std::fs::DirBuilder::new()
@@ -144,9 +147,7 @@ fn prepare_folders(config: &Config) -> Result<(), MainError> {
     [config.audit(), config.registries(), config.quarantine()]
         .into_iter()
         .try_for_each(make)
-        .map_err(|e| MainError::Io("state folder", e))?;
-    mcpist_bundle::clean(&config.registries(), &config.quarantine())
-        .map_err(|e| MainError::Io("staging leftovers", e))
+        .map_err(|e| MainError::Io("state folder", e))
 }
 
 /// The admin and the secret socket on a runtime of their own.

@@ -132,7 +132,7 @@ impl ErrorCode {
             ErrorCode::SchemaChanged => "read the schema again and repeat the call",
             ErrorCode::ApprovalsMissing => "ask another officer to approve the change",
             ErrorCode::ChangeVoid => "propose the change again",
-            ErrorCode::NotJoined => "mcpist registry show",
+            ErrorCode::NotJoined => "mcpist join list",
             ErrorCode::CredentialMissing
             | ErrorCode::CredentialExpired
             | ErrorCode::CredentialSuspect => "mcpist credential put",
@@ -142,7 +142,7 @@ impl ErrorCode {
             | ErrorCode::VaultUnavailable
             | ErrorCode::VaultQuarantined
             | ErrorCode::RunnerLost
-            | ErrorCode::NotLoaded => "mcpist doctor",
+            | ErrorCode::NotLoaded => "mcpist status",
             ErrorCode::Internal => "journalctl -u mcpistd",
             _ => return None,
         })

@@ -68,10 +68,12 @@ impl Keeper {
                 "64 changes wait for approval; approve or let go of some first",
             ));
         }
+        // Who proposes the same again keeps the approvals that it has; they are judged anew when it is stored.
+        let again = open.proposals.get(&review.change).filter(|p| p.uid == uid);
         let proposal = Proposal {
             change: change.clone(),
             uid,
-            approvals: Vec::new(),
+            approvals: again.map(|p| p.approvals.clone()).unwrap_or_default(),
         };
         open.proposals.insert(review.change, proposal);
         Ok(Proposed { change, review })
