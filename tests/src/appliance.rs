@@ -255,8 +255,13 @@ impl Appliance {
 
     /// A signed bundle of the module folder `folder`, of the next sequence.
     pub fn bundle(&mut self, folder: &Path) -> Vec<u8> {
+        self.bundle_with(folder, |_| ())
+    }
+
+    /// The same with what `edit` makes of its options.
+    pub fn bundle_with(&mut self, folder: &Path, edit: impl FnOnce(&mut BuildOptions)) -> Vec<u8> {
         self.sequence += 1;
-        let options = BuildOptions {
+        let mut options = BuildOptions {
             namespace: Namespace::parse("acme").expect("a name"),
             name: BundleName::parse("tests").expect("a name"),
             sequence: self.sequence,
@@ -265,6 +270,7 @@ impl Appliance {
             not_after: 4_000_000_000,
             notes: String::new(),
         };
+        edit(&mut options);
         let plain = mcpist_bundle::build(&[folder.to_owned()], &options).expect("a bundle");
         self.keys.iter().fold(plain, |bundle, key| {
             mcpist_bundle::build::sign(&bundle, key, Role::Publisher).expect("a signature")
