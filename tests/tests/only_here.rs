@@ -1,7 +1,7 @@
 //! What only one place may do, looked up in the sources: who makes evidence of a peer, who writes `unsafe`, who names
 //! a database or MCP's SDK. Test code may do more and is skipped.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use mcpist_tests::programs::workspace;
 
@@ -37,7 +37,7 @@ fn walk(folder: &Path, found: &mut Vec<(String, String)>) {
     }
 }
 
-fn relative(path: &PathBuf) -> String {
+fn relative(path: &Path) -> String {
     let path = path.strip_prefix(workspace()).expect("below the workspace");
     path.display().to_string()
 }
