@@ -11,7 +11,7 @@ import pathlib
 import socket
 import subprocess
 
-from processes import PATIENCE, alive, children, started, wait_until
+from processes import PATIENCE, children, end_of, started, wait_until
 
 WORKSPACE = pathlib.Path(__file__).resolve().parents[2]
 SITE, NAMESPACE, VAULT, CREDENTIAL, BINDING = "peers", "peers", "main", "prometheus", "prometheus"
@@ -82,10 +82,12 @@ class Appliance:
                     return True
 
                 wait_until(ready, "the admin socket")
-                yield process
-                runners = children(process.pid)
+                try:
+                    yield process
+                finally:
+                    runners = children(process.pid)
         finally:
-            wait_until(lambda: not any(map(alive, runners)), "the runner to end with its daemon")
+            end_of(runners)
 
     def set_up(self, module, service, user, password):
         """Makes the store, 2 of 3, and brings `module` so far that ada may call it. Gives what unsealing said."""
@@ -100,8 +102,7 @@ class Appliance:
         self.command("vault", "create", VAULT)
         self.put_password(user, password)
         registry = self._import(module, root)
-        self._decide("binding", "put", BINDING, "--vault", VAULT, "--credential", CREDENTIAL, "--url",
-                     service.url("/api/v1"), "--method", "GET", "--ca", service.ca, "--inject", "basic", "--allow-local")
+        self.bind("--url", service.url("/api/v1"), "--ca", service.ca)
         self._decide("join", "put", "--registry", registry, "--module", module.name, "--slot", "server",
                      "--binding", BINDING)
         self._decide("registry", "activate", registry)
@@ -114,6 +115,26 @@ class Appliance:
         """Stores the service's password as a new version."""
         return self.command("credential", "put", VAULT, CREDENTIAL, "--kind", "basic", "--user", user,
                             "--host", "127.0.0.1", secret=password)
+
+    def bind(self, *where):
+        """Creates or replaces the binding."""
+        self._decide("binding", "put", BINDING, "--vault", VAULT, "--credential", CREDENTIAL, "--method", "GET",
+                     "--inject", "basic", "--allow-local", *where)
+
+    def call_unrecorded(self, who, module, tool, arguments):
+        """The result of a call whose arguments no file and no command line may hold."""
+        name = "io.modelcontextprotocol/"
+        meta = {name + "protocolVersion": "2026-07-28", name + "clientCapabilities": {},
+                name + "clientInfo": {"name": "peers", "version": "1"}}
+        params = {"name": "call_module_tool", "_meta": meta,
+                  "arguments": {"module": module, "tool_name": tool, "arguments": arguments}}
+        request = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+        with socket.socket(socket.AF_UNIX) as stream, stream.makefile("rw", encoding="utf-8") as lines:
+            stream.settimeout(PATIENCE)
+            stream.connect(str(self.socket(who)))
+            lines.write(json.dumps(request) + "\n")
+            lines.flush()
+            return json.loads(lines.readline())["result"]
 
     def _init(self, root, officer):
         holders = []

@@ -62,9 +62,9 @@ class Inspector:
             raise RuntimeError(f"Inspector ended with {done.returncode}: {done.stdout}{done.stderr}")
         return json.loads(done.stdout)
 
-    def list_tools(self):
+    def list_tools(self, *options):
         """The names of the tools."""
-        return [tool["name"] for tool in self._run("--method", "tools/list")["tools"]]
+        return [tool["name"] for tool in self._run("--method", "tools/list", *options)["tools"]]
 
     def call(self, tool, **arguments):
         """The result of a call."""
@@ -72,8 +72,8 @@ class Inspector:
         return self._run("--method", "tools/call", "--tool-name", tool, "--tool-arg", *pairs)
 
 
-async def with_fastmcp(bridge, work):
-    """Runs `work(client)` on one connection of fastmcp's client."""
+async def with_fastmcp(bridge, work, mode="auto"):
+    """Runs `work(client)` on one connection of fastmcp's client; it tries the newest revision first in mode `auto`."""
     transport = StdioTransport(command=bridge.command[0], args=bridge.command[1:], keep_alive=False)
-    async with Client(transport, timeout=PATIENCE) as client:
+    async with Client(transport, timeout=PATIENCE, mode=mode) as client:
         return await work(client)

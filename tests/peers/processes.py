@@ -4,6 +4,7 @@ Every process is ended by its id when its `with` block is left, on signals too (
 """
 
 import contextlib
+import os
 import pathlib
 import signal
 import socket
@@ -28,9 +29,9 @@ def die_properly():
         signal.signal(each, leave)
 
 
-def wait_until(look, what):
+def wait_until(look, what, patience=PATIENCE):
     """Looks until `look()` gives something true; errors of a connection count as "not yet"."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     problem = None
     while time.monotonic() < deadline:
         try:
@@ -39,7 +40,7 @@ def wait_until(look, what):
         except OSError as error:
             problem = error
         time.sleep(0.02)
-    raise TimeoutError(f"waited {PATIENCE} s for {what}; last problem: {problem}")
+    raise TimeoutError(f"waited {patience} s for {what}; last problem: {problem}")
 
 
 def free_port():
@@ -74,10 +75,19 @@ def children(pid):
     return found
 
 
-def alive(pid):
-    """Whether a process of this id runs (one that only waits to be reaped does not)."""
+def end_of(pids):
+    """Waits for processes that must end by themselves; what does not is killed, and that is an error."""
+
+    def runs(pid):
+        try:
+            state = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return False
+        return state not in "ZX"
+
     try:
-        state = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state not in "ZX"
+        wait_until(lambda: not any(map(runs, pids)), f"processes {pids} to end", 10)
+    except TimeoutError:
+        for pid in filter(runs, pids):
+            os.kill(pid, signal.SIGKILL)
+        raise

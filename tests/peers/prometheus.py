@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import hashlib
 import json
 import pathlib
 import ssl
@@ -41,14 +42,16 @@ groups:
 
 
 def make_certificates(folder: pathlib.Path):
-    """`ca.pem`, and `server.pem` with `server.key` for 127.0.0.1, made by openssl."""
+    """`ca.pem`, `other-ca.pem`, and `server.pem` with `server.key` for 127.0.0.1 by the first, made by openssl."""
 
     def openssl(*arguments):
         subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
 
     new_key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
-    openssl("req", "-x509", *new_key, "-keyout", "ca.key", "-out", "ca.pem", "-days", "2", "-subj", "/CN=Peers CA",
-            "-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign,cRLSign")
+    for ca in ("ca", "other-ca"):
+        # Both of one name, so that the signature alone tells them apart.
+        openssl("req", "-x509", *new_key, "-keyout", f"{ca}.key", "-out", f"{ca}.pem", "-days", "2",
+                "-subj", "/CN=Peers CA", "-addext", "keyUsage=critical,keyCertSign,cRLSign")
     openssl("req", *new_key, "-keyout", "server.key", "-out", "server.csr", "-subj", "/CN=prometheus")
     (folder / "server.ext").write_text(
         "subjectAltName=IP:127.0.0.1\nbasicConstraints=critical,CA:FALSE\nextendedKeyUsage=serverAuth\n")
@@ -60,7 +63,8 @@ class Prometheus:
     """The running server, and direct questions to it that go around MCPist."""
 
     def __init__(self, folder, port, password):
-        self.folder, self.port, self.ca = folder, port, folder / "ca.pem"
+        self.folder, self.port = folder, port
+        self.ca, self.other_ca = folder / "ca.pem", folder / "other-ca.pem"
         self._authorization = "Basic " + base64.b64encode(f"{USER}:{password}".encode()).decode()
         self._open = urllib.request.build_opener(
             urllib.request.ProxyHandler({}),
@@ -68,6 +72,16 @@ class Prometheus:
 
     def url(self, path):
         return f"https://127.0.0.1:{self.port}{path}"
+
+    def pin(self):
+        """SHA-256 of its SubjectPublicKeyInfo, computed by openssl."""
+
+        def openssl(*arguments, given=None):
+            command = ["openssl", *arguments]
+            return subprocess.run(command, cwd=self.folder, input=given, check=True, capture_output=True).stdout
+
+        key = openssl("x509", "-in", "server.pem", "-noout", "-pubkey")
+        return hashlib.sha256(openssl("pkey", "-pubin", "-outform", "DER", given=key)).hexdigest()
 
     def _get(self, path):
         """The status and the body of an answer."""
