@@ -127,7 +127,10 @@ impl KeeperHandle {
     ) -> Result<T, ApiError> {
         let (reply, answer) = oneshot::channel();
         let job: Job = Box::new(move |keeper| {
-            let _ = reply.send(act(keeper));
+            let done = act(keeper);
+            // Before the answer, so that who has it finds it in the status as well.
+            keeper.publish();
+            let _ = reply.send(done);
         });
         self.jobs
             .send(job)
@@ -222,10 +225,12 @@ impl Keeper {
         loop {
             match inbox.recv_timeout(TICK) {
                 Ok(job) => job(self),
-                Err(RecvTimeoutError::Timeout) => self.tick(),
+                Err(RecvTimeoutError::Timeout) => {
+                    self.tick();
+                    self.publish();
+                }
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            self.publish();
         }
     }
 
