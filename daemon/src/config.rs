@@ -205,6 +205,11 @@ impl Config {
         })
     }
 
+    /// The folder of everything that lasts.
+    pub(crate) fn state(&self) -> &Path {
+        &self.state
+    }
+
     /// The store's folder (sealer's).
     pub(crate) fn store(&self) -> PathBuf {
         self.state.join("store")

@@ -1,6 +1,6 @@
 //! mcpistd: the daemon that holds the sealed store and serves tools over MCP.
 //!
-//! Start order: secret memory and hardening first, then the store's lock, then the sockets, then readiness. Two
+//! Start order: secret memory and hardening first, then the state folder's lock, then the sockets, then readiness. Two
 //! runtimes: one for clients and runners, and one of a single thread for the admin and the secret socket, so that a
 //! busy call path never keeps an operator out.
 
@@ -22,12 +22,15 @@ mod runner;
 mod secret_socket;
 mod tickets;
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use mcpist_secret::alloc::ZeroOnFree;
 use mcpist_secret::memory::{self, Policy};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
@@ -54,6 +57,8 @@ enum MainError {
     Config(#[from] config::ConfigError),
     #[error("this host lacks a protection of secret memory: {0}")]
     Memory(#[from] mcpist_secret::MemoryError),
+    #[error("another mcpistd holds the folder {0}: stop it first, or configure another")]
+    InUse(PathBuf),
     #[error(transparent)]
     Start(#[from] keeper::StartError),
     #[error(transparent)]
@@ -119,11 +124,12 @@ fn run() -> Result<(), MainError> {
     }
     admin::started();
     make_folders(&config)?;
+    let _lock = lock_state(config.state())?;
+    // Only now: before, an import of another daemon might hold what looks left over.
+    mcpist_bundle::clean(&config.registries(), &config.quarantine())
+        .map_err(|e| MainError::Io("staging leftovers", e))?;
     let house = Arc::new(House::new(config));
     let keeper = keeper::start(Arc::clone(&house))?;
-    // Only now is the store ours: before, an import of another daemon might hold what looks left over.
-    mcpist_bundle::clean(&house.config.registries(), &house.config.quarantine())
-        .map_err(|e| MainError::Io("staging leftovers", e))?;
     let admin_thread = serve_admin(&house, &keeper)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .thread_name("clients")
@@ -148,6 +154,15 @@ fn make_folders(config: &Config) -> Result<(), MainError> {
         .into_iter()
         .try_for_each(make)
         .map_err(|e| MainError::Io("state folder", e))
+}
+
+/// Takes the state folder for this process, a blank one too: its init token and its leftovers have one owner.
+fn lock_state(folder: &Path) -> Result<Flock<File>, MainError> {
+    let opened = File::open(folder).map_err(|e| MainError::Io("state folder", e))?;
+    Flock::lock(opened, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
+        Errno::EWOULDBLOCK => MainError::InUse(folder.to_owned()),
+        errno => MainError::Io("state folder", errno.into()),
+    })
 }
 
 /// The admin and the secret socket on a runtime of their own.
