@@ -13,8 +13,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use mcpist_bundle::container::{BLOCK_LEN, HEADER_LEN};
 use mcpist_core::audit::{Fault, Report, Verifier};
 use mcpist_core::ids::SiteId;
-use mcpist_secret::Secret;
+use mcpist_quorum::{Share, split};
 use mcpist_secret::frame::Ticket;
+use mcpist_secret::{Key, Secret};
 use mcpist_tests::appliance::{Appliance, Client};
 use mcpist_tests::programs::{program, workspace};
 use mcpist_tests::service::Service;
@@ -148,6 +149,20 @@ fn a_share_that_is_cut_off_or_no_text_at_all_is_refused() {
         let half = secret(&share.expose()[..share.len() / 2]);
         refused_share(site, "not_a_share", |s| s.give(&half));
         refused_share(site, "not_a_share", |s| s.give(&secret(&[0xff; 4096])));
+    });
+}
+
+#[test]
+fn a_share_that_reads_well_and_holds_another_value_is_refused() {
+    SEALED.with(|site| {
+        // Everything is right but the value: set, generation, number and checksum.
+        let real = Share::parse(site.share(2).expose()).expect("a share");
+        let key = Key::random().expect("memory");
+        let forged = split(&key, real.threshold(), real.set(), real.generation());
+        let forged = forged.expect("shares").swap_remove(1);
+        assert_eq!(forged.index(), real.index());
+        let text = forged.to_text().expect("memory");
+        refused_share(site, "damaged", |s| s.give(&text));
     });
 }
 
