@@ -20,8 +20,10 @@ SITE, NAMESPACE, VAULT, CREDENTIAL, BINDING = "peers", "peers", "main", "prometh
 def build():
     """Builds the workspace's programs as the tests do; name → path."""
     command = ["cargo", "build", "--workspace", "--bins", "--locked", "--message-format=json-render-diagnostics"]
-    out = subprocess.run(command, cwd=WORKSPACE, check=True, stdout=subprocess.PIPE, text=True).stdout
-    messages = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
+    done = subprocess.run(command, cwd=WORKSPACE, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode != 0:
+        raise SystemExit("the programs do not build")
+    messages = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     return {m["target"]["name"]: m["executable"] for m in messages if m.get("executable")}
 
 
@@ -67,7 +69,8 @@ class Appliance:
         """The daemon; its runner must end with it."""
         for name in ("state", "run"):
             (self.folder / name).mkdir()
-        listeners = "".join(f'[[listener]]\npath = "{self.socket(who)}"\nprincipal = "{who}"\n' for who in ("ada", "bob"))
+        listeners = "".join(
+            f'[[listener]]\npath = "{self.socket(who)}"\nprincipal = "{who}"\n' for who in ("ada", "bob"))
         config = self.folder / "mcpist.toml"
         config.write_text(f'state = "{self.folder}/state"\nrun = "{self.folder}/run"\n{listeners}')
         runners = []
@@ -144,8 +147,8 @@ class Appliance:
             os.chmod(identity, 0o600)
             shown = subprocess.run(["age-keygen", "-y", identity], check=True, capture_output=True, text=True)
             holders += ["--holder", f"{name}={shown.stdout.strip()}"]
-        self.command("init", "--threshold", "2", *holders, "--officer", f"officer={officer}", "--root", root,
-                     "--token-file", self.folder / "state/init-token", "--out", self.folder / "shares", "--dev", "--yes")
+        self.command("init", "--dev", "--yes", "--threshold", "2", *holders, "--officer", f"officer={officer}",
+                     "--root", root, "--token-file", self.folder / "state/init-token", "--out", self.folder / "shares")
 
     def _unseal(self):
         """One share by `age`, one by mcpist."""

@@ -1,4 +1,4 @@
-"""Two foreign MCP clients over `mcpist connect`, one for each era of the protocol. What went over the bridge is kept."""
+"""Two foreign MCP clients over `mcpist connect`, in both eras of the protocol. What went over the bridge is kept."""
 
 import json
 import os
@@ -68,7 +68,8 @@ class Inspector:
 
     def call(self, tool, **arguments):
         """The result of a call."""
-        pairs = [f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in arguments.items()]
+        pairs = [f"{name}={value if isinstance(value, str) else json.dumps(value)}"
+                 for name, value in arguments.items()]
         return self._run("--method", "tools/call", "--tool-name", tool, "--tool-arg", *pairs)
 
 

@@ -17,7 +17,7 @@ import urllib.parse
 import prometheus
 from appliance import WORKSPACE, Appliance, Failed, build
 from clients import CALL, SCHEMA, Bridge, Inspector, with_fastmcp
-from processes import die_properly, wait_until
+from processes import die_properly, undisturbed, wait_until
 
 MODULE = WORKSPACE / "modules/catalog/prometheus"
 TOOLS = ["alerts", "label_values", "labels", "query", "query_range", "rules", "series", "targets"]
@@ -351,6 +351,7 @@ def main():
     try:
         checks.run("the lane comes to its end", lane, checks, folder, programs, npm)
     finally:
+        undisturbed()
         if checks.failed:
             print(f"what was left is in {folder}")
         else:

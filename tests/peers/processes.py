@@ -16,17 +16,24 @@ import time
 PATIENCE = 60
 
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
 def die_properly():
     """Makes the usual signals leave all `with` blocks, as an exception does."""
 
     def leave(number, _frame):
-        # Once is enough: a second signal must not cut the cleaning up short.
-        for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(each, signal.SIG_IGN)
+        undisturbed()
         sys.exit(128 + number)
 
-    for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for each in SIGNALS:
         signal.signal(each, leave)
+
+
+def undisturbed():
+    """From here on no signal cuts the cleaning up short."""
+    for each in SIGNALS:
+        signal.signal(each, signal.SIG_IGN)
 
 
 def wait_until(look, what, patience=PATIENCE):
