@@ -132,10 +132,7 @@ impl Admin {
 
 async fn connection(router: Router, stream: UnixStream) {
     let Ok(cred) = stream.peer_cred() else { return };
-    let service = router.layer(Extension(Caller {
-        uid: cred.uid(),
-        gid: cred.gid(),
-    }));
+    let service = router.layer(Extension(Caller { uid: cred.uid() }));
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADERS)

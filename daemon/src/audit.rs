@@ -17,8 +17,9 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use arc_swap::ArcSwap;
 use mcpist_core::audit::{Body, Chain, Seq, UnixMs};
 use mcpist_core::event::Event;
 use mcpist_core::ids::VaultName;
@@ -29,6 +30,9 @@ pub(crate) use segment::OpenError;
 
 /// A line that nobody waits for is on disk after this time at the latest.
 pub(crate) const GROUP: Duration = Duration::from_millis(150);
+
+/// What a thread that may block waits for durability at most.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why a line was not recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -54,7 +58,8 @@ pub(crate) fn now() -> UnixMs {
 
 /// The log of one process, open while the store is unsealed.
 pub(crate) struct Audit {
-    shared: Arc<Shared>,
+    /// A new one for each opening, so that a thread that was given up on can disturb no later log.
+    shared: ArcSwap<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -120,6 +125,24 @@ impl Writer {
 }
 
 impl Shared {
+    fn hurry(&self) {
+        self.tail().urgent = true;
+        self.wake.notify_all();
+    }
+
+    fn new(writer: Option<Writer>) -> Self {
+        let through = writer.as_ref().map_or(0, |w| w.chain.anchor().seq);
+        Self {
+            tail: Mutex::new(Tail {
+                writer,
+                urgent: false,
+                closing: false,
+            }),
+            wake: Condvar::new(),
+            synced: watch::Sender::new(Synced::Through(through)),
+        }
+    }
+
     fn tail(&self) -> MutexGuard<'_, Tail> {
         self.tail.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -128,13 +151,8 @@ impl Shared {
 impl Audit {
     /// A log that is closed.
     pub(crate) fn closed() -> Self {
-        let shared = Shared {
-            tail: Mutex::default(),
-            wake: Condvar::new(),
-            synced: watch::Sender::new(Synced::Through(0)),
-        };
         Self {
-            shared: Arc::new(shared),
+            shared: ArcSwap::from_pointee(Shared::new(None)),
             thread: Mutex::new(None),
         }
     }
@@ -149,24 +167,14 @@ impl Audit {
     ) -> Result<std::collections::BTreeMap<String, u64>, OpenError> {
         let keys = keys::Keys::load(store)?;
         let segment = segment::open(folder, keys.genesis(), keys.newest(), reserve, now())?;
-        let anchor = *segment.chain.anchor();
-        let file = Arc::new(segment.file);
-        {
-            let mut tail = self.shared.tail();
-            *tail = Tail {
-                writer: Some(Writer {
-                    chain: segment.chain,
-                    file,
-                    end: segment.end,
-                    line: Vec::with_capacity(1024),
-                    failed: false,
-                }),
-                urgent: false,
-                closing: false,
-            };
-        }
-        self.shared.synced.send_replace(Synced::Through(anchor.seq));
-        let shared = Arc::clone(&self.shared);
+        let shared = Arc::new(Shared::new(Some(Writer {
+            chain: segment.chain,
+            file: Arc::new(segment.file),
+            end: segment.end,
+            line: Vec::with_capacity(1024),
+            failed: false,
+        })));
+        self.shared.store(Arc::clone(&shared));
         let thread = std::thread::Builder::new()
             .name("audit".into())
             .spawn(move || sync::run(&shared, keys))
@@ -197,18 +205,18 @@ impl Audit {
         &self,
         append: impl FnOnce(&mut Chain, &mut Vec<u8>) -> Seq,
     ) -> Result<Seq, AuditError> {
-        self.shared
-            .tail()
-            .writer
-            .as_mut()
-            .ok_or(AuditError::Closed)?
-            .write(append)
+        let shared = self.shared.load();
+        let mut tail = shared.tail();
+        let closing = tail.closing;
+        let writer = tail.writer.as_mut().filter(|_| !closing);
+        writer.ok_or(AuditError::Closed)?.write(append)
     }
 
     /// Waits until line `seq` is on disk.
     pub(crate) async fn synced(&self, seq: Seq) -> Result<(), AuditError> {
-        let mut synced = self.shared.synced.subscribe();
-        self.hurry();
+        let shared = self.shared.load_full();
+        let mut synced = shared.synced.subscribe();
+        shared.hurry();
         let done = synced
             .wait_for(|s| match s {
                 Synced::Through(through) => *through >= seq.0,
@@ -223,9 +231,11 @@ impl Audit {
 
     /// [`Audit::synced`] for a thread that may block.
     pub(crate) fn synced_blocking(&self, seq: Seq) -> Result<(), AuditError> {
-        let mut tail = self.shared.tail();
+        let shared = self.shared.load_full();
+        let deadline = Instant::now() + PATIENCE;
+        let mut tail = shared.tail();
         loop {
-            match *self.shared.synced.borrow() {
+            match *shared.synced.borrow() {
                 Synced::Through(through) if through >= seq.0 => return Ok(()),
                 Synced::Failed => return Err(AuditError::Sync),
                 Synced::Through(_) => {}
@@ -233,45 +243,42 @@ impl Audit {
             if tail.writer.is_none() {
                 return Err(AuditError::Closed);
             }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(AuditError::Sync);
+            }
             tail.urgent = true;
-            self.shared.wake.notify_all();
-            tail = self
-                .shared
+            shared.wake.notify_all();
+            tail = shared
                 .wake
-                .wait(tail)
-                .unwrap_or_else(PoisonError::into_inner);
+                .wait_timeout(tail, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
-    }
-
-    fn hurry(&self) {
-        self.shared.tail().urgent = true;
-        self.shared.wake.notify_all();
     }
 
     /// Head and number of lines now, for `mcpist audit head`.
     pub(crate) fn head(&self) -> Option<mcpist_core::audit::Anchor> {
-        self.shared
-            .tail()
-            .writer
-            .as_ref()
-            .map(|w| *w.chain.anchor())
+        let shared = self.shared.load();
+        let tail = shared.tail();
+        tail.writer.as_ref().map(|w| *w.chain.anchor())
     }
 
     /// Writes and syncs what is pending, signs a last checkpoint and closes. Gives up after `patience`: then the
     /// answer is false, and the caller reports `audit_lost`.
     pub(crate) fn close(&self, patience: Duration) -> bool {
-        let deadline = std::time::Instant::now() + patience;
-        let mut tail = self.shared.tail();
+        let shared = self.shared.load_full();
+        let deadline = Instant::now() + patience;
+        let mut tail = shared.tail();
         tail.closing = true;
-        self.shared.wake.notify_all();
+        shared.wake.notify_all();
         while tail.writer.is_some() {
-            let left = deadline.saturating_duration_since(std::time::Instant::now());
+            let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 tail.writer = None;
                 return false;
             }
-            tail = self
-                .shared
+            tail = shared
                 .wake
                 .wait_timeout(tail, left)
                 .unwrap_or_else(PoisonError::into_inner)
@@ -283,7 +290,7 @@ impl Audit {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        thread.is_none_or(|t| t.join().is_ok()) && *self.shared.synced.borrow() != Synced::Failed
+        thread.is_none_or(|t| t.join().is_ok()) && *shared.synced.borrow() != Synced::Failed
     }
 }
 

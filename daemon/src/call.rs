@@ -91,7 +91,8 @@ async fn run(
         biased;
         () = cancel.cancelled() => return Err(ToolError::of(ErrorCode::Cancelled)),
         answer = tokio::time::timeout(left + GRACE, house.runners.call(module_call)) => {
-            answer.map_err(|_| ToolError::of(ErrorCode::DeadlineExceeded))??
+            let answer = answer.map_err(|_| ToolError::of(ErrorCode::DeadlineExceeded))?;
+            answer.map_err(|e| redact_error(live, &e.into()))?
         }
     };
     redact(live, answer)
@@ -105,6 +106,12 @@ struct Redacted {
 
 /// The runner keeps the deadline itself; this is for one that does not.
 const GRACE: Duration = Duration::from_secs(1);
+
+/// An error's text may hold a field of the service's own error.
+fn redact_error(live: &Live, error: &ToolError) -> ToolError {
+    let text = live.redactor.redact(error.message().as_bytes().to_vec());
+    ToolError::with(error.code(), &String::from_utf8_lossy(&text.bytes))
+}
 
 fn redact(live: &Live, mut answer: Answer) -> Result<Redacted, ToolError> {
     let content = live.redactor.redact(answer.content);

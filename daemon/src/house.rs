@@ -3,7 +3,7 @@
 //! Owns the switch between sealed and unsealed as clients see it: a snapshot, or none. Does not own the barrier
 //! ([`crate::keeper`] does) nor decide when to switch.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -33,6 +33,7 @@ pub(crate) struct House {
     /// Tickets of the secret socket.
     pub(crate) tickets: Mutex<Tickets<Purpose>>,
     live: ArcSwapOption<Live>,
+    closed: AtomicBool,
     calls: AtomicU64,
 }
 
@@ -45,6 +46,7 @@ impl House {
             runners: Runners::new(),
             tickets: Mutex::new(Tickets::new()),
             live: ArcSwapOption::empty(),
+            closed: AtomicBool::new(false),
             calls: AtomicU64::new(1),
         }
     }
@@ -54,10 +56,25 @@ impl House {
         self.live.load_full()
     }
 
-    /// Switches to another snapshot, and the runner with it.
+    /// Switches to another snapshot, and the runner with it. While the house is closed, to none.
     pub(crate) fn switch(&self, live: Option<Arc<Live>>) {
-        self.runners
-            .switch(live.clone().as_deref(), || self.live.store(live));
+        let live = live.filter(|_| !self.closed.load(Ordering::Acquire));
+        self.runners.switch(live.clone().as_deref(), || {
+            // Again, since it may have closed meanwhile: a snapshot that was on its way opens nothing.
+            self.live
+                .store(live.filter(|_| !self.closed.load(Ordering::Acquire)));
+        });
+    }
+
+    /// Cuts clients off, and holds them off until [`House::reopen`]: what the keeper still has to do opens nothing.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.switch(None);
+    }
+
+    /// Lets the next snapshot serve again. For an unseal.
+    pub(crate) fn reopen(&self) {
+        self.closed.store(false, Ordering::Release);
     }
 
     /// A number for a call, unique in this process.

@@ -15,7 +15,7 @@ pub(crate) mod store_change;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use mcpist_core::api::{self, ApiError, Done, StoreState};
@@ -24,10 +24,10 @@ use mcpist_core::change::Officers;
 use mcpist_core::error::ErrorCode;
 use mcpist_core::event::Event;
 use mcpist_core::ids::{Digest, SiteId, VaultName};
-use mcpist_sealer::{Barrier, OpenVault, Sealed, Unsealed, Vaults};
+use mcpist_sealer::{Barrier, OpenVault, Sealed, Unsealed, VaultError, Vaults};
 use tokio::sync::oneshot;
 
-use crate::audit::{Audit, now};
+use crate::audit::now;
 use crate::clock::{steady_seconds, unix_seconds};
 use crate::house::House;
 use crate::keeper::ceremony::Planned;
@@ -37,6 +37,8 @@ use crate::live::Live;
 
 /// How often ceremonies are looked at for expiry.
 const TICK: Duration = Duration::from_secs(5);
+/// The name of the store's own vault.
+pub(crate) const SYSTEM: &str = "system";
 /// What seal waits for the audit log.
 const AUDIT_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -65,6 +67,11 @@ pub(crate) struct Open {
     pub(crate) officers: Officers,
     pub(crate) root: mcpist_bundle::Root,
     pub(crate) proposals: BTreeMap<Digest, Proposal>,
+    /// Highest outbox row of each vault that is in the log already.
+    copied: BTreeMap<VaultName, u64>,
+    /// A commit ended in doubt, or its snapshot was not made: memory may be behind the store. Clients are cut off, and
+    /// no change is taken, until the policy was read anew.
+    pub(crate) stale: bool,
 }
 
 impl Open {
@@ -74,6 +81,14 @@ impl Open {
 
     pub(crate) fn vaults(&self) -> &Vaults {
         &self.barrier
+    }
+
+    fn vault(&self, name: &VaultName) -> Result<OpenVault, VaultError> {
+        if name.as_str() == SYSTEM {
+            Ok(self.barrier.system())
+        } else {
+            self.barrier.vault(name.as_str())
+        }
     }
 
     pub(crate) fn store(&self) -> [u8; 16] {
@@ -182,7 +197,12 @@ pub(crate) fn start(house: Arc<House>) -> Result<KeeperHandle, StartError> {
     let (jobs, inbox) = channel();
     let view = Arc::new(ArcSwap::from_pointee(View::blank()));
     let config = &house.config;
-    let (phase, init) = if config.store().join("control.db").exists() {
+    let control = config.store().join("control.db");
+    let is_there = control.try_exists().map_err(|source| StartError::Io {
+        path: control,
+        source,
+    })?;
+    let (phase, init) = if is_there {
         let barrier = Barrier::open(&config.store())?;
         match (barrier.config().is_dev(), config.dev) {
             (true, false) => {
@@ -212,7 +232,13 @@ pub(crate) fn start(house: Arc<House>) -> Result<KeeperHandle, StartError> {
     keeper.publish();
     std::thread::Builder::new()
         .name("keeper".into())
-        .spawn(move || keeper.run(&inbox))
+        .spawn(move || {
+            // A panic here leaves a state that nobody can seal: the process ends, and its keys with it.
+            let run = std::panic::AssertUnwindSafe(|| keeper.run(&inbox));
+            if std::panic::catch_unwind(run).is_err() {
+                std::process::abort();
+            }
+        })
         .map_err(|source| StartError::Io {
             path: "keeper thread".into(),
             source,
@@ -222,14 +248,17 @@ pub(crate) fn start(house: Arc<House>) -> Result<KeeperHandle, StartError> {
 
 impl Keeper {
     fn run(&mut self, inbox: &Receiver<Job>) {
+        let mut next = Instant::now() + TICK;
         loop {
-            match inbox.recv_timeout(TICK) {
+            match inbox.recv_timeout(next.saturating_duration_since(Instant::now())) {
                 Ok(job) => job(self),
-                Err(RecvTimeoutError::Timeout) => {
-                    self.tick();
-                    self.publish();
-                }
+                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
+            }
+            if next <= Instant::now() {
+                self.tick();
+                self.publish();
+                next = Instant::now() + TICK;
             }
         }
     }
@@ -240,6 +269,12 @@ impl Keeper {
                 Ok(true) => log::warn!("the unseal ceremony expired; its shares were wiped"),
                 Ok(false) => {}
                 Err(e) => log::error!("no new plan for unsealing: {e}"),
+            }
+        }
+        if matches!(&self.phase, Phase::Unsealed(open) if open.stale) {
+            match self.read_anew() {
+                Ok(()) => log::info!("the policy was read anew; clients are served again"),
+                Err(e) => log::error!("the policy cannot be read anew: {}", e.message),
             }
         }
         // A vault that was away when the snapshot was made may be back.
@@ -292,18 +327,16 @@ impl Keeper {
         let Phase::Unsealed(open) = std::mem::replace(&mut self.phase, Phase::Nowhere) else {
             return Err(ApiError::of(ErrorCode::Sealed));
         };
-        self.house.switch(None);
+        self.house.close();
         lock(&self.house.tickets).clear();
-        let recorded = self
-            .house
-            .audit
-            .append(&Event::Sealed { uid, reason })
-            .is_ok();
-        let closed = self.house.audit.close(AUDIT_PATIENCE);
-        let _ = open.barrier.settle();
+        let closed = self.close_audit(uid, reason);
+        // Where the disk hangs, the next unseal settles.
+        if closed {
+            let _ = open.barrier.settle();
+        }
         self.phase = Phase::sealed(open.barrier.seal());
         log::info!("sealed: {reason}");
-        if recorded && closed {
+        if closed {
             Ok(Done {})
         } else {
             log::error!("audit_lost: the log could not be closed in order");
@@ -314,31 +347,95 @@ impl Keeper {
         }
     }
 
-    /// Copies outbox rows of a vault into the log. A row that stays is copied at the next unseal.
-    pub(crate) fn drain(
-        audit: &Audit,
-        name: &VaultName,
-        vault: &OpenVault,
-        copied: u64,
-    ) -> Result<(), ApiError> {
-        let rows = vault.outbox().map_err(|e| vault_error(&e))?;
-        let Some(&(last, _)) = rows.last() else {
-            return Ok(());
-        };
-        let mut seq = None;
-        for (row, bytes) in rows.iter().filter(|(row, _)| *row > copied) {
-            let body = Body::parse(bytes)
-                .map_err(|e| ApiError::new(ErrorCode::AuditUnavailable, &e.to_string()))?;
-            seq = Some(
-                audit
-                    .append_outbox(name, *row, &body)
-                    .map_err(|e| audit_error(&e))?,
-            );
+    /// Writes the log's last lines on a thread of its own: a disk that hangs under the log's mutex must not keep the
+    /// keys in memory.
+    fn close_audit(&self, uid: Option<u32>, reason: &'static str) -> bool {
+        let (tell, told) = std::sync::mpsc::sync_channel(1);
+        let house = Arc::clone(&self.house);
+        let started = std::thread::Builder::new()
+            .name("audit-close".into())
+            .spawn(move || {
+                let recorded = house.audit.append(&Event::Sealed { uid, reason }).is_ok();
+                let closed = house.audit.close(AUDIT_PATIENCE);
+                // Nobody listens any more where the patience is over.
+                let _ = tell.send(recorded && closed);
+            });
+        let patience = AUDIT_PATIENCE + Duration::from_millis(500);
+        started.is_ok() && told.recv_timeout(patience).unwrap_or(false)
+    }
+
+    /// Copies the outbox rows of a vault into the log, each once. A row that stays is copied by the next drain, at the
+    /// latest at the next unseal.
+    pub(crate) fn drain(&mut self, name: &VaultName) -> Result<(), ApiError> {
+        let house = Arc::clone(&self.house);
+        let open = self.open()?;
+        let vault = open.vault(name).map_err(|e| vault_error(&e))?;
+        let copied = open.copied.entry(name.clone()).or_default();
+        loop {
+            let rows = vault.outbox().map_err(|e| vault_error(&e))?;
+            let Some(&(last, _)) = rows.last() else {
+                return Ok(());
+            };
+            let mut seq = None;
+            let before = *copied;
+            for (row, bytes) in rows.iter().filter(|(row, _)| *row > before) {
+                let body = Body::parse(bytes)
+                    .map_err(|e| ApiError::new(ErrorCode::AuditUnavailable, &e.to_string()))?;
+                let appended = house.audit.append_outbox(name, *row, &body);
+                seq = Some(appended.map_err(|e| audit_error(&e))?);
+                *copied = *row;
+            }
+            // Nothing new: what is handed on leaves the outbox with a later commit.
+            let Some(seq) = seq else { return Ok(()) };
+            house
+                .audit
+                .synced_blocking(seq)
+                .map_err(|e| audit_error(&e))?;
+            vault.outbox_done(last).map_err(|e| vault_error(&e))?;
         }
-        if let Some(seq) = seq {
-            audit.synced_blocking(seq).map_err(|e| audit_error(&e))?;
+    }
+
+    /// [`Keeper::drain`] for the store's own vault.
+    pub(crate) fn drain_system(&mut self) -> Result<(), ApiError> {
+        let system = VaultName::parse(SYSTEM).map_err(|_| ApiError::of(ErrorCode::Internal))?;
+        self.drain(&system)
+    }
+
+    /// The open store, for an act that stands on the policy in memory.
+    pub(crate) fn open_for_change(&mut self) -> Result<&mut Open, ApiError> {
+        let open = self.open()?;
+        if open.stale {
+            return Err(ApiError::new(
+                ErrorCode::Busy,
+                "the outcome of the last change is not known yet; the policy is being read anew, try again shortly",
+            ));
         }
-        vault.outbox_done(last).map_err(|e| vault_error(&e))
+        Ok(open)
+    }
+
+    /// After a commit, whatever became of it: the snapshot follows, or clients are cut off until it can. A commit that
+    /// failed may still have been done, so its failure cuts clients off as well.
+    pub(crate) fn follow<T>(&mut self, committed: Result<T, VaultError>) -> Result<T, ApiError> {
+        if committed.as_ref().is_err_and(is_in_doubt)
+            || (committed.is_ok() && self.refresh().is_err())
+        {
+            self.house.switch(None);
+            self.open()?.stale = true;
+        }
+        committed.map_err(|e| vault_error(&e))
+    }
+
+    /// Reads the policy from the store again and makes a snapshot of it.
+    fn read_anew(&mut self) -> Result<(), ApiError> {
+        let registries = self.house.config.registries();
+        let open = self.open()?;
+        let mut policy = Policy::read(&open.system()).map_err(|e| records_error(&e))?;
+        import::read_manifests(&mut policy, &registries);
+        open.policy = policy;
+        open.proposals.clear();
+        self.refresh()?;
+        self.open()?.stale = false;
+        Ok(())
     }
 
     /// Makes a snapshot of the policy of now and switches to it.
@@ -358,6 +455,14 @@ impl Keeper {
     }
 }
 
+/// Whether a commit that failed so may have been done all the same.
+pub(crate) fn is_in_doubt(error: &VaultError) -> bool {
+    matches!(
+        error,
+        VaultError::OutcomeUnknown | VaultError::Storage(_) | VaultError::Unavailable
+    )
+}
+
 /// A lock whose holder panicked is still a lock.
 pub(crate) fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex
@@ -371,8 +476,8 @@ pub(crate) fn outbox_line(event: &Event<'_>) -> Vec<u8> {
 }
 
 /// A vault's refusal as the admin API says it.
-pub(crate) fn vault_error(error: &mcpist_sealer::VaultError) -> ApiError {
-    use mcpist_sealer::VaultError as V;
+pub(crate) fn vault_error(error: &VaultError) -> ApiError {
+    use VaultError as V;
     let code = match error {
         V::Sealed => ErrorCode::Sealed,
         V::Unavailable | V::OutcomeUnknown | V::Memory(_) => ErrorCode::VaultUnavailable,

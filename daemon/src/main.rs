@@ -130,15 +130,15 @@ fn run() -> Result<(), MainError> {
         .map_err(|e| MainError::Io("staging leftovers", e))?;
     let house = Arc::new(House::new(config));
     let keeper = keeper::start(Arc::clone(&house))?;
-    let admin_thread = serve_admin(&house, &keeper)?;
+    let mut passed = Passed::from_env();
+    serve_admin(&house, &keeper, &mut passed)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .thread_name("clients")
         .enable_all()
         .build()
         .map_err(|e| MainError::Io("client runtime", e))?;
-    let outcome = runtime.block_on(serve(Arc::clone(&house), keeper.clone()));
+    let outcome = runtime.block_on(serve(Arc::clone(&house), keeper.clone(), passed));
     runtime.shutdown_background();
-    drop(admin_thread);
     outcome
 }
 
@@ -169,7 +169,8 @@ fn lock_state(folder: &Path) -> Result<Flock<File>, MainError> {
 fn serve_admin(
     house: &Arc<House>,
     keeper: &KeeperHandle,
-) -> Result<std::thread::JoinHandle<()>, MainError> {
+    passed: &mut Passed,
+) -> Result<(), MainError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -177,7 +178,7 @@ fn serve_admin(
     let mode = if house.config.dev { 0o600 } else { 0o660 };
     let (admin, secret) = {
         let _entered = runtime.enter();
-        let socket = |name: &str| match passed(name)? {
+        let mut socket = |name: &str| match passed.take(name)? {
             Some(listener) => Ok::<_, MainError>(listener),
             None => Ok(bind(&house.config.socket(&format!("{name}.sock")), mode)?),
         };
@@ -195,30 +196,47 @@ fn serve_admin(
                 tokio::join!(server.serve(admin), secrets);
             });
         })
+        .map(drop)
         .map_err(|e| MainError::Io("admin thread", e))
 }
 
-/// The socket that systemd passed under this name (`FileDescriptorName=`), if any. Needs an entered runtime.
-fn passed(name: &str) -> Result<Option<UnixListener>, MainError> {
-    let io = |e| MainError::Io("passed socket", e);
-    let Some(position) = std::env::var("LISTEN_FDNAMES")
-        .ok()
-        .and_then(|names| names.split(':').position(|n| n == name))
-    else {
-        return Ok(None);
-    };
-    let taken = listenfd::ListenFd::from_env()
-        .take_unix_listener(position)
-        .map_err(io)?;
-    let Some(listener) = taken else {
-        return Ok(None);
-    };
-    listener.set_nonblocking(true).map_err(io)?;
-    UnixListener::from_std(listener).map(Some).map_err(io)
+/// The sockets that systemd passed in, by `FileDescriptorName=`. Read once: reading takes them out of the environment.
+struct Passed {
+    sockets: listenfd::ListenFd,
+    names: Vec<String>,
+}
+
+impl Passed {
+    fn from_env() -> Self {
+        let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+        Self {
+            sockets: listenfd::ListenFd::from_env(),
+            names: names.split(':').map(str::to_owned).collect(),
+        }
+    }
+
+    /// The next socket of this name. Needs an entered runtime.
+    fn take(&mut self, name: &str) -> Result<Option<UnixListener>, MainError> {
+        let io = |e| MainError::Io("passed socket", e);
+        let Some(position) = self.names.iter().position(|n| n == name) else {
+            return Ok(None);
+        };
+        self.names[position].clear();
+        let taken = self.sockets.take_unix_listener(position).map_err(io)?;
+        let Some(listener) = taken else {
+            return Ok(None);
+        };
+        listener.set_nonblocking(true).map_err(io)?;
+        UnixListener::from_std(listener).map(Some).map_err(io)
+    }
 }
 
 /// Clients and runners, until a signal.
-async fn serve(house: Arc<House>, keeper: KeeperHandle) -> Result<(), MainError> {
+async fn serve(
+    house: Arc<House>,
+    keeper: KeeperHandle,
+    mut passed: Passed,
+) -> Result<(), MainError> {
     let signals = |kind| signal(kind).map_err(|e| MainError::Io("signals", e));
     let (mut terminate, mut interrupt) = (
         signals(SignalKind::terminate())?,
@@ -228,7 +246,7 @@ async fn serve(house: Arc<House>, keeper: KeeperHandle) -> Result<(), MainError>
     let mode = if house.config.dev { 0o600 } else { 0o666 };
     let configured = house.config.listeners.clone();
     let mut listeners: Vec<(UnixListener, Listener)> = Vec::new();
-    if let Some(listener) = passed("mcp")? {
+    while let Some(listener) = passed.take("mcp")? {
         listeners.push((
             listener,
             Listener {
@@ -251,7 +269,7 @@ async fn serve(house: Arc<House>, keeper: KeeperHandle) -> Result<(), MainError>
     if house.config.dev {
         tokio::spawn(dev::run_runner(Arc::clone(&house)));
     } else {
-        let listener = match passed("runner")? {
+        let listener = match passed.take("runner")? {
             Some(listener) => listener,
             None => bind(&house.config.socket("runner.sock"), 0o660)?,
         };

@@ -6,7 +6,7 @@
 use std::ffi::CString;
 
 use mcpist_core::error::ErrorCode;
-use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
+use nix::unistd::{Group, Uid, User, getgrouplist};
 
 /// A role at the admin socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,8 +38,6 @@ impl Role {
 pub(crate) struct Caller {
     /// Its user id.
     pub(crate) uid: u32,
-    /// Its primary group.
-    pub(crate) gid: u32,
 }
 
 impl Caller {
@@ -61,10 +59,10 @@ impl Caller {
         let Ok(Some(user)) = User::from_uid(Uid::from_raw(self.uid)) else {
             return false;
         };
-        let Ok(name) = CString::new(user.name) else {
+        let Ok(name) = CString::new(user.name.as_str()) else {
             return false;
         };
-        let Ok(groups) = getgrouplist(&name, Gid::from_raw(self.gid)) else {
+        let Ok(groups) = getgrouplist(&name, user.gid) else {
             return false;
         };
         roles.iter().any(|role| {
@@ -80,7 +78,7 @@ mod tests {
     #[test]
     fn in_dev_only_the_uid_that_started_the_daemon_has_roles() {
         let own = Uid::effective().as_raw();
-        let caller = |uid| Caller { uid, gid: 0 };
+        let caller = |uid| Caller { uid };
         assert_eq!(caller(own).has_any(&[Role::Operator], true), Ok(()));
         assert_eq!(
             caller(own + 1).has_any(&[Role::Operator], true),
@@ -97,15 +95,11 @@ mod tests {
             Role::Auditor,
         ];
         assert_eq!(
-            Caller { uid: 0, gid: 0 }.has_any(&all, false),
+            Caller { uid: 0 }.has_any(&all, false),
             Err(ErrorCode::Forbidden)
         );
         assert_eq!(
-            Caller {
-                uid: 4_000_000,
-                gid: 0
-            }
-            .has_any(&all, false),
+            Caller { uid: 4_000_000 }.has_any(&all, false),
             Err(ErrorCode::Forbidden)
         );
     }

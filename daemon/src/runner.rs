@@ -13,6 +13,7 @@ use arc_swap::ArcSwapOption;
 use mcpist_core::event::{Event, RunnerRole};
 use mcpist_core::ids::{BindingName, ModuleRev};
 use mcpist_secret::redact::RedactKey;
+use mcpist_wire::daemon::TellError;
 use mcpist_wire::{
     Answer, Bind, CallError, CloseCode, DaemonLink, Dropped, Greeting, Load, ModuleCall, Role,
 };
@@ -175,8 +176,16 @@ impl Runners {
         );
         let end = link.ended().await;
         let calls = link.lost() as u64;
-        self.run.store(None);
-        *self.fed() = None;
+        {
+            let mut fed = self.fed();
+            if fed
+                .as_ref()
+                .is_some_and(|fed| Arc::ptr_eq(&fed.link, &link))
+            {
+                self.run.store(None);
+                *fed = None;
+            }
+        }
         log::warn!("runner lost: {end}; {calls} calls in flight failed");
         record(
             audit,
@@ -196,6 +205,11 @@ impl Runners {
     ) -> Arc<DaemonLink> {
         let link = Arc::new(link);
         let mut slot = self.fed();
+        // Two that came together: the second is turned away.
+        if slot.is_some() {
+            link.close(CloseCode::RoleTaken);
+            return link;
+        }
         let mut fed = Fed {
             link: Arc::clone(&link),
             key,
@@ -214,28 +228,44 @@ impl Runners {
 }
 
 impl Fed {
-    /// Sends what is new. A link that has ended is noticed by [`Runners::serve`].
+    /// Sends what is new. What a live link does not take is sent again with the next change; a link that has ended is
+    /// noticed by [`Runners::serve`].
     fn tell(&mut self, live: &Live) {
+        let note = |what: &str, told: Result<(), TellError>| {
+            if let Err(e) = &told {
+                log::error!("the runner was not told of {what}: {e}");
+            }
+            told.is_ok()
+        };
+        for (id, fingerprint) in live.fingerprints(&self.key, |id| !self.fingerprints.contains(&id))
+        {
+            if note("a fingerprint", self.link.redact(id, &fingerprint)) {
+                self.fingerprints.insert(id);
+            }
+        }
         for (rev, manifest) in live.modules() {
-            if self.modules.insert(rev.clone()) {
-                let _ = self.link.load(&Load {
-                    rev: rev.clone(),
-                    manifest: manifest.clone(),
-                });
+            if self.modules.contains(rev) {
+                continue;
+            }
+            let load = Load {
+                rev: rev.clone(),
+                manifest: manifest.clone(),
+            };
+            if note("a module", self.link.load(&load)) {
+                self.modules.insert(rev.clone());
             }
         }
         for (name, version, binding) in live.bindings() {
-            if self.bindings.insert((name.clone(), version)) {
-                let _ = self.link.bind(&Bind {
+            let key = (name.clone(), version);
+            if !self.bindings.contains(&key) {
+                let bind = Bind {
                     version,
                     binding: binding.clone(),
-                });
+                };
+                if note("a binding", self.link.bind(&bind)) {
+                    self.bindings.insert(key);
+                }
             }
-        }
-        for (id, fingerprint) in live.fingerprints(&self.key, |id| !self.fingerprints.contains(&id))
-        {
-            let _ = self.link.redact(id, &fingerprint);
-            self.fingerprints.insert(id);
         }
     }
 

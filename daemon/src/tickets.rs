@@ -13,6 +13,8 @@ use mcpist_secret::frame::Ticket;
 pub(crate) const LIFETIME_S: u64 = 60;
 /// Tickets outstanding at once; a caller past it waits for older ones to expire.
 const OUTSTANDING: usize = 64;
+/// Of them, those of one user, so that nobody keeps the others out.
+const OF_ONE_USER: usize = 8;
 
 struct Issued<P> {
     uid: u32,
@@ -27,7 +29,7 @@ pub(crate) struct Tickets<P> {
 
 /// Why a ticket was not issued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{OUTSTANDING} tickets are outstanding; use one of them or wait {LIFETIME_S} s")]
+#[error("too many tickets are outstanding; use one of them or wait {LIFETIME_S} s")]
 pub(crate) struct TooManyTickets;
 
 /// Why a ticket does not serve. The caller is told the same for all of them; the log gets the reason.
@@ -61,7 +63,8 @@ impl<P> Tickets<P> {
         now: u64,
     ) -> Result<(), TooManyTickets> {
         self.issued.retain(|_, t| t.expires > now);
-        if self.issued.len() >= OUTSTANDING {
+        let own = self.issued.values().filter(|t| t.uid == uid).count();
+        if own >= OF_ONE_USER || self.issued.len() >= OUTSTANDING {
             return Err(TooManyTickets);
         }
         let expires = now.saturating_add(LIFETIME_S);
@@ -152,12 +155,22 @@ mod tests {
     fn outstanding_tickets_are_bounded_and_expired_ones_make_room() {
         let mut tickets = Tickets::new();
         for n in 0..OUTSTANDING {
+            let uid = 1000 + (n / OF_ONE_USER) as u32;
+            tickets.issue(&ticket(n as u8), uid, (), 0).unwrap();
+        }
+        let late = tickets.issue(&ticket(200), 2000, (), 59);
+        assert_eq!(late, Err(TooManyTickets));
+        tickets.issue(&ticket(200), 2000, (), 60).unwrap();
+    }
+
+    #[test]
+    fn one_user_does_not_keep_the_others_out() {
+        let mut tickets = Tickets::new();
+        for n in 0..OF_ONE_USER {
             tickets.issue(&ticket(n as u8), 1000, (), 0).unwrap();
         }
-        assert_eq!(
-            tickets.issue(&ticket(200), 1000, (), 59),
-            Err(TooManyTickets)
-        );
-        tickets.issue(&ticket(200), 1000, (), 60).unwrap();
+        let more = tickets.issue(&ticket(200), 1000, (), 0);
+        assert_eq!(more, Err(TooManyTickets));
+        tickets.issue(&ticket(200), 1001, (), 0).unwrap();
     }
 }

@@ -118,6 +118,19 @@ impl OpenVault {
         Ok(self.load(key)?.meta().clone())
     }
 
+    /// The version that a put of this record would give now.
+    ///
+    /// # Errors
+    /// Those of [`OpenVault::load`] but `NotFound`.
+    pub fn next_version(&self, key: &RecordKey<'_>) -> Result<u64, VaultError> {
+        match self.meta(key) {
+            Ok(meta) => Ok(meta.version + 1),
+            // Above every version that was deleted.
+            Err(VaultError::NotFound(_)) => self.run(|disk| Ok(disk.head.floor + 1)),
+            Err(error) => Err(error),
+        }
+    }
+
     /// All records, those of `kind` only where one is given, in an order that says nothing.
     ///
     /// Read in slices, between which other jobs of the vault run: what changes meanwhile may be listed as

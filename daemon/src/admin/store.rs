@@ -7,7 +7,8 @@ use axum::extract::{Extension, Path, State};
 use axum::response::Response;
 use mcpist_core::api::{
     ApiError, AuditHead, Credentials, InitConfirm, InitRequest, MemoryStatus, ModuleState,
-    ModuleStatus, NewVault, PublicKey, RunnerStatus, Status, VaultHealth, VaultStatus, Vaults,
+    ModuleStatus, NewVault, PublicKey, RunnerStatus, Status, StoreState, VaultHealth, VaultStatus,
+    Vaults,
 };
 use mcpist_core::error::ErrorCode;
 use mcpist_core::ids::{CredentialName, VaultName};
@@ -205,7 +206,10 @@ pub(super) async fn seal(
     reply(
         async {
             admin.demand(caller, &[Role::Operator], "seal")?;
-            admin.house.switch(None);
+            if admin.keeper.view().state != StoreState::Unsealed {
+                return Err(ApiError::of(ErrorCode::Sealed));
+            }
+            admin.house.close();
             admin
                 .keeper
                 .ask(move |keeper| keeper.seal(Some(caller.uid), "an operator sealed it"))

@@ -7,6 +7,8 @@
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
+use mcpist_core::audit::Anchor;
+
 use super::keys::Keys;
 use super::{GROUP, Shared, Synced, Tail, now};
 
@@ -36,13 +38,11 @@ pub(super) fn run(shared: &Shared, mut keys: Keys) {
                 fail(shared);
                 return;
             }
-            shared.synced.send_replace(Synced::Through(anchor.seq));
-            shared.wake.notify_all();
+            tell(shared, Synced::Through(anchor.seq));
         }
         dirty_since = None;
 
-        // A checkpoint's own line is not worth a checkpoint.
-        let uncovered = anchor.seq - anchor.covered - u64::from(anchor.checkpoint > 0);
+        let uncovered = uncovered(&anchor);
         let age = last_checkpoint.elapsed();
         if uncovered > 0 && (closing || (uncovered >= LINES && age >= APART) || age >= LATEST) {
             last_checkpoint = Instant::now();
@@ -79,7 +79,8 @@ fn wait<'s>(
         let Some(writer) = tail.writer.as_ref() else {
             return tail;
         };
-        let seq = writer.chain.anchor().seq;
+        let anchor = *writer.chain.anchor();
+        let seq = anchor.seq;
         let dirty = *shared.synced.borrow() != Synced::Through(seq);
         if tail.closing || (tail.urgent && dirty) {
             return tail;
@@ -88,6 +89,8 @@ fn wait<'s>(
         let left = if dirty {
             let since = dirty_since.get_or_insert_with(Instant::now);
             GROUP.saturating_sub(since.elapsed())
+        } else if uncovered(&anchor) == 0 {
+            GROUP
         } else {
             LATEST.saturating_sub(last_checkpoint.elapsed())
         };
@@ -104,22 +107,42 @@ fn wait<'s>(
     }
 }
 
+/// Lines that no checkpoint covers. A checkpoint's own line is not worth a checkpoint.
+fn uncovered(anchor: &Anchor) -> u64 {
+    anchor.seq - anchor.covered - u64::from(anchor.checkpoint > 0)
+}
+
+/// Tells the waiters, under the mutex: nobody is between its check and its wait then.
+fn tell(shared: &Shared, synced: Synced) {
+    let _held = shared.tail();
+    shared.synced.send_replace(synced);
+    shared.wake.notify_all();
+}
+
 /// Lines can no longer be made durable: whoever waits is told, and nothing more is accepted.
 fn fail(shared: &Shared) {
     if let Some(writer) = shared.tail().writer.as_mut() {
         writer.failed = true;
     }
-    shared.synced.send_replace(Synced::Failed);
-    shared.wake.notify_all();
+    tell(shared, Synced::Failed);
 }
 
-/// Syncs the last checkpoint's line and closes.
+/// Syncs what came since, the last checkpoint's line among it, and closes. A log that closes takes no more lines, so
+/// what is synced here is all.
 fn finish(shared: &Shared) {
-    let writer = shared.tail().writer.take();
-    if let Some(writer) = writer
-        && writer.file.sync_data().is_err()
-    {
-        shared.synced.send_replace(Synced::Failed);
-    }
-    shared.wake.notify_all();
+    let Some((file, seq)) = shared
+        .tail()
+        .writer
+        .as_ref()
+        .map(|w| (Arc::clone(&w.file), w.chain.anchor().seq))
+    else {
+        return;
+    };
+    let synced = if file.sync_data().is_ok() {
+        Synced::Through(seq)
+    } else {
+        Synced::Failed
+    };
+    shared.tail().writer = None;
+    tell(shared, synced);
 }

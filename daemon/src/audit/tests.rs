@@ -150,7 +150,8 @@ fn a_line_that_the_disk_refuses_leaves_the_chain_as_it_was() {
     let before = audit.head().unwrap();
     let good = {
         // A descriptor that cannot be written stands for a disk that refuses.
-        let mut tail = audit.shared.tail();
+        let shared = audit.shared.load();
+        let mut tail = shared.tail();
         let writer = tail.writer.as_mut().unwrap();
         std::mem::replace(
             &mut writer.file,
@@ -160,7 +161,8 @@ fn a_line_that_the_disk_refuses_leaves_the_chain_as_it_was() {
     assert!(matches!(audit.append(&STOP), Err(AuditError::Write(_))));
     assert_eq!(audit.head().unwrap(), before);
     {
-        let mut tail = audit.shared.tail();
+        let shared = audit.shared.load();
+        let mut tail = shared.tail();
         let writer = tail.writer.as_mut().unwrap();
         (writer.file, writer.failed) = (good, false);
     }

@@ -5,6 +5,7 @@
 //! holders saw; the last one verifies everything, opens the audit log and makes the first snapshot. Promises that a
 //! refused share costs nothing, and that a store whose audit log cannot be opened is sealed again.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -207,9 +208,14 @@ impl Keeper {
             return Err(ApiError::of(ErrorCode::PlanMismatch));
         }
         let done = make_store(&self.house.config.store(), planned)?;
-        let barrier = Barrier::open(&self.house.config.store())
-            .map_err(|e| ApiError::new(ErrorCode::Internal, &e.to_string()))?;
-        self.phase = Phase::sealed(barrier);
+        // The store is made: its shares go out whatever comes now, or nobody would ever open it.
+        self.phase = match Barrier::open(&self.house.config.store()) {
+            Ok(barrier) => Phase::sealed(barrier),
+            Err(e) => {
+                log::error!("the new store could not be taken, restart mcpistd: {e}");
+                Phase::Nowhere
+            }
+        };
         if let Some(gate) = self.init.take() {
             let _ = std::fs::remove_file(gate.path);
         }
@@ -306,13 +312,15 @@ impl Keeper {
         report: &UnsealReport,
     ) -> Result<ShareOutcome, ApiError> {
         match self.read_open(&barrier) {
-            Ok((policy, officers, root)) => {
+            Ok(contents) => {
                 self.phase = Phase::Unsealed(Box::new(Open {
                     barrier,
-                    policy,
-                    officers,
-                    root,
-                    proposals: std::collections::BTreeMap::new(),
+                    policy: contents.policy,
+                    officers: contents.officers,
+                    root: contents.root,
+                    proposals: BTreeMap::new(),
+                    copied: contents.copied,
+                    stale: false,
                 }));
             }
             Err(e) => {
@@ -322,6 +330,8 @@ impl Keeper {
                 return Err(e);
             }
         }
+        self.house.reopen();
+        self.drain_all();
         let finished = self
             .announce(uid, plan, report)
             .and_then(|()| self.refresh());
@@ -347,10 +357,7 @@ impl Keeper {
         }))
     }
 
-    fn read_open(
-        &self,
-        barrier: &Barrier<Unsealed>,
-    ) -> Result<(Policy, Officers, mcpist_bundle::Root), ApiError> {
+    fn read_open(&self, barrier: &Barrier<Unsealed>) -> Result<Contents, ApiError> {
         let house = &self.house;
         let system = barrier.system();
         let damaged = |what: &str| ApiError::new(ErrorCode::VaultQuarantined, what);
@@ -378,23 +385,29 @@ impl Keeper {
                 house.config.audit_segment_bytes,
             )
             .map_err(|e| ApiError::new(ErrorCode::AuditUnavailable, &e.to_string()))?;
-        for status in barrier.vaults() {
-            let Ok(name) = VaultName::parse(&status.name) else {
-                continue;
-            };
-            let copied = copied.get(status.name.as_str()).copied().unwrap_or(0);
-            let vault = if status.name == "system" {
-                Ok(barrier.system())
-            } else {
-                barrier.vault(&status.name)
-            };
-            let Ok(vault) = vault else { continue };
-            if let Err(e) = Self::drain(&house.audit, &name, &vault, copied) {
+        let copied = copied
+            .into_iter()
+            .filter_map(|(vault, row)| Some((VaultName::parse(&vault).ok()?, row)));
+        Ok(Contents {
+            policy,
+            officers,
+            root,
+            copied: copied.collect(),
+        })
+    }
+
+    /// Copies what a crash left in the outboxes.
+    fn drain_all(&mut self) {
+        let vaults = match &self.phase {
+            Phase::Unsealed(open) => open.barrier.vaults(),
+            _ => Vec::new(),
+        };
+        for name in vaults.iter().filter_map(|v| VaultName::parse(&v.name).ok()) {
+            if let Err(e) = self.drain(&name) {
                 // A quarantined vault keeps its rows; it is shown and the others go on.
                 log::warn!("outbox of vault {name}: {}", e.message);
             }
         }
-        Ok((policy, officers, root))
     }
 
     fn announce(&mut self, uid: u32, plan: &Digest, report: &UnsealReport) -> Result<(), ApiError> {
@@ -436,6 +449,14 @@ impl Keeper {
             .synced_blocking(seq)
             .map_err(|e| audit_error(&e))
     }
+}
+
+/// What an opened store holds for the keeper.
+struct Contents {
+    policy: Policy,
+    officers: Officers,
+    root: mcpist_bundle::Root,
+    copied: BTreeMap<VaultName, u64>,
 }
 
 /// Init's commit and what it gives out.

@@ -3,8 +3,6 @@
 //! Promises that a payload was checked before it is stored, that its audit line is in the same commit, and that the
 //! snapshot holds the new version, or none, before the custodian gets the answer.
 
-use std::sync::Arc;
-
 use mcpist_broker::Kind;
 use mcpist_core::api::{ApiError, Credential, CredentialStored};
 use mcpist_core::binding::HostName;
@@ -14,10 +12,7 @@ use mcpist_core::ids::{CredentialName, PrincipalName, VaultName};
 use mcpist_sealer::{Expect, Op, OpenVault};
 use mcpist_secret::Secret;
 
-use super::{Keeper, outbox_line, vault_error};
-
-/// The system vault is not for credentials.
-const SYSTEM: &str = "system";
+use super::{Keeper, SYSTEM, outbox_line, vault_error};
 
 /// What a credential is, beside its payload.
 pub(crate) struct Spec {
@@ -43,10 +38,7 @@ impl Keeper {
         open.vaults()
             .create_vault(name.as_str(), Some(line))
             .map_err(|e| vault_error(&e))?;
-        let system = open.system();
-        let house = Arc::clone(&self.house);
-        let own = VaultName::parse(SYSTEM).map_err(|_| ApiError::of(ErrorCode::Internal))?;
-        Self::drain(&house.audit, &own, &system, 0)
+        self.drain_system()
     }
 
     /// Stores a version of a credential.
@@ -79,8 +71,8 @@ impl Keeper {
             Err(mcpist_sealer::VaultError::NotFound(_)) => None,
             Err(e) => return Err(vault_error(&e)),
         };
-        // The line names the version, so the commit is held to it.
-        let version = current.map_or(1, |v| v + 1);
+        // The line names the version; nobody else writes to a vault.
+        let version = vault.next_version(&key).map_err(|e| vault_error(&e))?;
         let event = Event::CredentialPut {
             vault: &spec.vault,
             name: &spec.name,
@@ -98,12 +90,9 @@ impl Keeper {
             payload: Secret::copy_of(payload.expose()).map_err(|e| invalid(&e))?,
             expect: current.map_or(Expect::Absent, Expect::Version),
         };
-        let committed = vault
-            .commit(vec![put, Op::Outbox(outbox_line(&event))])
-            .map_err(|e| vault_error(&e))?;
-        self.refresh()?;
-        Self::drain(&self.house.audit, &spec.vault, &vault, 0)?;
-        let version = committed.versions.first().copied().unwrap_or(version);
+        let committed = vault.commit(vec![put, Op::Outbox(outbox_line(&event))]);
+        self.follow(committed)?;
+        self.drain(&spec.vault)?;
         Ok(CredentialStored {
             vault: spec.vault,
             name: spec.name,
@@ -136,11 +125,9 @@ impl Keeper {
             name: name.to_string(),
             expect: Expect::Version(version),
         };
-        vault
-            .commit(vec![delete, Op::Outbox(outbox_line(&event))])
-            .map_err(|e| vault_error(&e))?;
-        self.refresh()?;
-        Self::drain(&self.house.audit, vault_name, &vault, 0)
+        let committed = vault.commit(vec![delete, Op::Outbox(outbox_line(&event))]);
+        self.follow(committed)?;
+        self.drain(vault_name)
     }
 
     /// The credentials of a vault, without their payloads.

@@ -13,12 +13,14 @@ use mcpist_core::api::{ApiError, Imported, Registry, RegistryState};
 use mcpist_core::change::Change;
 use mcpist_core::error::ErrorCode;
 use mcpist_core::event::Event;
-use mcpist_core::ids::{RegistryId, VaultName};
+use mcpist_core::ids::RegistryId;
 use mcpist_sealer::Op;
 
 use super::policy::{Policy, View};
 use super::records::{self, FloorRecord, RegistryRecord};
-use super::{Keeper, Open, audit_error, outbox_line, records_error, today, vault_error};
+use super::{
+    Keeper, Open, audit_error, is_in_doubt, outbox_line, records_error, today, vault_error,
+};
 
 /// Largest bundle that is taken, in bytes.
 const MAX_BUNDLE: u64 = 4 << 30;
@@ -40,13 +42,10 @@ impl Keeper {
     /// Imports the bundle behind `source`.
     pub(crate) fn import(&mut self, uid: u32, source: &File) -> Result<Imported, ApiError> {
         let house = Arc::clone(&self.house);
-        let open = self.open()?;
+        let open = self.open_for_change()?;
         match import(open, &house.config, uid, source) {
             Ok(imported) => {
-                let system = open.system();
-                let name =
-                    VaultName::parse("system").map_err(|_| ApiError::of(ErrorCode::Internal))?;
-                Self::drain(&house.audit, &name, &system, 0)?;
+                self.drain_system()?;
                 log::info!("bundle imported: registry {}", imported.registry.id.short());
                 Ok(imported)
             }
@@ -174,7 +173,10 @@ fn import(
         .map_err(|e| records_error(&e))?,
         Op::Outbox(outbox_line(&event)),
     ];
-    let committed = system.commit(batch).map_err(|e| vault_error(&e))?;
+    let committed = system.commit(batch).map_err(|e| {
+        open.stale |= is_in_doubt(&e);
+        vault_error(&e)
+    })?;
     let version = committed.versions.first().copied().unwrap_or_default();
     open.policy
         .add_registry(id, record.clone(), manifest, version);

@@ -1,17 +1,17 @@
 //! From a proposed change to a stored one. The only place that writes policy records, and it writes from an
 //! `Approved<Change>` alone.
 
-use std::sync::Arc;
-
 use mcpist_core::api::{ApiError, Approve, ChangeOutcome, Proposed};
-use mcpist_core::change::{Approval, ApprovalError, Approved, Change, Signature, approval_message};
+use mcpist_core::change::{
+    Approval, ApprovalError, Approved, Change, Signature, State, approval_message,
+};
 use mcpist_core::error::ErrorCode;
 use mcpist_core::event::Event;
-use mcpist_core::ids::{Digest, VaultName};
+use mcpist_core::ids::Digest;
 use mcpist_sealer::{Op, RecordKey};
 
 use super::policy::View;
-use super::{Keeper, Open, audit_error, outbox_line, records, records_error, vault_error};
+use super::{Keeper, Open, audit_error, outbox_line, records, records_error};
 use crate::live::Live;
 
 /// Proposals kept at once; the oldest by digest gives way to none, a new one is refused.
@@ -103,6 +103,14 @@ impl Keeper {
             Approve::Approval(approval) => approval,
             Approve::Dev => dev_approval(open, &change, requester)?,
         };
+        // The new approval is judged alone first: a bad one costs the proposal and its good approvals nothing.
+        let judged = {
+            let state = State::of(&change, &open.view(&change, requester)).digest();
+            approval.verify(digest, &state, &open.officers).map(drop)
+        };
+        if let Err(e) = judged {
+            return Err(self.refuse(uid, &change, digest, &e));
+        }
         approvals.push(approval);
         let verified = {
             let view = open.view(&change, requester);
@@ -125,39 +133,49 @@ impl Keeper {
                 })
             }
             Err(e) => {
-                let code = match e {
-                    ApprovalError::StateMoved { .. } => ErrorCode::ChangeVoid,
-                    _ => ErrorCode::ApprovalInvalid,
-                };
-                if code == ErrorCode::ChangeVoid {
+                // What earlier approvals were given for has moved: they are void, and the change is proposed anew.
+                if matches!(e, ApprovalError::StateMoved { .. }) {
                     open.proposals.remove(digest);
                 }
-                let refused = Event::ChangeRefused {
-                    kind: change.kind(),
-                    change: digest,
-                    code,
-                    uid,
-                };
-                self.house
-                    .audit
-                    .append(&refused)
-                    .map_err(|e| audit_error(&e))?;
-                Err(ApiError::new(code, &e.to_string()))
+                Err(self.refuse(uid, &change, digest, &e))
             }
+        }
+    }
+
+    /// Records that an approval was refused, and says why.
+    fn refuse(
+        &self,
+        uid: u32,
+        change: &Change,
+        digest: &Digest,
+        error: &ApprovalError,
+    ) -> ApiError {
+        let code = match error {
+            ApprovalError::StateMoved { .. } => ErrorCode::ChangeVoid,
+            _ => ErrorCode::ApprovalInvalid,
+        };
+        let refused = Event::ChangeRefused {
+            kind: change.kind(),
+            change: digest,
+            code,
+            uid,
+        };
+        match self.house.audit.append(&refused) {
+            Ok(_) => ApiError::new(code, &error.to_string()),
+            Err(e) => audit_error(&e),
         }
     }
 
     /// One commit: the record and its audit line. Then memory, snapshot and log follow.
     fn store(&mut self, uid: u32, approved: Approved<Change>) -> Result<(), ApiError> {
-        let house = Arc::clone(&self.house);
-        let open = self.open()?;
+        let open = self.open_for_change()?;
         let change = approved.change();
         // A change that makes no working snapshot is refused before it is stored.
         Live::check(&open.policy, change)
             .map_err(|e| ApiError::new(ErrorCode::Conflict, &e.to_string()))?;
         let object = records::name_of(&change.object());
         let digest = change.digest();
-        let state = mcpist_core::change::State::of(change, &open.view(change, uid)).digest();
+        let state = State::of(change, &open.view(change, uid)).digest();
         let event = Event::ChangeStored {
             kind: change.kind(),
             object: &object,
@@ -168,13 +186,13 @@ impl Keeper {
         };
         let record = open.policy.op(change).map_err(|e| records_error(&e))?;
         let batch = vec![record, Op::Outbox(outbox_line(&event))];
-        let committed = open.system().commit(batch).map_err(|e| vault_error(&e))?;
-        let version = committed.versions.first().copied().unwrap_or_default();
-        open.policy.apply(approved.into_change(), version);
-        let system = open.system();
-        self.refresh()?;
-        let name = VaultName::parse("system").map_err(|_| ApiError::of(ErrorCode::Internal))?;
-        Self::drain(&house.audit, &name, &system, 0)
+        let committed = open.system().commit(batch);
+        if let Ok(committed) = &committed {
+            let version = committed.versions.first().copied().unwrap_or_default();
+            open.policy.apply(approved.into_change(), version);
+        }
+        self.follow(committed)?;
+        self.drain_system()
     }
 }
 
