@@ -60,6 +60,9 @@ pub(crate) enum LiveError {
     /// No room in secret memory.
     #[error(transparent)]
     Memory(#[from] MemoryError),
+    /// A credential would go out without being redacted.
+    #[error("a credential has no fingerprint: {0}")]
+    Fingerprint(#[from] VaultFault),
 }
 
 impl Live {
@@ -97,7 +100,7 @@ impl Live {
             None => Arc::new(RedactKey::random()?),
         };
         let mut seen = previous.map(|p| p.seen.clone()).unwrap_or_default();
-        let fresh = broker.fingerprints(&key, |id| !seen.contains_key(&id));
+        let fresh = broker.fingerprints(&key, |id| !seen.contains_key(&id))?;
         seen.extend(
             fresh
                 .into_iter()
@@ -168,7 +171,7 @@ impl Live {
         &self,
         key: &RedactKey,
         wanted: impl Fn(u64) -> bool,
-    ) -> Vec<(u64, Fingerprint)> {
+    ) -> Result<Vec<(u64, Fingerprint)>, VaultFault> {
         self.broker.fingerprints(key, wanted)
     }
 

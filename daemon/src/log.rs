@@ -11,7 +11,9 @@ use log::{LevelFilter, Log, Metadata, Record};
 struct Stderr;
 
 fn wanted(metadata: &Metadata<'_>) -> bool {
-    metadata.level() <= LevelFilter::Info && mcpist_mcp::may_log(metadata)
+    // Our own crates alone below a warning: a library's spans and requests are nobody's business here.
+    let own = metadata.target().starts_with("mcpist") || metadata.level() <= LevelFilter::Warn;
+    metadata.level() <= LevelFilter::Info && own && mcpist_mcp::may_log(metadata)
 }
 
 impl Log for Stderr {

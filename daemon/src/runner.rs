@@ -237,8 +237,16 @@ impl Fed {
             }
             told.is_ok()
         };
-        for (id, fingerprint) in live.fingerprints(&self.key, |id| !self.fingerprints.contains(&id))
-        {
+        let fresh = match live.fingerprints(&self.key, |id| !self.fingerprints.contains(&id)) {
+            Ok(fresh) => fresh,
+            Err(e) => {
+                // A runner that cannot redact gets nothing to do; it connects again and is told anew.
+                log::error!("no fingerprints for the runner: {e}");
+                self.link.close(CloseCode::Stopping);
+                return;
+            }
+        };
+        for (id, fingerprint) in fresh {
             if note("a fingerprint", self.link.redact(id, &fingerprint)) {
                 self.fingerprints.insert(id);
             }

@@ -11,7 +11,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mcpist_core::api::{ApiError, Redeemed};
 use mcpist_core::error::ErrorCode;
@@ -29,7 +29,7 @@ use crate::keeper::{KeeperHandle, lock};
 
 /// Connections served at once; each holds one thread of the blocking pool.
 const AT_ONCE: usize = 8;
-/// A peer that does not send or read for this long is cut off.
+/// A peer whose whole frame is not there after this time, or that does not read for as long, is cut off.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What came in: an admitted frame.
@@ -95,12 +95,12 @@ fn answer(mut stream: &UnixStream, redeemed: &Redeemed) -> std::io::Result<()> {
 
 /// Reads one frame. The ticket is redeemed before the payload is read, so that nobody without one makes the daemon
 /// hold anything.
-fn receive(mut stream: &UnixStream, uid: u32, house: &House) -> Result<Frame, ApiError> {
+fn receive(stream: &UnixStream, uid: u32, house: &House) -> Result<Frame, ApiError> {
     let broken = |_| ApiError::new(ErrorCode::RequestInvalid, "the frame was cut off");
     stream.set_nonblocking(false).map_err(broken)?;
-    stream.set_read_timeout(Some(PATIENCE)).map_err(broken)?;
     stream.set_write_timeout(Some(PATIENCE)).map_err(broken)?;
-    let (header, descriptor) = receive_header(stream).map_err(broken)?;
+    let until = Instant::now() + PATIENCE;
+    let (header, descriptor) = receive_header(stream, until).map_err(broken)?;
     let invalid =
         |e: &dyn std::fmt::Display| ApiError::new(ErrorCode::RequestInvalid, &e.to_string());
     let header = Header::parse(&header).map_err(|e| invalid(&e))?;
@@ -111,7 +111,7 @@ fn receive(mut stream: &UnixStream, uid: u32, house: &House) -> Result<Frame, Ap
             ApiError::of(ErrorCode::TicketInvalid)
         })?;
     let mut payload = header.payload().map_err(|e| invalid(&e))?;
-    stream.read_exact(payload.expose_mut()).map_err(broken)?;
+    read_until(stream, payload.expose_mut(), until).map_err(broken)?;
     Ok(Frame {
         uid,
         purpose,
@@ -121,10 +121,14 @@ fn receive(mut stream: &UnixStream, uid: u32, house: &House) -> Result<Frame, Ap
 }
 
 /// The header's bytes, and the descriptor that came with the first of them.
-fn receive_header(mut stream: &UnixStream) -> std::io::Result<([u8; HEADER_LEN], Option<OwnedFd>)> {
+fn receive_header(
+    stream: &UnixStream,
+    until: Instant,
+) -> std::io::Result<([u8; HEADER_LEN], Option<OwnedFd>)> {
     let mut header = [0; HEADER_LEN];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
+    wait_until(stream, until)?;
     let received = recvmsg(
         stream,
         &mut [IoSliceMut::new(&mut header)],
@@ -136,8 +140,34 @@ fn receive_header(mut stream: &UnixStream) -> std::io::Result<([u8; HEADER_LEN],
         _ => None,
     });
     let descriptor = descriptors.by_ref().flatten().next();
-    stream.read_exact(&mut header[received.bytes..])?;
+    read_until(stream, &mut header[received.bytes..], until)?;
     Ok((header, descriptor))
+}
+
+/// Lets the next read wait no longer than the frame may take.
+fn wait_until(stream: &UnixStream, until: Instant) -> std::io::Result<()> {
+    let left = until.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Err(std::io::ErrorKind::TimedOut.into());
+    }
+    stream.set_read_timeout(Some(left))
+}
+
+fn read_until(
+    mut stream: &UnixStream,
+    mut buffer: &mut [u8],
+    until: Instant,
+) -> std::io::Result<()> {
+    while !buffer.is_empty() {
+        wait_until(stream, until)?;
+        match stream.read(buffer) {
+            Ok(0) => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+            Ok(read) => buffer = &mut buffer[read..],
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
 }
 
 async fn redeem(keeper: &KeeperHandle, frame: Frame) -> Result<Redeemed, ApiError> {

@@ -179,12 +179,16 @@ impl Broker {
         })
     }
 
-    /// The fingerprints under `key` of those numbers that `wanted` accepts. Opens each credential for a moment.
+    /// The fingerprints under `key` of those numbers that `wanted` accepts. Opens each credential for a moment. One whose
+    /// vault is sealed or quarantined is left out: it grants no lease either.
+    ///
+    /// # Errors
+    /// A credential that may grant leases could not be opened; without its fingerprint it would not be redacted.
     pub fn fingerprints(
         &self,
         key: &RedactKey,
         wanted: impl Fn(u64) -> bool,
-    ) -> Vec<(u64, Fingerprint)> {
+    ) -> Result<Vec<(u64, Fingerprint)>, VaultFault> {
         let mut out = Vec::new();
         for (binding, held) in self.versions() {
             let ids: Vec<u64> = (0..held.kind().part_count())
@@ -193,7 +197,11 @@ impl Broker {
             if !ids.iter().any(|id| wanted(*id)) {
                 continue;
             }
-            let Ok(payload) = held.open() else { continue };
+            let payload = match held.open() {
+                Ok(payload) => payload,
+                Err(VaultFault::Sealed | VaultFault::Quarantined) => continue,
+                Err(fault) => return Err(fault),
+            };
             let parts = held.kind().parts(payload.expose());
             for (id, part) in ids.into_iter().zip(parts) {
                 if wanted(id)
@@ -203,7 +211,7 @@ impl Broker {
                 }
             }
         }
-        out
+        Ok(out)
     }
 
     fn versions(&self) -> impl Iterator<Item = (&Binding, &Held)> {

@@ -331,7 +331,7 @@ fn the_client_learns_the_code_and_no_name() {
 /// What of `body` a redactor with the broker's fingerprints leaves.
 fn redacted(broker: &Broker, body: &str) -> String {
     let key = Arc::new(RedactKey::random().unwrap());
-    let prints = broker.fingerprints(&key, |_| true);
+    let prints = broker.fingerprints(&key, |_| true).unwrap();
     let redactor = Redactor::new(Arc::clone(&key), prints.iter().map(|(_, print)| print));
     String::from_utf8(redactor.redact(body.into()).bytes).unwrap()
 }
@@ -458,7 +458,9 @@ fn a_number_stands_for_one_part_of_one_version() {
     // Only what is wanted is opened.
     let opens = vault.0.opens.load(Ordering::Relaxed);
     let key = RedactKey::random().unwrap();
-    let new = second.fingerprints(&key, |id| !before.contains(&id));
+    let new = second
+        .fingerprints(&key, |id| !before.contains(&id))
+        .unwrap();
     assert_eq!(new.len(), 2);
     assert_eq!(vault.0.opens.load(Ordering::Relaxed), opens + 1);
 }
