@@ -42,14 +42,26 @@ fn relative(path: &Path) -> String {
     path.display().to_string()
 }
 
-/// The file's code without comments, up to its test module.
+/// The file's code without comments, up to its test module where that is in the file itself.
 fn code_of(path: &Path) -> String {
     let text = std::fs::read_to_string(path).expect("a source file");
-    let code = text.split("#[cfg(test)]").next().unwrap_or_default();
-    code.lines()
-        .map(|line| line.split("//").next().unwrap_or_default())
-        .collect::<Vec<_>>()
-        .join("\n")
+    let lines: Vec<&str> = text.lines().collect();
+    let inline = |at: &usize| {
+        let after = &lines[*at..lines.len().min(at + 4)];
+        lines[*at] == "#[cfg(test)]" && after.iter().any(|l| l.contains("mod tests {"))
+    };
+    let end = (0..lines.len()).find(inline).unwrap_or(lines.len());
+    let bare = lines[..end]
+        .iter()
+        .map(|line| line.split("//").next().unwrap_or_default());
+    bare.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_search_reads_past_a_declared_test_module_and_not_into_an_inline_one() {
+    let code = |path: &str| code_of(&workspace().join(path));
+    assert!(code("modules/runtime/src/egress.rs").contains("impl Service"));
+    assert!(!code("daemon/src/tickets.rs").contains("a_ticket_serves_once"));
 }
 
 /// The files whose code holds one of `needles`.
