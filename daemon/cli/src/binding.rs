@@ -69,7 +69,7 @@ struct BindingPut {
     /// The CA of the service's certificate, as PEM
     #[arg(long, value_name = "FILE", conflicts_with = "pin")]
     ca: Option<PathBuf>,
-    /// SHA-256 of the service's certificate
+    /// SHA-256 of the public key (SubjectPublicKeyInfo) in the service's certificate
     #[arg(long, value_name = "HEX")]
     pin: Option<Digest>,
     /// How the credential goes into a request: bearer, basic, header:NAME or query:NAME
