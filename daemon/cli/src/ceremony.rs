@@ -4,7 +4,7 @@
 //! that shares are written to new files only, each still encrypted to its holder; and that a refused share is named.
 
 use std::io::{BufRead, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use mcpist_core::api::{
@@ -104,8 +104,28 @@ pub(crate) async fn init(context: &Context, args: InitArgs) -> Result<()> {
     if !args.yes {
         confirm("Make this store?")?;
     }
+    let labels: Vec<&str> = request.holders.iter().map(|h| h.label.as_str()).collect();
+    check_room(&args.out, &labels)?;
     let done = confirm_init(context, digest).await?;
-    let files = write_shares(&args.out, &done)?;
+    let files = match write_shares(&args.out, &done) {
+        Ok(files) => files,
+        Err(e) => {
+            // The store is made, and each share is encrypted to its holder: better shown here than lost.
+            context.out.data(&done, |done| {
+                let shares: Vec<_> = done
+                    .shares
+                    .iter()
+                    .map(|s| format!("share for {}:\n{}", s.label, s.age))
+                    .collect();
+                format!(
+                    "the store is made, keep all of this:\n{}\n{}",
+                    done.record_text,
+                    shares.join("\n")
+                )
+            })?;
+            return Err(e);
+        }
+    };
     context.out.data(
         &Made {
             files,
@@ -200,8 +220,42 @@ fn confirm(question: &str) -> Result<()> {
     }
 }
 
+/// Names of the files that init writes.
+const RECORD_TEXT: &str = "ceremony.txt";
+const RECORD: &str = "ceremony.bin";
+
+fn share_file(index: usize, label: &str) -> String {
+    // A label is for people and may hold anything; a file name may not.
+    let label: String = label
+        .chars()
+        .filter(|c| c.is_ascii_alphanumeric())
+        .take(32)
+        .collect();
+    format!("share-{}-{label}.age", index + 1)
+}
+
+/// Sees that `folder` takes every file of init, before anything is made whose shares would be lost otherwise.
+fn check_room(folder: &Path, labels: &[&str]) -> Result<()> {
+    let next = "name another folder with --out; nothing was made";
+    std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, e).next(next))?;
+    let shares = labels
+        .iter()
+        .enumerate()
+        .map(|(index, label)| share_file(index, label));
+    for name in [RECORD_TEXT.to_owned(), RECORD.to_owned()]
+        .into_iter()
+        .chain(shares)
+    {
+        let path = folder.join(name);
+        // Made and removed again: whatever keeps it from being made is met here.
+        secret::create(&path, 0o600, &[]).map_err(|e| e.next(next))?;
+        std::fs::remove_file(&path).map_err(|e| Error::file(&path, e).next(next))?;
+    }
+    Ok(())
+}
+
 /// Writes each share's age file and the ceremony record; nothing is overwritten.
-pub(crate) fn write_shares(folder: &std::path::Path, done: &InitDone) -> Result<Vec<PathBuf>> {
+pub(crate) fn write_shares(folder: &Path, done: &InitDone) -> Result<Vec<PathBuf>> {
     std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, e))?;
     let mut files = Vec::new();
     let mut write = |name: String, mode, bytes: &[u8]| {
@@ -210,25 +264,10 @@ pub(crate) fn write_shares(folder: &std::path::Path, done: &InitDone) -> Result<
         files.push(path);
         Ok::<(), Error>(())
     };
-    write(
-        "ceremony.txt".to_owned(),
-        0o644,
-        done.record_text.as_bytes(),
-    )?;
-    write("ceremony.bin".to_owned(), 0o644, &done.record.0)?;
+    write(RECORD_TEXT.to_owned(), 0o644, done.record_text.as_bytes())?;
+    write(RECORD.to_owned(), 0o644, &done.record.0)?;
     for (index, share) in done.shares.iter().enumerate() {
-        // A label is for people and may hold anything; a file name may not.
-        let label: String = share
-            .label
-            .chars()
-            .filter(|c| c.is_ascii_alphanumeric())
-            .take(32)
-            .collect();
-        write(
-            format!("share-{}-{label}.age", index + 1),
-            0o600,
-            share.age.as_bytes(),
-        )?;
+        write(share_file(index, &share.label), 0o600, share.age.as_bytes())?;
     }
     Ok(files)
 }
@@ -375,4 +414,22 @@ pub(crate) async fn seal(context: &Context) -> Result<()> {
     context.out.data(&done, |_| {
         "sealed; every call is refused from now on".to_owned()
     })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_in_the_way_is_met_before_anything_is_made_and_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        check_room(folder.path(), &["ada", "bob"]).unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        let old = folder.path().join("share-2-bob.age");
+        std::fs::write(&old, "old").unwrap();
+        assert!(check_room(folder.path(), &["ada", "bob"]).is_err());
+        assert_eq!(std::fs::read_to_string(&old).unwrap(), "old");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
 }
