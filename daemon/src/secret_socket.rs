@@ -1,7 +1,7 @@
 //! The secret socket: frames with a ticket and a secret, or a ticket and a descriptor (and a payload of one byte that is not looked at).
 //!
 //! Owns the way of a secret into secret memory: the payload is read from the socket into the arena and nowhere else.
-//! Promises that a frame without a good ticket costs a read and nothing more, that a ticket is used up by the first
+//! Promises that a frame without a good ticket costs one bounded read and nothing more, that a ticket is used up by the first
 //! frame that names it, and that a descriptor is one of a regular file of the peer's own opening, never a path.
 //! Each connection brings one frame and gets one line of JSON back. Does not decide roles: the ticket's issue did.
 
@@ -93,8 +93,7 @@ fn answer(mut stream: &UnixStream, redeemed: &Redeemed) -> std::io::Result<()> {
     stream.write_all(&line)
 }
 
-/// Reads one frame. The ticket is redeemed before the payload is read, so that nobody without one makes the daemon
-/// hold anything.
+/// Reads one frame. One without a good ticket holds its payload, at most 64 KiB of secret memory, until it is read.
 fn receive(stream: &UnixStream, uid: u32, house: &House) -> Result<Frame, ApiError> {
     let broken = |_| ApiError::new(ErrorCode::RequestInvalid, "the frame was cut off");
     stream.set_nonblocking(false).map_err(broken)?;
@@ -104,14 +103,14 @@ fn receive(stream: &UnixStream, uid: u32, house: &House) -> Result<Frame, ApiErr
     let invalid =
         |e: &dyn std::fmt::Display| ApiError::new(ErrorCode::RequestInvalid, &e.to_string());
     let header = Header::parse(&header).map_err(|e| invalid(&e))?;
-    let purpose = lock(&house.tickets)
-        .redeem(header.ticket(), uid, steady_seconds())
-        .map_err(|e| {
-            log::warn!("secret socket: uid {uid}: {e}");
-            ApiError::of(ErrorCode::TicketInvalid)
-        })?;
+    let redeemed = lock(&house.tickets).redeem(header.ticket(), uid, steady_seconds());
+    // Read in any case: an answer that comes before the peer has sent all is lost with the connection.
     let mut payload = header.payload().map_err(|e| invalid(&e))?;
     read_until(stream, payload.expose_mut(), until).map_err(broken)?;
+    let purpose = redeemed.map_err(|e| {
+        log::warn!("secret socket: uid {uid}: {e}");
+        ApiError::of(ErrorCode::TicketInvalid)
+    })?;
     Ok(Frame {
         uid,
         purpose,
