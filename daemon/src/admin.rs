@@ -2,7 +2,7 @@
 //!
 //! Owns routes, roles and the one form of reply. Promises that every request is answered with
 //! [`Reply`](mcpist_core::api::Reply) or [`Failure`](mcpist_core::api::Failure), that a caller without the role
-//! learns nothing but that, and that `status` and `seal` depend neither on the call path nor on a vault's disk. Does
+//! learns nothing but that, and that neither `status` nor cutting clients off waits for the keeper (docs/DECISIONS.md says what wiping waits for). Does
 //! not carry secrets: those come over [`crate::secret_socket`].
 
 mod policy;

@@ -28,8 +28,8 @@ use tokio::sync::watch;
 pub(crate) use keys::{CheckpointStore, FirstKey, SystemVault};
 pub(crate) use segment::OpenError;
 
-/// A line that nobody waits for is on disk after this time at the latest.
-pub(crate) const GROUP: Duration = Duration::from_millis(150);
+/// A line that nobody waits for is noticed within this time and synced within as much again: 200 ms are promised.
+pub(crate) const GROUP: Duration = Duration::from_millis(90);
 
 /// What a thread that may block waits for durability at most.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Owns the order. Promises: nothing reaches a service without an intent in the audit log; unknown and hidden tools
-//! take the same way and give the same answer; whatever happens after the permit, an outcome is recorded. Does not
+//! take the same way and give the same answer; whatever happens after the permit, an outcome is recorded while the log is open. Does not
 //! decide anything itself: each stage is a function of the crate that owns it.
 
 use std::time::{Duration, Instant};

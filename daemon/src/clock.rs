@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-/// Seconds since 1970. Never decides what may enter; see docs/DECISIONS.md.
+/// Seconds since 1970. Never decides what may enter.
 pub(crate) fn unix_seconds() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)

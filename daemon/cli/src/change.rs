@@ -1,8 +1,8 @@
 //! `change`, and the one way that every change of the policy takes.
 //!
 //! A change is proposed, the review is shown, and it is approved by an officer's key over the digests that this program
-//! computed, or by the store's own key where the store is a development store. Promises that an officer's signature is
-//! made over a change that was shown.
+//! computed, or by the store's own key where the store is a development store. The change is shown
+//! before it is signed, unless `-q` silences what is shown.
 
 use std::path::PathBuf;
 

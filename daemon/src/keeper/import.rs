@@ -25,8 +25,8 @@ use super::{
 /// Largest bundle that is taken, in bytes.
 const MAX_BUNDLE: u64 = 4 << 30;
 
-/// Reads the manifest of every registry whose folder is whole. One that is not is left out: it serves nothing, and
-/// `status` shows it.
+/// Reads the manifest of every registry whose folder is whole. One that is not is left out: it serves nothing,
+/// and the daemon's log names it.
 pub(super) fn read_manifests(policy: &mut Policy, folder: &Path) {
     for id in policy.registries.keys() {
         match mcpist_bundle::load(folder, id) {

@@ -1,5 +1,5 @@
-//! From a proposed change to a stored one. The only place that writes policy records, and it writes from an
-//! `Approved<Change>` alone.
+//! From a proposed change to a stored one. The only place that changes a policy object, and it does so from an
+//! `Approved<Change>` alone; an import adds a registry that serves nothing yet.
 
 use mcpist_core::api::{ApiError, Approve, ChangeOutcome, Proposed};
 use mcpist_core::change::{
@@ -14,7 +14,7 @@ use super::policy::View;
 use super::{Keeper, Open, audit_error, outbox_line, records, records_error};
 use crate::live::Live;
 
-/// Proposals kept at once; the oldest by digest gives way to none, a new one is refused.
+/// Proposals kept at once; past it a new one is refused.
 const PROPOSALS: usize = 64;
 
 /// A change that waits for approvals.
