@@ -15,7 +15,7 @@ mod service;
 use std::error::Error;
 use std::io::Write;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mcpist_tests::appliance::Appliance;
 use serde_json::{Value, json};
@@ -34,6 +34,8 @@ const CPU_BUDGET: f64 = 75.0;
 const CLIENTS: usize = 32;
 /// Every measurement is preceded by its count of calls over this number.
 const WARM_UP: usize = 10;
+/// How long a started appliance may take until it answers its first call.
+const GIVE_UP: Duration = Duration::from_secs(10);
 
 /// How many calls are made of each peer.
 struct Counts {
@@ -136,7 +138,15 @@ fn whole_path(
         "module": "echo", "tool_name": "get", "arguments": { "item": "item-1" }
     });
     let request = tools_call("call_module_tool", &arguments);
-    let peer = Peer::unix(&appliance.socket("ada"), request, carries_body)?;
+    let socket = appliance.socket("ada");
+    // The runner connects on its own; until it has, calls are refused.
+    let peer = loop {
+        match Peer::unix(&socket, request.clone(), carries_body) {
+            Ok(peer) => break peer,
+            Err(e) if started.elapsed() > GIVE_UP => return Err(e.into()),
+            Err(_) => std::thread::sleep(Duration::from_millis(1)),
+        }
+    };
     let start = started.elapsed();
 
     let runner = *appliance.runner_pids().first().ok_or("no runner")?;
