@@ -30,7 +30,6 @@ static ALLOCATOR: ZeroOnFree = ZeroOnFree;
 
 /// Leases of the calls in flight and the buffer of the link; a lease is dropped with its call.
 const ARENA: usize = 4 * 1024 * 1024;
-const WORKERS: usize = 2;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
@@ -76,8 +75,9 @@ fn run(options: &Options, adopted: Option<StdStream>) -> Result<(), StartError> 
     if let Some(missing) = memory::init(ARENA, policy)?.missing() {
         log::warn!("secret memory lacks a protection: {missing}");
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(WORKERS)
+    // One thread: a call waits far longer for its service than it computes, and each hand-over between threads would
+    // cost it a wake-up.
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     runtime.block_on(async {
