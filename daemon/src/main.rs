@@ -1,8 +1,8 @@
 //! mcpistd: the daemon that holds the sealed store and serves tools over MCP.
 //!
 //! Start order: secret memory and hardening first, then the state folder's lock, then the sockets, then readiness. Two
-//! runtimes: one for clients and runners, and one of a single thread for the admin and the secret socket, so that a
-//! busy call path never keeps an operator out.
+//! runtimes of one thread each: one for clients and runners, and one for the admin and the secret socket, so that a busy
+//! call path never keeps an operator out.
 
 mod admin;
 mod audit;
@@ -132,8 +132,9 @@ fn run() -> Result<(), MainError> {
     let keeper = keeper::start(Arc::clone(&house))?;
     let mut passed = Passed::from_env();
     serve_admin(&house, &keeper, &mut passed)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .thread_name("clients")
+    // One thread: a call waits far longer for its service than it computes, and each hand-over between threads would
+    // cost it a wake-up.
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|e| MainError::Io("client runtime", e))?;
