@@ -1,0 +1,140 @@
+//! The state folder: a second daemon, and files that were put back.
+
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use mcpist_tests::appliance::Appliance;
+use mcpist_tests::programs::program;
+use serde_json::json;
+
+use super::{OPEN, Site, code, open, works};
+
+/// What a second mcpistd under the same configuration says as it gives up.
+fn second_daemon(folder: &Path) -> String {
+    let second = Command::new(program("mcpistd"))
+        .args(["--dev", "--config"])
+        .arg(folder.join("mcpist.toml"))
+        .stdin(Stdio::null())
+        .output()
+        .expect("mcpistd starts");
+    assert!(!second.status.success());
+    String::from_utf8_lossy(&second.stderr).into_owned()
+}
+
+#[test]
+fn a_second_daemon_on_a_blank_folder_is_refused_and_leaves_the_init_token() {
+    let mut appliance = Appliance::start();
+    let token = appliance.folder().join("state/init-token");
+    let before = std::fs::read(&token).expect("a token");
+    let said = second_daemon(appliance.folder());
+    assert!(said.contains("another mcpistd holds"), "{said}");
+    assert_eq!(std::fs::read(&token).expect("a token"), before);
+    appliance.init();
+}
+
+#[test]
+fn a_second_daemon_on_the_folder_is_refused_and_touches_nothing() {
+    OPEN.with(|site| {
+        // What an import of the first one holds at this moment.
+        let taken = site.folder().join("state/quarantine/taken.bundle");
+        std::fs::write(&taken, b"in use").expect("a file");
+        let said = second_daemon(site.folder());
+        let state = site.folder().join("state");
+        let named = format!("another mcpistd holds the folder {}", state.display());
+        assert!(said.contains(&named), "{said}");
+        assert!(taken.exists(), "the second one cleaned up after the first");
+        std::fs::remove_file(&taken).expect("ours");
+        works(site);
+    });
+}
+
+/// The files of the vaults and their logs, as they stand while no process has them open.
+fn vault_files(site: &Site) -> Vec<(PathBuf, Vec<u8>)> {
+    let folder = std::fs::read_dir(site.folder().join("state/store/vaults")).expect("a folder");
+    let read = |file: PathBuf| {
+        let bytes = std::fs::read(&file).expect("a file");
+        (file, bytes)
+    };
+    folder
+        .flatten()
+        .map(|entry| entry.path())
+        .map(read)
+        .collect()
+}
+
+/// Puts the files of the vaults back as they were.
+fn put_back(site: &Site, before: &[(PathBuf, Vec<u8>)]) {
+    for (file, _) in vault_files(site) {
+        std::fs::remove_file(file).expect("a file");
+    }
+    for (file, bytes) in before {
+        std::fs::write(file, bytes).expect("a file");
+        std::fs::set_permissions(file, Permissions::from_mode(0o600)).expect("ours");
+    }
+}
+
+#[test]
+fn a_vault_file_that_is_put_back_quarantines_that_vault_alone() {
+    let mut site = open();
+    site.ask("POST", "/v1/vaults", Some(&json!({ "name": "spare" })));
+    site.kill_and_restart();
+    let before = vault_files(&site);
+    site.unseal();
+    let stored = site.put_credential("token", "bearer", "canary-the-next-0c5be1");
+    assert_eq!(stored["credential"]["version"], 2, "{stored}");
+    // Sealing writes down that the change arrived; a crash in between is another case.
+    site.ask("POST", "/v1/seal", None);
+    site.kill_and_restart();
+    put_back(&site, &before);
+    site.give(&site.share(1));
+    let opened = site.give(&site.share(2));
+    let quarantined = &opened["share"]["opened"]["quarantined"];
+    assert_eq!(quarantined, &json!(["main"]), "{opened}");
+
+    let status = site.ask("GET", "/v1/status", None);
+    let vaults = status["vaults"].as_array().expect("vaults");
+    let vault = |name: &str| vaults.iter().find(|v| v["name"] == name).expect("a vault");
+    assert_eq!(vault("main")["health"], "quarantined");
+    let reason = vault("main")["reason"].as_str().expect("a reason");
+    assert!(reason.contains("its file was put back"), "{reason}");
+    assert_eq!(vault("spare")["health"], "ok", "{status}");
+
+    let mut ada = site.client("ada");
+    let answer = ada.call("echo", "get", &json!({ "item": "x" }));
+    assert_eq!(code(&answer), "vault_quarantined", "{answer}");
+    assert!(site.service.seen().is_empty());
+    // The rest works: policy, schemas and a change.
+    assert!(ada.schema(&json!({})).to_string().contains("echo"));
+    site.change(&json!({ "principal-put": { "name": "carol" } }));
+    let principals = site.ask("GET", "/v1/principals", None);
+    assert!(principals.to_string().contains("carol"), "{principals}");
+}
+
+#[test]
+fn a_vault_file_that_is_put_back_after_a_crash_is_never_opened_in_silence() {
+    let mut site = open();
+    site.kill_and_restart();
+    let before = vault_files(&site);
+    site.unseal();
+    site.put_credential("token", "bearer", "canary-the-next-0c5be1");
+    // Whether the store knows by now that the change arrived is up to the moment of the crash.
+    site.kill_and_restart();
+    put_back(&site, &before);
+    site.give(&site.share(1));
+    let opened = site.give(&site.share(2));
+    let opened = &opened["share"]["opened"];
+    let named = |list: &str| opened[list] == json!(["main"]);
+    assert!(
+        named("quarantined") != named("last_write_missing"),
+        "{opened}"
+    );
+    let status = site.ask("GET", "/v1/status", None);
+    let vaults = status["vaults"].as_array().expect("vaults");
+    let main = vaults.iter().find(|v| v["name"] == "main");
+    let main = main.unwrap_or_else(|| panic!("{status}\n{opened}\n{}", site.log()));
+    let quarantined = main["health"] == "quarantined";
+    assert_eq!(quarantined, named("quarantined"), "{main}");
+    assert_eq!(main["last_write_missing"], !quarantined, "{main}");
+}
