@@ -112,8 +112,10 @@ impl Admin {
         roles: &[Role],
         action: &'static str,
     ) -> Answer<()> {
+        let config = &self.house.config;
+        let groups = &config.roles;
         caller
-            .has_any(roles, self.house.config.dev)
+            .has_any(roles, (!config.dev).then_some(groups))
             .map_err(|code| {
                 log::warn!("admin: uid {} refused: {action}", caller.uid);
                 let event = Event::AdminRefused {
@@ -124,7 +126,7 @@ impl Admin {
                 if let Err(e) = self.house.audit.append(&event) {
                     log::debug!("not in the audit log: {e}");
                 }
-                let groups: Vec<_> = roles.iter().map(|r| r.group()).collect();
+                let groups: Vec<_> = roles.iter().map(|r| groups.of(*r)).collect();
                 ApiError::of(code).next(&format!("ask for membership in {}", groups.join(" or ")))
             })
     }

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use mcpist_core::ids::PrincipalName;
 use serde::Deserialize;
 
+use crate::roles::Groups;
+
 /// Default size of the arena of secret pages, in KiB. 8 MiB is the usual memlock limit of a process.
 const ARENA_KIB: usize = 4096;
 
@@ -23,6 +25,8 @@ struct File {
     listener: Vec<ListenerFile>,
     #[serde(default)]
     runner: RunnerFile,
+    #[serde(default)]
+    roles: Groups,
     #[serde(default)]
     limits: LimitsFile,
 }
@@ -117,6 +121,8 @@ pub(crate) struct Config {
     pub(crate) listeners: Vec<Listener>,
     /// The uid that a runner of role `run` must have; in dev the daemon's own.
     pub(crate) runner_uid: Option<u32>,
+    /// The Unix groups that give the roles at the admin socket; not looked at in dev.
+    pub(crate) roles: Groups,
     /// Bytes of secret memory.
     pub(crate) arena_bytes: usize,
     /// Calls in flight per client connection.
@@ -198,6 +204,7 @@ impl Config {
             run: file.run,
             listeners,
             runner_uid: file.runner.uid,
+            roles: file.roles,
             arena_bytes: limits.arena_kib * 1024,
             calls_in_flight: limits.calls_in_flight,
             connections: limits.connections,
@@ -261,6 +268,7 @@ fn range(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::roles::Role;
 
     fn parse(text: &str, dev: bool) -> Result<Config, ConfigError> {
         let file = toml::from_str(text).map_err(|e| ConfigError::Syntax {
@@ -286,6 +294,15 @@ mod tests {
     fn a_misspelt_key_is_refused() {
         let e = parse(&format!("{PLAIN}[limits]\narena-kb = 512\n"), false).unwrap_err();
         assert!(e.to_string().contains("arena-kb"), "{e}");
+    }
+
+    #[test]
+    fn a_site_may_name_its_own_groups() {
+        let text = format!("{PLAIN}[roles]\nofficer = \"security\"\n");
+        let roles = parse(&text, false).unwrap().roles;
+        assert_eq!(roles.of(Role::Officer), "security");
+        assert_eq!(roles.of(Role::Operator), "mcpist-operator");
+        assert!(parse(&format!("{PLAIN}[roles]\nroot = \"wheel\"\n"), false).is_err());
     }
 
     #[test]

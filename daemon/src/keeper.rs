@@ -218,10 +218,10 @@ pub(crate) fn start(house: Arc<House>) -> Result<KeeperHandle, StartError> {
             _ => (Phase::sealed(barrier), None),
         }
     } else {
-        (
-            Phase::Blank(None),
-            Some(ceremony::InitGate::open(&config.init_token())?),
-        )
+        let token = config.init_token();
+        let gate = ceremony::InitGate::open(&token)?;
+        log::info!("no store yet: 'mcpist init' needs {}", token.display());
+        (Phase::Blank(None), Some(gate))
     };
     let mut keeper = Keeper {
         house,

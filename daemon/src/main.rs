@@ -128,6 +128,9 @@ fn run() -> Result<(), MainError> {
     // Only now: before, an import of another daemon might hold what looks left over.
     mcpist_bundle::clean(&config.registries(), &config.quarantine())
         .map_err(|e| MainError::Io("staging leftovers", e))?;
+    if !config.dev {
+        config.roles.warn_of_missing();
+    }
     let house = Arc::new(House::new(config));
     let keeper = keeper::start(Arc::clone(&house))?;
     let mut passed = Passed::from_env();

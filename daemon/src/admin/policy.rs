@@ -13,20 +13,13 @@ use super::{Admin, Answer, parse, reply};
 use crate::keeper::policy::Policy;
 use crate::roles::{Caller, Role};
 
-const READERS: [Role; 4] = [
-    Role::Operator,
-    Role::Custodian,
-    Role::Officer,
-    Role::Auditor,
-];
-
 async fn read<T: Send + 'static>(
     admin: &Admin,
     caller: Caller,
     action: &'static str,
     read: impl FnOnce(&Policy) -> T + Send + 'static,
 ) -> Answer<T> {
-    admin.demand(caller, &READERS, action)?;
+    admin.demand(caller, &Role::ALL, action)?;
     admin
         .keeper
         .ask(move |keeper| keeper.open().map(|open| read(&open.policy)))
@@ -79,7 +72,7 @@ pub(super) async fn registries(
 ) -> Response {
     reply(
         async {
-            admin.demand(caller, &READERS, "registries")?;
+            admin.demand(caller, &Role::ALL, "registries")?;
             let registries = admin.keeper.ask(|keeper| keeper.registries()).await?;
             Ok(Registries { registries })
         }

@@ -19,13 +19,6 @@ use super::{Admin, done, parse, reply};
 use crate::audit::Audit;
 use crate::roles::{Caller, Role};
 
-const EVERY: [Role; 4] = [
-    Role::Operator,
-    Role::Custodian,
-    Role::Officer,
-    Role::Auditor,
-];
-
 /// When the process began, for `uptime_s`. Set by the first status at the latest.
 static STARTED: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
 
@@ -40,7 +33,7 @@ pub(super) async fn status(
 ) -> Response {
     reply(
         admin
-            .demand(caller, &EVERY, "status")
+            .demand(caller, &Role::ALL, "status")
             .map(|()| show_status(&admin)),
     )
 }
@@ -132,7 +125,7 @@ pub(super) async fn audit_head(
     State(admin): State<Admin>,
     Extension(caller): Extension<Caller>,
 ) -> Response {
-    let demanded = admin.demand(caller, &EVERY, "audit_head");
+    let demanded = admin.demand(caller, &Role::ALL, "audit_head");
     reply(demanded.and_then(|()| head(&admin.house.audit).ok_or(ApiError::of(ErrorCode::Sealed))))
 }
 
@@ -223,7 +216,7 @@ pub(super) async fn vaults(
     State(admin): State<Admin>,
     Extension(caller): Extension<Caller>,
 ) -> Response {
-    let demanded = admin.demand(caller, &EVERY, "vaults");
+    let demanded = admin.demand(caller, &Role::ALL, "vaults");
     let view = admin.keeper.view();
     reply(demanded.and_then(|()| {
         let vaults = view
@@ -261,7 +254,7 @@ pub(super) async fn credentials(
 ) -> Response {
     reply(
         async {
-            admin.demand(caller, &EVERY, "credentials")?;
+            admin.demand(caller, &Role::ALL, "credentials")?;
             let credentials = admin
                 .keeper
                 .ask(move |keeper| keeper.credentials(&vault))
