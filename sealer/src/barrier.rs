@@ -220,6 +220,6 @@ pub(crate) struct Owner(pub(crate) Vaults);
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        self.0.end();
+        self.0.revoke();
     }
 }

@@ -12,6 +12,7 @@ use crate::keyring::Revoked;
 use crate::pool::LaneError;
 use crate::record::RowError;
 use crate::rows::RowsError;
+use crate::store::StoreError;
 
 /// Why a vault did not do what was asked.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -77,6 +78,9 @@ pub enum VaultError {
     /// Secret memory could not be had.
     #[error("no secret memory: {0}")]
     Memory(String),
+    /// The disk is full. Nothing was changed.
+    #[error("the disk is full: {0}; make room and try again")]
+    Full(String),
     /// The disk or the database refused. Nothing was changed.
     #[error("the vault's file could not be used: {0}")]
     Storage(String),
@@ -122,7 +126,22 @@ impl From<RowsError> for VaultError {
     fn from(error: RowsError) -> Self {
         match error {
             RowsError::Damaged(_) => VaultError::Quarantined(error.to_string()),
+            RowsError::Full(text) => VaultError::Full(text),
             RowsError::Failed(text) => VaultError::Storage(text),
+        }
+    }
+}
+
+impl From<StoreError> for VaultError {
+    fn from(error: StoreError) -> Self {
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        match &error {
+            StoreError::Io { source, .. }
+                if matches!(source.kind(), StorageFull | QuotaExceeded) =>
+            {
+                VaultError::Full(error.to_string())
+            }
+            _ => VaultError::Storage(error.to_string()),
         }
     }
 }

@@ -47,6 +47,9 @@ pub(crate) enum RowsError {
     /// The file is not what this program wrote: schema, format, magic or page structure.
     #[error("the file is damaged or was not written by this program: {0}")]
     Damaged(String),
+    /// There is no room on the disk.
+    #[error("the disk is full: {0}")]
+    Full(String),
     /// The engine or the disk refused.
     #[error("the database could not be used: {0}")]
     Failed(String),

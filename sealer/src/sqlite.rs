@@ -91,11 +91,12 @@ fn schema(role: Role) -> &'static [Sql] {
 
 impl From<rusqlite::Error> for RowsError {
     fn from(error: rusqlite::Error) -> Self {
-        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase, TypeMismatch};
+        use rusqlite::ErrorCode::{DatabaseCorrupt, DiskFull, NotADatabase, TypeMismatch};
         match error.sqlite_error_code() {
             Some(DatabaseCorrupt | NotADatabase | TypeMismatch) => {
                 RowsError::Damaged(error.to_string())
             }
+            Some(DiskFull) => RowsError::Full(error.to_string()),
             _ => RowsError::Failed(error.to_string()),
         }
     }
@@ -305,5 +306,29 @@ impl Transaction for SqliteTransaction<'_> {
 
     fn commit(self: Box<Self>) -> Result<(), RowsError> {
         Ok(self.0.commit()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_from_a_damaged_file_and_from_the_rest() {
+        let of = |code| {
+            RowsError::from(rusqlite::Error::SqliteFailure(
+                rusqlite::ffi::Error::new(code),
+                None,
+            ))
+        };
+        assert!(matches!(of(rusqlite::ffi::SQLITE_FULL), RowsError::Full(_)));
+        assert!(matches!(
+            of(rusqlite::ffi::SQLITE_CORRUPT),
+            RowsError::Damaged(_)
+        ));
+        assert!(matches!(
+            of(rusqlite::ffi::SQLITE_IOERR),
+            RowsError::Failed(_)
+        ));
     }
 }

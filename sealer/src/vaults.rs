@@ -24,7 +24,7 @@ use crate::pool::Pool;
 use crate::record::{KIND_VAULT, MAX_PAYLOAD, OWNER_VAULTS, Place};
 use crate::registrar::Registrar;
 use crate::rows::{SharedBackend, Table};
-use crate::store::{Store, StoreError};
+use crate::store::Store;
 use crate::vault::{OpenVault, Shared, VaultStatus, now};
 use crate::verify::Candidate;
 
@@ -70,8 +70,9 @@ impl Vaults {
         Vaults(Arc::new(live))
     }
 
-    /// Takes all keys back and lets the threads end.
-    pub(crate) fn end(&self) {
+    /// Takes all keys back, wipes them and lets the threads end: what [`crate::Barrier::seal`] does, for a thread that
+    /// does not own the barrier. Its owner still has to seal it. Waits for arithmetic only, and may be called again.
+    pub fn revoke(&self) {
         let live = &*self.0;
         live.sealed.store(true, Ordering::Release);
         live.root.revoke();
@@ -246,8 +247,7 @@ impl Live {
         keys: Cell,
         incarnation: Incarnation,
     ) -> Result<Disk, VaultError> {
-        let storage = |error: StoreError| VaultError::Storage(error.to_string());
-        let file = self.store.new_vault(id).map_err(storage)?;
+        let file = self.store.new_vault(id)?;
         let candidate = Candidate {
             place: Place::new(self.id, id),
             keys,
@@ -257,7 +257,7 @@ impl Live {
         };
         let mut disk = candidate.empty(incarnation, Role::Vault(Arc::clone(&self.registrar)));
         disk.commit_first()?;
-        self.store.sync_vaults().map_err(storage)?;
+        self.store.sync_vaults()?;
         Ok(disk)
     }
 }

@@ -213,6 +213,28 @@ fn sealed_handles_refuse() {
 }
 
 #[test]
+fn keys_that_another_thread_took_back_are_gone_and_the_owner_seals_later() {
+    let site = Site::new();
+    let (barrier, _) = site.unseal();
+    barrier.create_vault("prod", None).unwrap();
+    let (vault, audit) = (barrier.vault("prod").unwrap(), barrier.audit_mac_key());
+    vault.commit(vec![put("git", "hunter22")]).unwrap();
+    let kept = vault.load(&key("git")).unwrap();
+    let handle = barrier.handle();
+    std::thread::spawn(move || handle.revoke()).join().unwrap();
+    assert!(matches!(vault.open(&kept), Err(VaultError::Sealed)));
+    assert!(audit.mac(b"value").is_err());
+    assert!(matches!(
+        barrier.create_vault("late", None),
+        Err(VaultError::Sealed)
+    ));
+    let (barrier, report) = site.unseal_from(barrier.seal());
+    assert!(report.quarantined.is_empty(), "{report:?}");
+    let vault = barrier.vault("prod").unwrap();
+    assert_eq!(read(&vault, "git").unwrap(), "hunter22");
+}
+
+#[test]
 fn a_barrier_that_is_dropped_seals() {
     let site = Site::new();
     let (barrier, _) = site.unseal();

@@ -40,7 +40,7 @@ fn after(file: &str, how: Fail, expected: &str) {
     let error = vault
         .commit(vec![put("git", "new"), put("more", "x")])
         .unwrap_err();
-    assert!(matches!(error, VaultError::Storage(_)), "{error}");
+    assert!(matches!(error, VaultError::Full(_)), "{error}");
     assert_eq!(read(&vault, "git").unwrap(), expected);
     vault
         .commit(vec![put("ci", "next"), Op::Outbox(b"line".to_vec())])

@@ -144,7 +144,7 @@ impl Run {
                     .faults
                     .fail_next(if control { "control.db" } else { &own }, how);
                 let ops = vec![put_if(&name(n), &payload, Expect::Any)];
-                assert!(matches!(vault.commit(ops), Err(VaultError::Storage(_))));
+                assert!(matches!(vault.commit(ops), Err(VaultError::Full(_))));
                 // Of an announcement it does not matter what became of it; of the write itself it does.
                 if how == Fail::Made && (!control || self.name == "system") {
                     self.model.put(&name(n), &payload);

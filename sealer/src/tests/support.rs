@@ -158,7 +158,7 @@ impl FaultyTransaction<'_> {
                 fails
             });
         if fails {
-            Err(RowsError::Failed("disk full".into()))
+            Err(RowsError::Full("injected".into()))
         } else {
             Ok(())
         }
