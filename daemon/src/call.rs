@@ -31,7 +31,7 @@ use crate::live::Live;
 
 /// Runs a call for `peer` and says what became of it.
 pub(crate) async fn call(house: &House, peer: &Peer, asked: ToolCall) -> CallAnswer {
-    let Some(live) = house.live() else {
+    let Some((live, entered)) = house.enter() else {
         return ToolError::of(ErrorCode::Sealed).into();
     };
 
@@ -68,7 +68,11 @@ pub(crate) async fn call(house: &House, peer: &Peer, asked: ToolCall) -> CallAns
         };
     let (started, intent) = (Instant::now(), permit.intent());
     // 7 lease, 8 run
-    let answer = run(house, &live, permit, started, &asked.cancel).await;
+    let answer = tokio::select! {
+        biased;
+        () = entered.sealed() => Err(ToolError::of(ErrorCode::Sealed)),
+        answer = run(house, &live, permit, started, &asked.cancel) => answer,
+    };
     // 9 outcome
     finish(house, id, intent, started, answer)
 }

@@ -1,7 +1,8 @@
 //! What the parts of the daemon share: one value, made at start, handed around by `Arc`.
 //!
-//! Owns the switch between sealed and unsealed as clients see it: a snapshot, or none. Does not own the barrier
-//! ([`crate::keeper`] does) nor decide when to switch.
+//! Owns the switch between sealed and unsealed as clients see it: a snapshot, or none. Promises that a call which
+//! entered before the switch to none is told, and can be waited for. Does not own the barrier ([`crate::keeper`] does)
+//! nor decide when to switch.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -12,6 +13,7 @@ use mcpist_core::ids::CallId;
 
 use crate::audit::Audit;
 use crate::config::Config;
+use crate::inflight::{Entered, InFlight};
 use crate::live::Live;
 use crate::runner::Runners;
 use crate::secret_socket::Purpose;
@@ -35,6 +37,7 @@ pub(crate) struct House {
     live: ArcSwapOption<Live>,
     closed: AtomicBool,
     calls: AtomicU64,
+    in_flight: InFlight,
 }
 
 impl House {
@@ -48,12 +51,25 @@ impl House {
             live: ArcSwapOption::empty(),
             closed: AtomicBool::new(false),
             calls: AtomicU64::new(1),
+            in_flight: InFlight::new(),
         }
     }
 
     /// The snapshot of now; none while sealed.
     pub(crate) fn live(&self) -> Option<Arc<Live>> {
         self.live.load_full()
+    }
+
+    /// The snapshot of now for a call, which counts as in flight until it lets go of [`Entered`].
+    pub(crate) fn enter(&self) -> Option<(Arc<Live>, Entered<'_>)> {
+        // In this order: who closes takes the snapshot away before it looks who is in flight.
+        let entered = self.in_flight.enter();
+        Some((self.live()?, entered))
+    }
+
+    /// Waits until no call is in flight, at most for `patience`; says how many still are.
+    pub(crate) fn drain(&self, patience: Duration) -> usize {
+        self.in_flight.drain(patience)
     }
 
     /// Switches to another snapshot, and the runner with it. While the house is closed, to none.
@@ -67,13 +83,16 @@ impl House {
     }
 
     /// Cuts clients off, and holds them off until [`House::reopen`]: what the keeper still has to do opens nothing.
+    /// Calls in flight are told to end.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Release);
         self.switch(None);
+        self.in_flight.cancel();
     }
 
     /// Lets the next snapshot serve again. For an unseal.
     pub(crate) fn reopen(&self) {
+        self.in_flight.reopen();
         self.closed.store(false, Ordering::Release);
     }
 

@@ -41,6 +41,8 @@ const TICK: Duration = Duration::from_secs(5);
 pub(crate) const SYSTEM: &str = "system";
 /// What seal waits for the audit log.
 const AUDIT_PATIENCE: Duration = Duration::from_secs(2);
+/// What of it the calls in flight may take to record their outcomes.
+const CALLS_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Where the store is.
 enum Phase {
@@ -355,10 +357,19 @@ impl Keeper {
         let started = std::thread::Builder::new()
             .name("audit-close".into())
             .spawn(move || {
+                let deadline = Instant::now() + AUDIT_PATIENCE;
+                // They were told by the house; what is left of each is its outcome line.
+                let late = house.drain(CALLS_PATIENCE);
+                if late > 0 {
+                    log::error!(
+                        "audit_lost: {late} calls did not end; their outcomes are not recorded"
+                    );
+                }
                 let recorded = house.audit.append(&Event::Sealed { uid, reason }).is_ok();
-                let closed = house.audit.close(AUDIT_PATIENCE);
+                let left = deadline.saturating_duration_since(Instant::now());
+                let closed = house.audit.close(left);
                 // Nobody listens any more where the patience is over.
-                let _ = tell.send(recorded && closed);
+                let _ = tell.send(late == 0 && recorded && closed);
             });
         let patience = AUDIT_PATIENCE + Duration::from_millis(500);
         started.is_ok() && told.recv_timeout(patience).unwrap_or(false)

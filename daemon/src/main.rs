@@ -12,6 +12,7 @@ mod config;
 mod dev;
 mod gateway;
 mod house;
+mod inflight;
 mod intent;
 mod keeper;
 mod listen;

@@ -84,7 +84,15 @@ impl Appliance {
         self.daemon.wait().expect("it was killed");
     }
 
-    /// Starts the daemon again after [`Appliance::kill`]: sealed.
+    /// Ends the daemon in order, with SIGTERM.
+    pub fn stop(&mut self) {
+        let pid = i32::try_from(self.daemon.id()).expect("a pid");
+        let pid = nix::unistd::Pid::from_raw(pid);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("ours to end");
+        self.daemon.wait().expect("it was told to end");
+    }
+
+    /// Starts the daemon again after [`Appliance::kill`] or [`Appliance::stop`]: sealed.
     pub fn restart(&mut self) {
         self.daemon = launch(&self.program, self.folder.path());
         self.wait();

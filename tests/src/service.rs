@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
@@ -30,6 +31,7 @@ impl Seen {
 pub struct Service {
     port: u16,
     seen: Arc<Mutex<Vec<Seen>>>,
+    hung_up: Arc<AtomicUsize>,
 }
 
 impl Service {
@@ -41,14 +43,24 @@ impl Service {
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
         let port = listener.local_addr().expect("bound").port();
         let seen = Arc::new(Mutex::new(Vec::new()));
-        let kept = Arc::clone(&seen);
+        let hung_up = Arc::new(AtomicUsize::new(0));
+        let (kept, counted) = (Arc::clone(&seen), Arc::clone(&hung_up));
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let kept = Arc::clone(&kept);
-                thread::spawn(move || serve(stream, &kept));
+                let (kept, counted) = (Arc::clone(&kept), Arc::clone(&counted));
+                thread::spawn(move || serve(stream, &kept, &counted));
             }
         });
-        Service { port, seen }
+        Service {
+            port,
+            seen,
+            hung_up,
+        }
+    }
+
+    /// How many callers of `/api/hang` have closed their connection.
+    pub fn hung_up(&self) -> usize {
+        self.hung_up.load(Ordering::Acquire)
     }
 
     /// Its port on 127.0.0.1.
@@ -65,7 +77,7 @@ impl Service {
     }
 }
 
-fn serve(stream: TcpStream, kept: &Mutex<Vec<Seen>>) {
+fn serve(stream: TcpStream, kept: &Mutex<Vec<Seen>>, hung_up: &AtomicUsize) {
     let Ok(clone) = stream.try_clone() else {
         return;
     };
@@ -74,6 +86,15 @@ fn serve(stream: TcpStream, kept: &Mutex<Vec<Seen>>) {
         kept.lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(seen.clone());
+        if seen.line.contains(" /api/hang") {
+            // No answer, ever; the caller ends it.
+            while reader.fill_buf().is_ok_and(|more| !more.is_empty()) {
+                let more = reader.buffer().len();
+                reader.consume(more);
+            }
+            hung_up.fetch_add(1, Ordering::Release);
+            return;
+        }
         if answer(&seen, &mut writer).is_err() {
             return;
         }
@@ -112,9 +133,6 @@ fn answer(seen: &Seen, out: &mut TcpStream) -> std::io::Result<()> {
     let credential = seen.header("authorization").unwrap_or_default().to_owned();
     let path = target.split('?').next().unwrap_or(target);
     match path {
-        "/api/hang" => loop {
-            thread::park();
-        },
         "/api/fails" => reply(
             out,
             "500 Internal Server Error",

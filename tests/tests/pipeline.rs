@@ -184,3 +184,61 @@ fn a_killed_runner_costs_the_calls_in_flight_and_comes_back() {
     }
     assert!(service.seen().iter().any(|s| s.line.contains("/api/y")));
 }
+
+/// The call's outcome in the audit files, as its code, and whether it stands before the line of the seal.
+fn outcomes(appliance: &Appliance) -> Vec<(String, bool)> {
+    let mut lines = Vec::new();
+    let folder = appliance.folder().join("state/audit");
+    for entry in std::fs::read_dir(folder).expect("the log's folder") {
+        let text = std::fs::read_to_string(entry.expect("a file").path()).expect("lines");
+        lines.extend(text.lines().map(str::to_owned));
+    }
+    let line = |text: &String| serde_json::from_str::<Value>(text).expect("JSON");
+    let sealed = lines.iter().map(line).find(|l| l["event"] == "sealed");
+    let sealed = sealed.expect("a seal")["seq"].as_u64();
+    let outcomes = lines
+        .iter()
+        .map(line)
+        .filter(|l| l["event"] == "call_outcome");
+    outcomes
+        .map(|l| {
+            let code = l["code"].as_str().unwrap_or_default().to_owned();
+            (code, l["seq"].as_u64() < sealed)
+        })
+        .collect()
+}
+
+/// A call that hangs at the service: the code of its answer.
+fn hang(appliance: &Appliance, service: &Service) -> std::thread::JoinHandle<String> {
+    let mut client = appliance.client("ada");
+    let waiting =
+        std::thread::spawn(move || code(&client.call("echo", "get", &json!({ "item": "hang" }))));
+    while !service.seen().iter().any(|s| s.line.contains("/api/hang")) {
+        std::thread::yield_now();
+    }
+    waiting
+}
+
+#[test]
+fn a_seal_ends_the_calls_in_flight_and_their_outcomes_are_in_the_log() {
+    let (appliance, service) = appliance();
+    let waiting = hang(&appliance, &service);
+    appliance.ask("POST", "/v1/seal", None);
+    assert_eq!(waiting.join().expect("the call"), "sealed");
+    assert_eq!(outcomes(&appliance), [("sealed".to_owned(), true)]);
+    while service.hung_up() == 0 {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_clean_stop_ends_the_calls_in_flight_as_well() {
+    let (mut appliance, service) = appliance();
+    let waiting = hang(&appliance, &service);
+    appliance.stop();
+    assert_eq!(waiting.join().expect("the call"), "sealed");
+    assert_eq!(outcomes(&appliance), [("sealed".to_owned(), true)]);
+    while service.hung_up() == 0 {
+        std::thread::yield_now();
+    }
+}
