@@ -1,15 +1,16 @@
-//! One appliance in a folder of its own: a real mcpistd in dev mode, driven over its real sockets.
+//! One appliance in a folder of its own: a real mcpistd, in dev mode or as a service, driven over its real sockets.
 
 use std::io::{BufRead, BufReader, IoSlice, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 use mcpist_bundle::root::{Delegation, Keys};
 use mcpist_bundle::{BuildOptions, Role, Root, RootParts, SigningKey};
-use mcpist_core::ids::{BundleName, Namespace, SiteId};
+use mcpist_core::change::approval_message;
+use mcpist_core::ids::{BundleName, Digest, Namespace, SiteId};
 use mcpist_quorum::{Identity, open_share_file};
 use mcpist_secret::Secret;
 use mcpist_secret::frame::{Ticket, write_frame};
@@ -17,6 +18,7 @@ use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use serde_json::{Value, json};
 
 use crate::programs::{program, workspace};
+use crate::start::Start;
 
 /// How long anything may take before the test gives up. Nothing is judged by it.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -26,7 +28,7 @@ const SITE: &str = "test-site";
 /// A running appliance. Its process is killed and its folder removed when dropped.
 pub struct Appliance {
     folder: tempfile::TempDir,
-    program: PathBuf,
+    start: Start,
     daemon: Child,
     shares: Vec<Secret>,
     keys: [SigningKey; 2],
@@ -46,22 +48,18 @@ impl Appliance {
 
     /// Starts a blank appliance of another build.
     pub fn start_with(program: &Path) -> Appliance {
+        Appliance::start_by(Start::dev(program))
+    }
+
+    /// Starts a blank appliance in the way that `start` says.
+    pub fn start_by(start: Start) -> Appliance {
         let folder = tempfile::tempdir().expect("a folder");
         let keys = [(); 2].map(|()| SigningKey::generate().expect("a key"));
-        let config = format!(
-            "state = \"{0}/state\"\nrun = \"{0}/run\"\n\
-             [[listener]]\npath = \"{0}/run/ada.sock\"\nprincipal = \"ada\"\n\
-             [[listener]]\npath = \"{0}/run/bob.sock\"\nprincipal = \"bob\"\n",
-            folder.path().display()
-        );
-        for name in ["state", "run"] {
-            std::fs::create_dir(folder.path().join(name)).expect("a folder");
-        }
-        std::fs::write(folder.path().join("mcpist.toml"), config).expect("a file");
-        let daemon = launch(program, folder.path());
+        start.furnish(folder.path());
+        let daemon = start.launch(folder.path());
         let mut appliance = Appliance {
             folder,
-            program: program.to_owned(),
+            start,
             daemon,
             shares: Vec::new(),
             keys,
@@ -94,7 +92,7 @@ impl Appliance {
 
     /// Starts the daemon again after [`Appliance::kill`] or [`Appliance::stop`]: sealed.
     pub fn restart(&mut self) {
-        self.daemon = launch(&self.program, self.folder.path());
+        self.daemon = self.start.launch(self.folder.path());
         self.wait();
     }
 
@@ -204,7 +202,14 @@ impl Appliance {
             .enumerate()
             .map(|(n, i)| json!({ "label": format!("holder-{}", n + 1), "recipient": i.recipient() }))
             .collect();
-        let request = json!({ "threshold": 2, "holders": holders, "root": base64(&self.root()), "officers": [], "dev": true });
+        // A service needs two officers; a development store has one of its own.
+        let officers: Vec<Value> = match self.start.is_dev() {
+            true => Vec::new(),
+            false => (self.keys.iter().zip(["one", "two"]))
+                .map(|(key, name)| json!({ "name": name, "public": key.public() }))
+                .collect(),
+        };
+        let request = json!({ "threshold": 2, "holders": holders, "root": base64(&self.root()), "officers": officers, "dev": self.start.is_dev() });
         let plan = self.ask("POST", "/v1/init", Some(&request));
         let done = self.ask(
             "POST",
@@ -307,15 +312,29 @@ impl Appliance {
         answer_line(stream)
     }
 
-    /// Proposes a change and has the development key approve it.
+    /// Proposes a change and has it approved: by the development key, or by both officers of a service.
     pub fn change(&self, change: &Value) -> Value {
         let proposed = self.ask("POST", "/v1/changes", Some(&json!({ "change": change })));
-        let digest = proposed["review"]["change"].as_str().expect("a digest");
-        self.ask(
-            "POST",
-            &format!("/v1/changes/{digest}/approvals"),
-            Some(&json!("dev")),
-        )
+        let review = &proposed["review"];
+        let digest = review["change"].as_str().expect("a digest");
+        let path = format!("/v1/changes/{digest}/approvals");
+        if self.start.is_dev() {
+            return self.ask("POST", &path, Some(&json!("dev")));
+        }
+        let parse = |name: &str| Digest::parse(review[name].as_str().expect("a digest"));
+        let message = approval_message(
+            &parse("change").expect("a digest"),
+            &parse("state").expect("a digest"),
+        );
+        let needed = review["needs"].as_u64().expect("a number");
+        let mut outcome = Value::Null;
+        for (key, _) in self.keys.iter().zip(0..needed) {
+            let signature = hex(&key.sign(&message).expect("a signature"));
+            let approval = json!({ "officer": key.id(), "change": digest, "state": review["state"], "signature": signature });
+            outcome = self.ask("POST", &path, Some(&json!({ "approval": approval })));
+        }
+        assert!(outcome["stored"].is_object(), "{outcome}");
+        outcome
     }
 
     /// Stores a credential in the vault `main`.
@@ -336,8 +355,9 @@ impl Appliance {
         self.ask("POST", "/v1/vaults", Some(&json!({ "name": "main" })));
         let stored = self.put_credential("token", "bearer", secret);
         assert_eq!(stored["credential"]["version"], 1, "{stored}");
-        for name in ["ada", "bob"] {
-            self.change(&json!({ "principal-put": { "name": name } }));
+        for (name, uid) in [("ada", Start::UID), ("bob", Start::UID + 1)] {
+            let rules = json!([{ "uid": uid }]);
+            self.change(&json!({ "principal-put": { "name": name, "rules": rules } }));
         }
         let bundle = self.bundle(&workspace().join("tests/fixtures/echo"));
         let imported = self.import(&bundle);
@@ -380,28 +400,16 @@ impl Drop for Appliance {
     }
 }
 
-fn launch(daemon: &Path, folder: &Path) -> Child {
-    let log = std::fs::File::options()
-        .create(true)
-        .append(true)
-        .open(folder.join("log"))
-        .expect("a log");
-    Command::new(daemon)
-        .args(["--dev", "--config"])
-        .arg(folder.join("mcpist.toml"))
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(log)
-        .spawn()
-        .expect("mcpistd starts")
-}
-
 fn answer_line(stream: UnixStream) -> Value {
     let mut line = String::new();
     BufReader::new(stream)
         .read_line(&mut line)
         .expect("an answer");
     serde_json::from_str(&line).unwrap_or_else(|_| panic!("no JSON: {line:?}"))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 fn base64(bytes: &[u8]) -> String {

@@ -6,3 +6,4 @@
 pub mod appliance;
 pub mod programs;
 pub mod service;
+pub mod start;

@@ -24,7 +24,7 @@ fn verified(site: &Site, files: &[Vec<u8>]) -> Report {
     verifier.finish()
 }
 
-fn audit_files(folder: &Path) -> Vec<Vec<u8>> {
+pub(super) fn audit_files(folder: &Path) -> Vec<Vec<u8>> {
     let folder = std::fs::read_dir(folder.join("state/audit")).expect("a folder");
     let mut files: Vec<PathBuf> = folder.flatten().map(|entry| entry.path()).collect();
     files.retain(|file| file.extension().is_some_and(|e| e == "jsonl"));
