@@ -121,7 +121,11 @@ pub(crate) async fn serve(
         let gateway = ClientGateway::new(Arc::clone(&house), peer);
         tokio::spawn(async move {
             let _held = permit;
-            if let Err(e) = mcpist_mcp::serve_stream(stream, gateway, limits).await {
+            let served = match mcpist_wire::stream::split(stream) {
+                Ok((read, write)) => mcpist_mcp::serve(read, write, gateway, limits).await,
+                Err(e) => Err(e.into()),
+            };
+            if let Err(e) = served {
                 log::debug!("client connection ended: {e}");
             }
         });

@@ -27,6 +27,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mcpist_secret::alloc::ZeroOnFree;
 use mcpist_secret::memory::{self, Policy};
@@ -281,6 +282,7 @@ async fn serve(
         tokio::spawn(runner::listen(Arc::clone(&house), listener));
     }
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    tokio::spawn(beat());
     ::log::info!(
         "mcpistd {} is up, {:?}",
         env!("CARGO_PKG_VERSION"),
@@ -293,6 +295,16 @@ async fn serve(
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     ::log::info!("stopping");
     // A store that is not open has nothing to close.
-    let _ = keeper.ask(|k| k.seal(None, "the daemon stops")).await;
+    let _ = keeper.seal(None, "the daemon stops").await;
     Ok(())
+}
+
+/// Tells systemd's watchdog each second that clients are served. The timer that is always pending also spares calls a
+/// wake-up: setting a deadline that is not the next one to come does not disturb the runtime.
+async fn beat() {
+    let mut beat = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        beat.tick().await;
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
+    }
 }

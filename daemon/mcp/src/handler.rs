@@ -62,7 +62,8 @@ impl<G: Gateway> Handler<G> {
     async fn call(&self, call: &Call, reply: Reply<'_>) -> Vec<u8> {
         let cancel = call.cancel.clone();
         match tools::tool_call(call.arguments.as_deref(), &self.limits, cancel) {
-            Ok(asked) => reply.call(&self.gateway.call(asked).await),
+            // Boxed: rmcp moves the future that holds it from hand to hand before it runs.
+            Ok(asked) => reply.call(&Box::pin(self.gateway.call(asked)).await),
             Err(error) => reply.error(&error),
         }
     }

@@ -109,19 +109,6 @@ pub enum ServeError {
 ///
 /// # Errors
 /// [`ServeError`]; a peer that just goes away is no error.
-pub async fn serve_stream<S, G>(stream: S, gateway: G, limits: Limits) -> Result<(), ServeError>
-where
-    S: AsyncRead + AsyncWrite + Send + 'static,
-    G: Gateway,
-{
-    let (read, write) = tokio::io::split(stream);
-    serve(read, write, gateway, limits).await
-}
-
-/// [`serve_stream`] over two halves, for streams that split without a lock.
-///
-/// # Errors
-/// As [`serve_stream`].
 pub async fn serve<R, W, G>(read: R, write: W, gateway: G, limits: Limits) -> Result<(), ServeError>
 where
     R: AsyncRead + Send + Unpin + 'static,

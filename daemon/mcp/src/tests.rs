@@ -109,7 +109,8 @@ fn connect(limits: Limits, room: usize) -> Client {
         release: Arc::clone(&release),
         events: sender,
     };
-    let served = tokio::spawn(serve_stream(theirs, mock, limits));
+    let (their_read, their_write) = split(theirs);
+    let served = tokio::spawn(serve(their_read, their_write, mock, limits));
     let (read, write) = split(ours);
     Client {
         read: BufReader::new(read),

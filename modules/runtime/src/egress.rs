@@ -64,6 +64,9 @@ pub enum ServiceError {
     /// The HTTP client cannot be built.
     #[error("the HTTP client cannot be set up")]
     Client,
+    /// The URL parser reads the binding's host otherwise than the binding.
+    #[error("the binding's host makes no URL")]
+    Origin,
 }
 
 /// One request of a module, all parts encoded.
@@ -144,8 +147,8 @@ impl Budget {
 #[derive(Debug)]
 pub struct Service {
     binding: Binding,
-    /// Scheme, host and port.
-    origin: String,
+    /// Scheme, host and port, as the binding has them.
+    origin: Url,
     client: Client,
     gate: Gate,
 }
@@ -178,9 +181,8 @@ impl Service {
             .default_headers(fixed_headers())
             .build()
             .map_err(|_| ServiceError::Client)?;
-        let (scheme, host) = (binding.scheme.as_str(), binding.host.authority());
         Ok(Service {
-            origin: format!("{scheme}://{host}:{}", binding.port),
+            origin: origin(binding)?,
             binding: binding.clone(),
             client,
             gate: Gate::new(concurrency as usize),
@@ -272,17 +274,10 @@ impl Service {
 
     /// The URL, if its parser changes nothing: what the binding judged is what is sent.
     fn url(&self, path: &str, query: &str) -> Result<Url, EgressError> {
-        let separator = if query.is_empty() { "" } else { "?" };
-        let text = Zeroizing::new(format!("{}{path}{separator}{query}", self.origin));
-        let url = Url::parse(&text).map_err(|_| EgressError::Url)?;
-        let kept = url.path() == path
-            && url.query().unwrap_or_default() == query
-            && url.fragment().is_none()
-            && url.username().is_empty()
-            && url.password().is_none()
-            && url.scheme() == self.binding.scheme.as_str()
-            && url.host_str() == Some(&self.binding.host.authority())
-            && url.port_or_known_default() == Some(self.binding.port);
+        let mut url = self.origin.clone();
+        url.set_path(path);
+        url.set_query((!query.is_empty()).then_some(query));
+        let kept = url.path() == path && url.query().unwrap_or_default() == query;
         if kept { Ok(url) } else { Err(EgressError::Url) }
     }
 
@@ -322,6 +317,23 @@ impl Service {
         headers.insert(name, value);
         Ok(())
     }
+}
+
+/// The binding's scheme, host and port, if the URL parser reads them as the binding does.
+fn origin(binding: &Binding) -> Result<Url, ServiceError> {
+    let (scheme, host) = (binding.scheme.as_str(), binding.host.authority());
+    let text = format!("{scheme}://{host}:{}", binding.port);
+    Url::parse(&text)
+        .ok()
+        .filter(|url| {
+            url.scheme() == scheme
+                && url.host_str() == Some(&host)
+                && url.port_or_known_default() == Some(binding.port)
+                && url.username().is_empty()
+                && url.password().is_none()
+                && url.path() == "/"
+        })
+        .ok_or(ServiceError::Origin)
 }
 
 /// Headers of every request. A module may replace `accept` and `user-agent`, not the encoding.

@@ -19,7 +19,6 @@ use mcpist_core::result::ToolError;
 use mcpist_secret::redact::{Fingerprint, RedactKey};
 use mcpist_secret::{MemoryError, Secret};
 use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::oneshot;
 
 use crate::GRACE;
@@ -32,6 +31,7 @@ use crate::message::{
     Bind, Close, CloseCode, Dropped, Hello, Load, MAX_FINGERPRINT, MAX_MANIFEST, VERSIONS, Versions,
 };
 use crate::outbox::{Body, Outbox, Refused};
+use crate::stream::{ReadHalf, WriteHalf, split};
 
 mod calls;
 
@@ -44,8 +44,8 @@ const MAX_QUEUED: usize = 64 * 1024 * 1024;
 pub struct Greeting {
     hello: Hello,
     version: u16,
-    inbox: Inbox<OwnedReadHalf>,
-    writer: OwnedWriteHalf,
+    inbox: Inbox<ReadHalf>,
+    writer: WriteHalf,
 }
 
 /// Why a connection did not become a link.
@@ -72,7 +72,8 @@ impl Greeting {
     /// # Errors
     /// [`AcceptError`]; the runner was told why where it could be.
     pub async fn accept(stream: UnixStream) -> Result<Greeting, AcceptError> {
-        let (reader, writer) = stream.into_split();
+        let (reader, writer) =
+            split(stream).map_err(|e| AcceptError::NoHello(LinkEnd::Io(e.to_string())))?;
         let mut inbox = Inbox::plain(reader);
         let read = async {
             let header = inbox.next().await?;
@@ -145,7 +146,7 @@ impl Greeting {
     }
 }
 
-async fn refuse(mut writer: OwnedWriteHalf, close: &Close) {
+async fn refuse(mut writer: WriteHalf, close: &Close) {
     let outbox = Outbox::new();
     let _ = outbox.push(|batch| {
         batch.message(

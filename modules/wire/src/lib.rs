@@ -6,6 +6,7 @@
 //! | the runner connects, is asked and answers | [`runner`] |
 //! | the broker grants leases on a permit | [`lease`] |
 //! | either passes a blob of code beside the stream | [`fd`] |
+//! | whoever serves a Unix stream, without wake-ups for nothing | [`stream`] |
 //! | the byte layout | [`frame`], `message`, `call` (and docs/FORMATS.md) |
 //!
 //! One connection per role, a byte stream of frames of at most 64 KiB. The runner says hello with the
@@ -32,6 +33,7 @@ pub mod frame;
 pub mod lease;
 pub mod message;
 pub mod runner;
+pub mod stream;
 
 #[cfg(test)]
 mod tests;

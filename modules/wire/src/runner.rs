@@ -13,7 +13,6 @@ use std::sync::Arc;
 use mcpist_secret::redact::{Fingerprint, RedactKey};
 use mcpist_secret::{Key, MemoryError, Secret};
 use tokio::net::UnixStream;
-use tokio::net::unix::OwnedReadHalf;
 use tokio::task::JoinHandle;
 
 use crate::GRACE;
@@ -24,6 +23,7 @@ use crate::frame::{Header, Kind, MAX_FRAME};
 use crate::inbox::Inbox;
 use crate::message::{Bind, Close, Dropped, Hello, Load, Role, VERSIONS};
 use crate::outbox::Body;
+use crate::stream::{ReadHalf, split};
 
 mod calls;
 mod incoming;
@@ -60,7 +60,7 @@ pub async fn connect(
     role: Role,
     pid: u32,
 ) -> Result<(Welcome, Requests), ConnectError> {
-    let (reader, writer) = stream.into_split();
+    let (reader, writer) = split(stream).map_err(|e| LinkEnd::Io(e.to_string()))?;
     let mut inbox = Inbox::secret(reader, Secret::zeroed(MAX_FRAME)?);
     let shared = Arc::new(Shared::new());
     let hello = Hello {
@@ -152,7 +152,7 @@ pub enum Request {
 
 /// What mcpistd sends, in order. Dropping it closes the link and cancels every call.
 pub struct Requests {
-    inbox: Inbox<OwnedReadHalf>,
+    inbox: Inbox<ReadHalf>,
     link: Link,
     incoming: Incoming,
     ended: Option<LinkEnd>,

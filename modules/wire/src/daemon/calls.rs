@@ -10,7 +10,6 @@ use std::collections::hash_map::Entry;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{oneshot, watch};
 
 use super::{CallError, TellError};
@@ -21,6 +20,7 @@ use crate::frame::{Header, Kind};
 use crate::inbox::Inbox;
 use crate::message::{AnswerHead, Close, CloseCode, decode_error};
 use crate::outbox::{Body, Outbox};
+use crate::stream::{ReadHalf, WriteHalf};
 use crate::{GRACE, MAX_IN_FLIGHT, WINDOW};
 
 type Reply = oneshot::Sender<Result<Answer, CallError>>;
@@ -280,7 +280,7 @@ impl Shared {
     }
 
     /// The link's task: reads until the link ends for whatever reason, then fails what is in flight.
-    pub(super) async fn run(self: Arc<Self>, inbox: Inbox<OwnedReadHalf>, writer: OwnedWriteHalf) {
+    pub(super) async fn run(self: Arc<Self>, inbox: Inbox<ReadHalf>, writer: WriteHalf) {
         let shared = Arc::clone(&self);
         let mut writing = tokio::spawn(async move { shared.outbox.write_to(writer).await });
         let mut stop = self.stop.subscribe();
@@ -325,7 +325,7 @@ impl Shared {
         self.outbox.close();
     }
 
-    async fn read(&self, mut inbox: Inbox<OwnedReadHalf>) -> LinkEnd {
+    async fn read(&self, mut inbox: Inbox<ReadHalf>) -> LinkEnd {
         loop {
             let header = match inbox.next().await {
                 Ok(header) => header,
