@@ -6,31 +6,39 @@
 //! comes here.
 
 pub(crate) mod ceremony;
+mod codes;
 pub(crate) mod credentials;
+mod handle;
 pub(crate) mod import;
 pub(crate) mod policy;
 pub(crate) mod records;
 pub(crate) mod store_change;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use mcpist_core::api::{self, ApiError, Done, StoreState};
+use mcpist_core::api::{ApiError, Done, StoreState};
 use mcpist_core::audit::Body;
 use mcpist_core::change::Officers;
 use mcpist_core::error::ErrorCode;
 use mcpist_core::event::Event;
-use mcpist_core::ids::{Digest, SiteId, VaultName};
-use mcpist_sealer::{Barrier, OpenVault, Sealed, Unsealed, VaultError, Vaults};
-use tokio::sync::oneshot;
+use mcpist_core::ids::{Digest, VaultName};
+use mcpist_sealer::{Barrier, Health, OpenVault, Sealed, Unsealed, VaultError, Vaults};
 
 use crate::audit::now;
 use crate::clock::{steady_seconds, unix_seconds};
 use crate::house::House;
 use crate::keeper::ceremony::Planned;
+pub(crate) use crate::keeper::codes::{
+    audit_error, io_code, live_error, records_error, vault_error,
+};
+pub(crate) use crate::keeper::handle::KeeperHandle;
+use crate::keeper::handle::{Job, View};
 use crate::keeper::policy::Policy;
 use crate::keeper::store_change::Proposal;
 use crate::live::Live;
@@ -100,66 +108,10 @@ impl Open {
     pub(crate) fn is_dev(&self) -> bool {
         self.barrier.config().is_dev()
     }
-}
 
-/// What others may know of the keeper's state without asking it.
-#[derive(Clone)]
-pub(crate) struct View {
-    pub(crate) state: StoreState,
-    pub(crate) dev: bool,
-    pub(crate) store: Option<String>,
-    pub(crate) site: Option<SiteId>,
-    pub(crate) unseal: Option<api::Progress>,
-    /// For vault states and modules; refused once the store is sealed.
-    pub(crate) vaults: Option<Vaults>,
-}
-
-impl View {
-    fn blank() -> Self {
-        Self {
-            state: StoreState::Uninitialised,
-            dev: false,
-            store: None,
-            site: None,
-            unseal: None,
-            vaults: None,
-        }
-    }
-}
-
-type Job = Box<dyn FnOnce(&mut Keeper) + Send>;
-
-/// How others reach the keeper.
-#[derive(Clone)]
-pub(crate) struct KeeperHandle {
-    jobs: Sender<Job>,
-    view: Arc<ArcSwap<View>>,
-}
-
-impl KeeperHandle {
-    /// Runs `act` on the keeper's thread and gives back what it returned.
-    pub(crate) async fn ask<T: Send + 'static>(
-        &self,
-        act: impl FnOnce(&mut Keeper) -> Result<T, ApiError> + Send + 'static,
-    ) -> Result<T, ApiError> {
-        let (reply, answer) = oneshot::channel();
-        let job: Job = Box::new(move |keeper| {
-            let done = act(keeper);
-            // Before the answer, so that who has it finds it in the status as well.
-            keeper.publish();
-            let _ = reply.send(done);
-        });
-        self.jobs
-            .send(job)
-            .map_err(|_| ApiError::of(ErrorCode::Unavailable))?;
-        answer
-            .await
-            .map_err(|_| ApiError::of(ErrorCode::Internal))?
-    }
-
-    /// The state after the last act.
-    pub(crate) fn view(&self) -> Arc<View> {
-        self.view.load_full()
+    /// The keys were taken back by somebody who could not wait for the keeper.
+    fn is_revoked(&self) -> bool {
+        self.barrier.system().health() == Health::Sealed
     }
 }
 
@@ -225,11 +177,12 @@ pub(crate) fn start(house: Arc<House>) -> Result<KeeperHandle, StartError> {
         log::info!("no store yet: 'mcpist init' needs {}", token.display());
         (Phase::Blank(None), Some(gate))
     };
+    let handle = KeeperHandle::new(Arc::clone(&house), jobs, Arc::clone(&view));
     let mut keeper = Keeper {
         house,
         phase,
         init,
-        view: Arc::clone(&view),
+        view,
     };
     keeper.publish();
     std::thread::Builder::new()
@@ -245,7 +198,7 @@ pub(crate) fn start(house: Arc<House>) -> Result<KeeperHandle, StartError> {
             path: "keeper thread".into(),
             source,
         })?;
-    Ok(KeeperHandle { jobs, view })
+    Ok(handle)
 }
 
 impl Keeper {
@@ -299,12 +252,19 @@ impl Keeper {
                 view.store = Some(barrier.config().store().to_string());
                 view.unseal = Some(ceremony::progress(barrier.config(), &barrier.progress()));
             }
+            // Sealed without the keeper, which has not come to it yet.
+            Phase::Unsealed(open) if open.is_revoked() => {
+                view.state = StoreState::Sealed;
+                view.dev = open.is_dev();
+                view.store = Some(open.barrier.config().store().to_string());
+            }
             Phase::Unsealed(open) => {
                 view.state = StoreState::Unsealed;
                 view.dev = open.is_dev();
                 view.store = Some(open.barrier.config().store().to_string());
                 view.site = Some(open.root.site().clone());
-                view.vaults = Some(open.vaults().clone());
+                view.alarms = open.policy.alarms();
+                view.keys = Some(open.vaults().clone());
             }
         }
         self.view.store(Arc::new(view));
@@ -313,9 +273,11 @@ impl Keeper {
     /// The open store, or why there is none.
     pub(crate) fn open(&mut self) -> Result<&mut Open, ApiError> {
         match &mut self.phase {
-            Phase::Unsealed(open) => Ok(open),
+            Phase::Unsealed(open) if !open.is_revoked() => Ok(open),
             Phase::Blank(_) => Err(ApiError::of(ErrorCode::NotInitialised)),
-            Phase::Sealed(_) | Phase::Nowhere => Err(ApiError::of(ErrorCode::Sealed)),
+            Phase::Sealed(_) | Phase::Unsealed(_) | Phase::Nowhere => {
+                Err(ApiError::of(ErrorCode::Sealed))
+            }
         }
     }
 
@@ -325,54 +287,23 @@ impl Keeper {
         uid: Option<u32>,
         reason: &'static str,
     ) -> Result<Done, ApiError> {
-        self.open()?;
+        if !matches!(self.phase, Phase::Unsealed(_)) {
+            return Err(ApiError::of(ErrorCode::Sealed));
+        }
         let Phase::Unsealed(open) = std::mem::replace(&mut self.phase, Phase::Nowhere) else {
             return Err(ApiError::of(ErrorCode::Sealed));
         };
         self.house.close();
         lock(&self.house.tickets).clear();
-        let closed = self.close_audit(uid, reason);
+        // Who took the keys back without the keeper has closed the log, as far as it could be closed.
+        let closed = open.is_revoked() || close_audit(&self.house, uid, reason);
         // Where the disk hangs, the next unseal settles.
         if closed {
             let _ = open.barrier.settle();
         }
         self.phase = Phase::sealed(open.barrier.seal());
         log::info!("sealed: {reason}");
-        if closed {
-            Ok(Done {})
-        } else {
-            log::error!("audit_lost: the log could not be closed in order");
-            Err(ApiError::new(
-                ErrorCode::AuditLost,
-                "the store is sealed, but its last audit lines could not be written",
-            ))
-        }
-    }
-
-    /// Writes the log's last lines on a thread of its own: a disk that hangs under the log's mutex must not keep the
-    /// keys in memory.
-    fn close_audit(&self, uid: Option<u32>, reason: &'static str) -> bool {
-        let (tell, told) = std::sync::mpsc::sync_channel(1);
-        let house = Arc::clone(&self.house);
-        let started = std::thread::Builder::new()
-            .name("audit-close".into())
-            .spawn(move || {
-                let deadline = Instant::now() + AUDIT_PATIENCE;
-                // They were told by the house; what is left of each is its outcome line.
-                let late = house.drain(CALLS_PATIENCE);
-                if late > 0 {
-                    log::error!(
-                        "audit_lost: {late} calls did not end; their outcomes are not recorded"
-                    );
-                }
-                let recorded = house.audit.append(&Event::Sealed { uid, reason }).is_ok();
-                let left = deadline.saturating_duration_since(Instant::now());
-                let closed = house.audit.close(left);
-                // Nobody listens any more where the patience is over.
-                let _ = tell.send(late == 0 && recorded && closed);
-            });
-        let patience = AUDIT_PATIENCE + Duration::from_millis(500);
-        started.is_ok() && told.recv_timeout(patience).unwrap_or(false)
+        sealed(closed)
     }
 
     /// Copies the outbox rows of a vault into the log, each once. A row that stays is copied by the next drain, at the
@@ -460,17 +391,58 @@ impl Keeper {
             &house.config,
             previous.as_deref(),
         )
-        .map_err(|e| ApiError::new(ErrorCode::Conflict, &e.to_string()))?;
+        .map_err(|e| live_error(&e))?;
         house.switch(Some(Arc::new(live)));
         Ok(())
     }
+}
+
+/// Writes the log's last lines on a thread of its own: a disk that hangs under the log's mutex must not keep the
+/// keys in memory.
+fn close_audit(house: &Arc<House>, uid: Option<u32>, reason: &'static str) -> bool {
+    let (tell, told) = std::sync::mpsc::sync_channel(1);
+    let house = Arc::clone(house);
+    let started = std::thread::Builder::new()
+        .name("audit-close".into())
+        .spawn(move || {
+            let deadline = Instant::now() + AUDIT_PATIENCE;
+            // They were told by the house; what is left of each is its outcome line.
+            let late = house.drain(CALLS_PATIENCE);
+            if late > 0 {
+                log::error!(
+                    "audit_lost: {late} calls did not end; their outcomes are not recorded"
+                );
+            }
+            let recorded = house.audit.append(&Event::Sealed { uid, reason }).is_ok();
+            let left = deadline.saturating_duration_since(Instant::now());
+            let closed = house.audit.close(left);
+            // Nobody listens any more where the patience is over.
+            let _ = tell.send(late == 0 && recorded && closed);
+        });
+    let patience = AUDIT_PATIENCE + Duration::from_millis(500);
+    started.is_ok() && told.recv_timeout(patience).unwrap_or(false)
+}
+
+/// What the caller of a seal is told.
+fn sealed(closed: bool) -> Result<Done, ApiError> {
+    if closed {
+        return Ok(Done {});
+    }
+    log::error!("audit_lost: the log could not be closed in order");
+    Err(ApiError::new(
+        ErrorCode::AuditLost,
+        "the store is sealed, but its last audit lines could not be written",
+    ))
 }
 
 /// Whether a commit that failed so may have been done all the same.
 pub(crate) fn is_in_doubt(error: &VaultError) -> bool {
     matches!(
         error,
-        VaultError::OutcomeUnknown | VaultError::Storage(_) | VaultError::Unavailable
+        VaultError::OutcomeUnknown
+            | VaultError::Storage(_)
+            | VaultError::Full(_)
+            | VaultError::Unavailable
     )
 }
 
@@ -484,37 +456,6 @@ pub(crate) fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, 
 /// The audit line of a store change, for the outbox of its own commit.
 pub(crate) fn outbox_line(event: &Event<'_>) -> Vec<u8> {
     Body::new(event, now()).as_bytes().to_vec()
-}
-
-/// A vault's refusal as the admin API says it.
-pub(crate) fn vault_error(error: &VaultError) -> ApiError {
-    use VaultError as V;
-    let code = match error {
-        V::Sealed => ErrorCode::Sealed,
-        V::Unavailable | V::OutcomeUnknown | V::Memory(_) => ErrorCode::VaultUnavailable,
-        V::Quarantined(_) => ErrorCode::VaultQuarantined,
-        V::NoSuchVault(_) | V::NotFound(_) | V::NothingMissing(_) => ErrorCode::NotFound,
-        V::VaultExists(_) | V::Conflict { .. } => ErrorCode::Conflict,
-        V::Name(_) | V::Batch { .. } => ErrorCode::RequestInvalid,
-        V::TooLarge { .. } => ErrorCode::TooLarge,
-        V::OtherVault => ErrorCode::Internal,
-        V::Storage(text) if text.contains("full") => ErrorCode::DiskFull,
-        V::Storage(_) => ErrorCode::VaultUnavailable,
-    };
-    ApiError::new(code, &error.to_string())
-}
-
-/// The log's refusal as the admin API says it.
-pub(crate) fn audit_error(error: &crate::audit::AuditError) -> ApiError {
-    ApiError::new(ErrorCode::AuditUnavailable, &error.to_string())
-}
-
-/// A record's refusal as the admin API says it.
-pub(crate) fn records_error(error: &records::RecordsError) -> ApiError {
-    match error {
-        records::RecordsError::Vault(e) => vault_error(e),
-        other => ApiError::new(ErrorCode::Internal, &other.to_string()),
-    }
 }
 
 /// Seconds since 1970, for records.

@@ -214,10 +214,7 @@ async fn redeem(keeper: &KeeperHandle, frame: Frame) -> Result<Redeemed, ApiErro
                 )
             };
             let source = File::from(descriptor.ok_or_else(missing)?);
-            keeper
-                .ask(move |k| k.import(uid, &source))
-                .await
-                .map(Redeemed::Import)
+            keeper.import(uid, source).await.map(Redeemed::Import)
         }
     }
 }

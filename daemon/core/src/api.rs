@@ -97,6 +97,9 @@ pub struct ApiError {
     pub code: ErrorCode,
     /// What went wrong, in words; bounded and free of control characters.
     pub message: String,
+    /// The code of the part that refused, where it has codes of its own: `bad_signature` of a bundle, say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// The next command or act, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
@@ -111,6 +114,7 @@ impl ApiError {
         ApiError {
             code,
             message: code.about().to_owned(),
+            reason: None,
             next: code.next().map(str::to_owned),
         }
     }
@@ -120,6 +124,15 @@ impl ApiError {
         ApiError {
             message: excerpt(message, ApiError::MAX_TEXT),
             ..ApiError::of(code)
+        }
+    }
+
+    /// The same with the code of the part that refused.
+    #[must_use]
+    pub fn reason(self, reason: &str) -> ApiError {
+        ApiError {
+            reason: Some(excerpt(reason, ApiError::MAX_TEXT)),
+            ..self
         }
     }
 

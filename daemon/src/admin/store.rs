@@ -7,8 +7,7 @@ use axum::extract::{Extension, Path, State};
 use axum::response::Response;
 use mcpist_core::api::{
     ApiError, AuditHead, Credentials, InitConfirm, InitRequest, MemoryStatus, ModuleState,
-    ModuleStatus, NewVault, PublicKey, RunnerStatus, Status, StoreState, VaultHealth, VaultStatus,
-    Vaults,
+    ModuleStatus, NewVault, PublicKey, RunnerStatus, Status, VaultHealth, VaultStatus, Vaults,
 };
 use mcpist_core::error::ErrorCode;
 use mcpist_core::ids::{CredentialName, VaultName};
@@ -41,6 +40,8 @@ pub(super) async fn status(
 fn show_status(admin: &Admin) -> Status {
     let view = admin.keeper.view();
     let live = admin.house.live();
+    let mut alarms = view.alarms.clone();
+    alarms.extend(live.iter().flat_map(|live| live.alarms().iter().cloned()));
     let memory = mcpist_secret::memory::protections();
     let modules = live.iter().flat_map(|live| {
         live.mask
@@ -73,7 +74,7 @@ fn show_status(admin: &Admin) -> Status {
             pages: pages(memory.kind).to_owned(),
             missing: memory.missing().into_iter().map(str::to_owned).collect(),
         },
-        vaults: view.vaults.as_ref().map(shown_vaults).unwrap_or_default(),
+        vaults: view.vaults().map(shown_vaults).unwrap_or_default(),
         modules: modules.collect(),
         runners: vec![RunnerStatus {
             role: "run".into(),
@@ -81,7 +82,7 @@ fn show_status(admin: &Admin) -> Status {
             pid: None,
         }],
         audit: head(&admin.house.audit),
-        alarms: live.map(|live| live.alarms().to_vec()).unwrap_or_default(),
+        alarms,
     }
 }
 
@@ -191,7 +192,6 @@ pub(super) async fn unseal_cancel(
     )
 }
 
-/// Clients are cut off at once, also while the keeper is busy; then the keeper wipes the keys.
 pub(super) async fn seal(
     State(admin): State<Admin>,
     Extension(caller): Extension<Caller>,
@@ -199,13 +199,9 @@ pub(super) async fn seal(
     reply(
         async {
             admin.demand(caller, &[Role::Operator], "seal")?;
-            if admin.keeper.view().state != StoreState::Unsealed {
-                return Err(ApiError::of(ErrorCode::Sealed));
-            }
-            admin.house.close();
             admin
                 .keeper
-                .ask(move |keeper| keeper.seal(Some(caller.uid), "an operator sealed it"))
+                .seal(Some(caller.uid), "an operator sealed it")
                 .await
         }
         .await,
@@ -219,10 +215,7 @@ pub(super) async fn vaults(
     let demanded = admin.demand(caller, &Role::ALL, "vaults");
     let view = admin.keeper.view();
     reply(demanded.and_then(|()| {
-        let vaults = view
-            .vaults
-            .as_ref()
-            .ok_or(ApiError::of(ErrorCode::Sealed))?;
+        let vaults = view.vaults().ok_or(ApiError::of(ErrorCode::Sealed))?;
         Ok(Vaults {
             vaults: shown_vaults(vaults),
         })

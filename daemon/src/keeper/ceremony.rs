@@ -311,6 +311,10 @@ impl Keeper {
         barrier: Barrier<Unsealed>,
         report: &UnsealReport,
     ) -> Result<ShareOutcome, ApiError> {
+        // Keys are in memory from here on: whoever seals can take them back, also if this hangs.
+        let mut view = super::View::clone(&self.view.load());
+        view.keys = Some(barrier.handle());
+        self.view.store(Arc::new(view));
         match self.read_open(&barrier) {
             Ok(contents) => {
                 self.phase = Phase::Unsealed(Box::new(Open {

@@ -3,66 +3,201 @@
 //! Owns the order of an import. Promises that an interruption anywhere leaves the old state or the whole new one:
 //! the registry's folder is there, synced, before the commit that names it, and a folder that no record names is
 //! removed or found again by the next import. An imported registry serves nothing until a change activates it.
+//!
+//! The keeper does the commit alone. What reads the stick or moves gigabytes runs on threads of its own, so that neither
+//! a seal nor any other act waits for it; what outlasts the session that it began in is not committed.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-use mcpist_bundle::{Floor, VerifyError};
+use mcpist_bundle::{Floor, Quarantined, Root, TakeError, VerifyError};
 use mcpist_core::api::{ApiError, Imported, Registry, RegistryState};
-use mcpist_core::change::Change;
+use mcpist_core::change::{Change, Object};
 use mcpist_core::error::ErrorCode;
 use mcpist_core::event::Event;
 use mcpist_core::ids::RegistryId;
-use mcpist_sealer::Op;
+use mcpist_core::manifest::Manifest;
+use mcpist_sealer::{Op, OpenVault, RecordKey, VaultError};
+use tokio::sync::Semaphore;
 
 use super::policy::{Policy, View};
 use super::records::{self, FloorRecord, RegistryRecord};
 use super::{
-    Keeper, Open, audit_error, is_in_doubt, outbox_line, records_error, today, vault_error,
+    Keeper, KeeperHandle, Open, audit_error, io_code, is_in_doubt, outbox_line, records_error,
+    today, vault_error,
 };
+use crate::audit::AuditError;
+use crate::config::Config;
 
 /// Largest bundle that is taken, in bytes.
 const MAX_BUNDLE: u64 = 4 << 30;
+/// Bundles that are copied at once: a stick that hangs leaves room for another.
+const COPIES: usize = 2;
 
-/// Reads the manifest of every registry whose folder is whole. One that is not is left out: it serves nothing,
-/// and the daemon's log names it.
+/// Reads the manifest of every registry whose folder is whole. One that is not is left out: it serves nothing, and
+/// `status` and the daemon's log name it.
 pub(super) fn read_manifests(policy: &mut Policy, folder: &Path) {
     for id in policy.registries.keys() {
         match mcpist_bundle::load(folder, id) {
             Ok(loaded) => {
                 policy.manifests.insert(*id, Arc::new(loaded.manifest));
             }
-            Err(e) => log::error!("registry {} is damaged and serves nothing: {e}", id.short()),
+            Err(e) => {
+                log::error!("damaged, serves nothing: {e}");
+                let text = format!("damaged, serves nothing: {e}");
+                policy.damaged.insert(*id, text);
+            }
         }
     }
 }
 
-impl Keeper {
+/// What bounds imports.
+pub(super) struct Imports {
+    copies: Arc<Semaphore>,
+    /// From the verification to the commit there is one at a time.
+    bench: Semaphore,
+}
+
+impl Imports {
+    pub(super) fn new() -> Self {
+        Self {
+            copies: Arc::new(Semaphore::new(COPIES)),
+            bench: Semaphore::new(1),
+        }
+    }
+}
+
+/// What an import is judged by, as of its begin.
+struct Ground {
+    root: Root,
+    /// Of this session: once the store was sealed, what began in it reads and commits nothing.
+    system: OpenVault,
+}
+
+/// A registry whose folder is there, and whose record is not.
+struct Staged {
+    id: RegistryId,
+    manifest: Manifest,
+    system: OpenVault,
+    /// The record is there as well; the folder was damaged.
+    is_repair: bool,
+}
+
+/// Why nothing was imported: for the caller, with the code for the log as its reason.
+struct Refusal {
+    registry: Option<RegistryId>,
+    error: ApiError,
+}
+
+impl From<ApiError> for Refusal {
+    fn from(error: ApiError) -> Self {
+        Self {
+            registry: None,
+            error,
+        }
+    }
+}
+
+fn refused(code: ErrorCode, reason: &str, text: &dyn std::fmt::Display) -> Refusal {
+    ApiError::new(code, &text.to_string()).reason(reason).into()
+}
+
+impl KeeperHandle {
     /// Imports the bundle behind `source`.
-    pub(crate) fn import(&mut self, uid: u32, source: &File) -> Result<Imported, ApiError> {
+    pub(crate) async fn import(&self, uid: u32, source: File) -> Result<Imported, ApiError> {
+        self.import_from(uid, move |quarantine| {
+            mcpist_bundle::take(&source, quarantine, MAX_BUNDLE)
+        })
+        .await
+    }
+
+    /// Imports the bundle that `take` copies into the quarantine.
+    pub(super) async fn import_from(
+        &self,
+        uid: u32,
+        take: impl FnOnce(&Path) -> Result<Quarantined, TakeError> + Send + 'static,
+    ) -> Result<Imported, ApiError> {
+        let ground = self.ask(|keeper| keeper.import_ground()).await?;
+        let copies = Arc::clone(&self.imports.copies);
+        let held = copies.try_acquire_owned().map_err(|_| {
+            ApiError::new(
+                ErrorCode::Busy,
+                "other bundles are being copied; pull out a stick that hangs, then try again",
+            )
+        })?;
         let house = Arc::clone(&self.house);
+        let taken = blocking(move || {
+            let _held = held;
+            take(&house.config.quarantine())
+        })
+        .await?;
+        let taken = match taken {
+            Ok(taken) => taken,
+            Err(e) => return self.refuse(uid, not_taken(&e)).await,
+        };
+        let bench = self.imports.bench.acquire().await;
+        let _bench = bench.map_err(|_| ApiError::of(ErrorCode::Internal))?;
+        let house = Arc::clone(&self.house);
+        match blocking(move || stage(ground, &taken, &house.config)).await? {
+            Ok(staged) => {
+                self.ask(move |keeper| keeper.commit_import(uid, staged))
+                    .await
+            }
+            Err(refusal) => self.refuse(uid, refusal).await,
+        }
+    }
+
+    async fn refuse(&self, uid: u32, refusal: Refusal) -> Result<Imported, ApiError> {
+        self.ask(move |keeper| Err(keeper.refuse_bundle(uid, refusal)))
+            .await
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ApiError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_| ApiError::of(ErrorCode::Internal))
+}
+
+impl Keeper {
+    fn import_ground(&mut self) -> Result<Ground, ApiError> {
         let open = self.open_for_change()?;
-        match import(open, &house.config, uid, source) {
-            Ok(imported) => {
-                self.drain_system()?;
-                log::info!("bundle imported: registry {}", imported.registry.id.short());
-                Ok(imported)
-            }
-            Err(Refusal {
-                reason,
-                registry,
-                error,
-            }) => {
-                let event = Event::BundleRefused {
-                    reason: &reason,
-                    registry: registry.as_ref(),
-                    uid,
-                };
-                house.audit.append(&event).map_err(|e| audit_error(&e))?;
-                log::warn!("bundle refused: {reason}");
-                Err(error)
-            }
+        Ok(Ground {
+            root: open.root.clone(),
+            system: open.system(),
+        })
+    }
+
+    /// Makes a staged bundle a registry; for a repair, lets the registry serve again.
+    fn commit_import(&mut self, uid: u32, staged: Staged) -> Result<Imported, ApiError> {
+        let open = self.open_for_change()?;
+        let (id, is_repair) = (staged.id, staged.is_repair);
+        let imported = commit(open, uid, staged)?;
+        if is_repair {
+            self.refresh()?;
+        }
+        self.drain_system()?;
+        log::info!("bundle imported: registry {}", id.short());
+        Ok(imported)
+    }
+
+    fn refuse_bundle(&mut self, uid: u32, refusal: Refusal) -> ApiError {
+        let Refusal { registry, error } = refusal;
+        let reason = error.reason.as_deref().unwrap_or(error.code.as_str());
+        let event = Event::BundleRefused {
+            reason,
+            registry: registry.as_ref(),
+            uid,
+        };
+        log::warn!("bundle refused: {reason}");
+        match self.house.audit.append(&event) {
+            // Sealed meanwhile: there is no log to write to.
+            Ok(_) | Err(AuditError::Closed) => error,
+            Err(e) => audit_error(&e),
         }
     }
 
@@ -78,78 +213,114 @@ impl Keeper {
     }
 }
 
-/// Why nothing was imported: for the log, and for the caller.
-struct Refusal {
-    reason: String,
-    registry: Option<RegistryId>,
-    error: ApiError,
-}
-
-impl From<ApiError> for Refusal {
-    fn from(error: ApiError) -> Self {
-        Self {
-            reason: error.code.as_str().to_owned(),
-            registry: None,
-            error,
-        }
-    }
-}
-
-fn refused(reason: &str, text: &dyn std::fmt::Display) -> Refusal {
-    let error = ApiError::new(ErrorCode::BundleRefused, &text.to_string());
-    Refusal {
-        reason: reason.to_owned(),
-        registry: None,
-        error,
-    }
-}
-
-fn import(
-    open: &mut Open,
-    config: &crate::config::Config,
-    uid: u32,
-    source: &File,
-) -> Result<Imported, Refusal> {
-    let system = open.system();
-    let taken = mcpist_bundle::take(source, &config.quarantine(), MAX_BUNDLE)
-        .map_err(|e| refused(e.code(), &e))?;
-    let floor = |namespace: &_, name: &_| {
-        records::get::<FloorRecord>(&system, &records::floor_name(namespace, name))
-            .map(|found| {
-                found.map(|f| Floor {
-                    sequence: f.sequence,
-                    digest: f.digest,
-                })
-            })
-            .map_err(|e| e.to_string())
+fn not_taken(error: &TakeError) -> Refusal {
+    let code = match error {
+        TakeError::TooLarge { .. } => ErrorCode::TooLarge,
+        TakeError::Io(e) => io_code(e, ErrorCode::BundleRefused),
+        TakeError::NotAFile | TakeError::Shrunk => ErrorCode::BundleRefused,
     };
-    let verified = taken.verify(&open.root, floor, 0).map_err(|e| {
-        let code = match &e {
-            VerifyError::AlreadyImported { .. } => ErrorCode::AlreadyImported,
-            VerifyError::Equivocation { .. } => ErrorCode::Equivocation,
-            _ => ErrorCode::BundleRefused,
-        };
-        Refusal {
-            reason: e.code().to_owned(),
-            registry: None,
-            error: ApiError::new(code, &e.to_string()),
-        }
-    })?;
-    let (id, manifest) = (verified.registry(), verified.manifest().clone());
-    crate::live::check_modules(&id, &verified).map_err(|e| refused("module_invalid", &e))?;
-    verified
-        .stage(&config.registries())
-        .map_err(|e| refused(e.code(), &e))?;
+    refused(code, error.code(), error)
+}
 
-    let record = RegistryRecord {
+fn not_verified(error: &VerifyError) -> Refusal {
+    let code = match error {
+        VerifyError::AlreadyImported { .. } => ErrorCode::AlreadyImported,
+        VerifyError::Equivocation { .. } => ErrorCode::Equivocation,
+        _ => ErrorCode::BundleRefused,
+    };
+    refused(code, error.code(), error)
+}
+
+/// Verifies the copy and writes the registry's folder.
+fn stage(ground: Ground, taken: &Quarantined, config: &Config) -> Result<Staged, Refusal> {
+    let Ground { root, system } = ground;
+    let unread = RefCell::new(None);
+    let verify = |ask_floor: bool| {
+        taken.verify(
+            &root,
+            |namespace, name| {
+                if !ask_floor {
+                    return Ok(None);
+                }
+                let floor =
+                    records::get::<FloorRecord>(&system, &records::floor_name(namespace, name));
+                match floor {
+                    Ok(found) => Ok(found.map(|f| Floor {
+                        sequence: f.sequence,
+                        digest: f.digest,
+                    })),
+                    Err(e) => {
+                        unread.replace(Some(records_error(&e)));
+                        Err(e.to_string())
+                    }
+                }
+            },
+            0,
+        )
+    };
+    let (verified, is_repair) = match verify(true) {
+        Ok(verified) => (verified, false),
+        Err(e @ (VerifyError::AlreadyImported { .. } | VerifyError::Older { .. })) => {
+            // Everything but the sequence again. This very registry comes in once more where its folder is of no use.
+            match verify(false) {
+                Ok(verified) if is_damaged(&system, &verified.registry(), config)? => {
+                    (verified, true)
+                }
+                _ => return Err(not_verified(&e)),
+            }
+        }
+        Err(e) => {
+            return Err(unread
+                .take()
+                .map_or_else(|| not_verified(&e), Refusal::from));
+        }
+    };
+    let (id, manifest) = (verified.registry(), verified.manifest().clone());
+    let of_this = |refusal: Refusal| Refusal {
+        registry: Some(id),
+        ..refusal
+    };
+    crate::live::check_modules(&id, &verified)
+        .map_err(|e| of_this(refused(ErrorCode::BundleRefused, "module_invalid", &e)))?;
+    verified.stage(&config.registries()).map_err(|e| {
+        let code = match &e {
+            mcpist_bundle::StageError::Io(e) => io_code(e, ErrorCode::Unavailable),
+            mcpist_bundle::StageError::Changed(_) => ErrorCode::BundleRefused,
+        };
+        of_this(refused(code, e.code(), &e))
+    })?;
+    Ok(Staged {
+        id,
+        manifest,
+        system,
+        is_repair,
+    })
+}
+
+/// Whether this is a registry of ours whose folder fails its check.
+fn is_damaged(system: &OpenVault, id: &RegistryId, config: &Config) -> Result<bool, Refusal> {
+    let known = records::get::<RegistryRecord>(system, &records::registry_name(id))
+        .map_err(|e| records_error(&e))?;
+    Ok(known.is_some() && mcpist_bundle::load(&config.registries(), id).is_err())
+}
+
+fn commit(open: &mut Open, uid: u32, staged: Staged) -> Result<Imported, ApiError> {
+    let Staged {
+        id,
+        manifest,
+        system,
+        is_repair,
+    } = staged;
+    let known = open.policy.registries.get(&id).filter(|_| is_repair);
+    let record = known.cloned().unwrap_or_else(|| RegistryRecord {
         namespace: manifest.namespace.clone(),
         name: manifest.name.clone(),
         sequence: manifest.sequence,
         state: RegistryState::Imported,
         modules: manifest.modules.iter().map(|m| m.name.clone()).collect(),
         imported: today(),
-    };
-    let widens = widening(open, &id, &manifest, uid);
+    });
+    let widens = widening(open, &id, &manifest, uid).filter(|_| !is_repair);
     let event = Event::BundleImported {
         registry: &id,
         namespace: &record.namespace,
@@ -158,41 +329,60 @@ fn import(
         widens: widens.is_some(),
         uid,
     };
-    let floor = FloorRecord {
-        sequence: record.sequence,
-        digest: *id.digest(),
-    };
-    let batch = vec![
-        records::put("registry", records::registry_name(&id), Some(&record))
+    let mut batch = Vec::new();
+    if !is_repair {
+        let version = open.policy.version(&Object::Registry(id));
+        batch.push(
+            records::put(
+                "registry",
+                records::registry_name(&id),
+                Some(&record),
+                records::expect(version),
+            )
             .map_err(|e| records_error(&e))?,
-        records::put(
-            records::FLOOR,
-            records::floor_name(&record.namespace, &record.name),
-            Some(&floor),
-        )
-        .map_err(|e| records_error(&e))?,
-        Op::Outbox(outbox_line(&event)),
-    ];
+        );
+        batch.push(floor_op(&system, &id, &record)?);
+    }
+    batch.push(Op::Outbox(outbox_line(&event)));
     let committed = system.commit(batch).map_err(|e| {
         open.stale |= is_in_doubt(&e);
         vault_error(&e)
     })?;
-    let version = committed.versions.first().copied().unwrap_or_default();
-    open.policy
-        .add_registry(id, record.clone(), manifest, version);
+    if is_repair {
+        open.policy.mend_registry(id, manifest);
+    } else {
+        let version = committed.versions.first().copied().unwrap_or_default();
+        open.policy
+            .add_registry(id, record.clone(), manifest, version);
+    }
     Ok(Imported {
         registry: shown(id, &record),
         widens: widens.map(str::to_owned).into_iter().collect(),
     })
 }
 
+/// The write of the bundle's new floor over the one that stands.
+fn floor_op(system: &OpenVault, id: &RegistryId, record: &RegistryRecord) -> Result<Op, ApiError> {
+    let name = records::floor_name(&record.namespace, &record.name);
+    let key = RecordKey {
+        owner: None,
+        name: &name,
+    };
+    let version = match system.meta(&key) {
+        Ok(meta) => Some(meta.version),
+        Err(VaultError::NotFound(_)) => None,
+        Err(e) => return Err(vault_error(&e)),
+    };
+    let floor = FloorRecord {
+        sequence: record.sequence,
+        digest: *id.digest(),
+    };
+    records::put(records::FLOOR, name, Some(&floor), records::expect(version))
+        .map_err(|e| records_error(&e))
+}
+
 /// What activating the new registry would widen.
-fn widening(
-    open: &Open,
-    id: &RegistryId,
-    manifest: &mcpist_core::manifest::Manifest,
-    uid: u32,
-) -> Option<&'static str> {
+fn widening(open: &Open, id: &RegistryId, manifest: &Manifest, uid: u32) -> Option<&'static str> {
     let mut policy = Policy::default();
     policy.manifests = open.policy.manifests.clone();
     policy.registries = open.policy.registries.clone();

@@ -6,9 +6,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use mcpist_core::api::RegistryState;
+use mcpist_core::api::{Alarm, RegistryState};
 use mcpist_core::binding::{Binding, Join};
 use mcpist_core::change::{Change, Object, PolicyView};
+use mcpist_core::error::ErrorCode;
 use mcpist_core::grant::Grant;
 use mcpist_core::ids::{BindingName, GrantName, ModuleName, PrincipalName, RegistryId, SlotName};
 use mcpist_core::manifest::Manifest;
@@ -27,10 +28,21 @@ pub(crate) struct Policy {
     pub(crate) registries: BTreeMap<RegistryId, RegistryRecord>,
     /// Manifests of the registries whose folder is whole.
     pub(crate) manifests: BTreeMap<RegistryId, Arc<Manifest>>,
+    /// Why the folder of each other registry is of no use.
+    pub(crate) damaged: BTreeMap<RegistryId, String>,
     versions: BTreeMap<Object, u64>,
 }
 
 impl Policy {
+    /// What an operator should look at.
+    pub(crate) fn alarms(&self) -> Vec<Alarm> {
+        let alarm = |message: &String| Alarm {
+            code: ErrorCode::ModuleQuarantined,
+            message: message.clone(),
+        };
+        self.damaged.values().map(alarm).collect()
+    }
+
     /// Reads the records of the system vault. Manifests are added by who reads the folders.
     pub(crate) fn read(system: &OpenVault) -> Result<Self, RecordsError> {
         let mut policy = Self::default();
@@ -89,28 +101,31 @@ impl Policy {
         self.versions.get(object).copied()
     }
 
-    /// The write that stores a change.
+    /// The write that stores a change, over the version that this policy knows and no other.
     pub(crate) fn op(&self, change: &Change) -> Result<Op, RecordsError> {
         let object = change.object();
         let (kind, name) = (object.kind(), records::name_of(&object));
+        let expect = records::expect(self.version(&object));
         match change {
-            Change::PrincipalPut(record) => records::put(kind, name, Some(record)),
-            Change::GrantPut(grant) => records::put(kind, name, Some(grant)),
-            Change::BindingPut(binding) => records::put(kind, name, Some(binding)),
-            Change::JoinPut(join) => records::put(kind, name, Some(join)),
+            Change::PrincipalPut(record) => records::put(kind, name, Some(record), expect),
+            Change::GrantPut(grant) => records::put(kind, name, Some(grant), expect),
+            Change::BindingPut(binding) => records::put(kind, name, Some(binding), expect),
+            Change::JoinPut(join) => records::put(kind, name, Some(join), expect),
             Change::PrincipalDelete(_)
             | Change::GrantDelete(_)
             | Change::BindingDelete(_)
-            | Change::JoinDelete { .. } => records::put::<()>(kind, name, None),
+            | Change::JoinDelete { .. } => records::put::<()>(kind, name, None, expect),
             Change::RegistryActivate(id) => records::put(
                 kind,
                 name,
                 self.registry_in(id, RegistryState::Active).as_ref(),
+                expect,
             ),
             Change::RegistryRetire(id) => records::put(
                 kind,
                 name,
                 self.registry_in(id, RegistryState::Retired).as_ref(),
+                expect,
             ),
         }
     }
@@ -213,6 +228,12 @@ impl Policy {
     ) {
         self.note(Object::Registry(id), version);
         self.registries.insert(id, record);
+        self.manifests.insert(id, Arc::new(manifest));
+    }
+
+    /// A registry whose folder is whole again.
+    pub(crate) fn mend_registry(&mut self, id: RegistryId, manifest: Manifest) {
+        self.damaged.remove(&id);
         self.manifests.insert(id, Arc::new(manifest));
     }
 

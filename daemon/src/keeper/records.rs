@@ -87,6 +87,7 @@ pub(crate) fn put<T: Serialize>(
     kind: &str,
     name: String,
     value: Option<&T>,
+    expect: Expect,
 ) -> Result<Op, RecordsError> {
     let json = match value {
         Some(value) => {
@@ -94,7 +95,12 @@ pub(crate) fn put<T: Serialize>(
         }
         None => TAKEN_AWAY.to_vec(),
     };
-    put_bytes(kind, name, Secret::copy_of(&json)?, Expect::Any)
+    put_bytes(kind, name, Secret::copy_of(&json)?, expect)
+}
+
+/// The state in which memory knows a record, for a write that is made for it alone.
+pub(crate) fn expect(version: Option<u64>) -> Expect {
+    version.map_or(Expect::Absent, Expect::Version)
 }
 
 /// The write of bytes that are a record as they are.

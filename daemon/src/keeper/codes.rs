@@ -1,0 +1,158 @@
+//! What the parts' errors are for the admin API: by type, never by text. No I/O.
+
+use std::io::ErrorKind;
+
+use mcpist_core::api::ApiError;
+use mcpist_core::error::ErrorCode;
+use mcpist_sealer::VaultError;
+
+use super::records::RecordsError;
+use crate::audit::AuditError;
+use crate::live::LiveError;
+
+/// A vault's refusal.
+pub(crate) fn vault_error(error: &VaultError) -> ApiError {
+    use VaultError as V;
+    let code = match error {
+        V::Sealed => ErrorCode::Sealed,
+        V::Unavailable | V::OutcomeUnknown | V::Storage(_) => ErrorCode::VaultUnavailable,
+        V::Quarantined(_) => ErrorCode::VaultQuarantined,
+        V::NoSuchVault(_) | V::NotFound(_) | V::NothingMissing(_) => ErrorCode::NotFound,
+        V::VaultExists(_) | V::Conflict { .. } => ErrorCode::Conflict,
+        V::Name(_) | V::Batch { .. } => ErrorCode::RequestInvalid,
+        V::TooLarge { .. } => ErrorCode::TooLarge,
+        V::OtherVault => ErrorCode::Internal,
+        V::Memory(_) => ErrorCode::Unavailable,
+        V::Full(_) => ErrorCode::DiskFull,
+    };
+    ApiError::new(code, &error.to_string())
+}
+
+/// The log's refusal.
+pub(crate) fn audit_error(error: &AuditError) -> ApiError {
+    let code = match error {
+        AuditError::Write(ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => ErrorCode::DiskFull,
+        _ => ErrorCode::AuditUnavailable,
+    };
+    ApiError::new(code, &error.to_string())
+}
+
+/// A record's refusal.
+pub(crate) fn records_error(error: &RecordsError) -> ApiError {
+    match error {
+        RecordsError::Vault(e) => vault_error(e),
+        RecordsError::Memory(e) => ApiError::new(ErrorCode::Unavailable, &e.to_string()),
+        RecordsError::Payload(_) => ApiError::new(ErrorCode::Internal, &error.to_string()),
+    }
+}
+
+/// Why no snapshot could be made.
+pub(crate) fn live_error(error: &LiveError) -> ApiError {
+    let code = match error {
+        LiveError::TwoSides(_) => ErrorCode::Conflict,
+        LiveError::Memory(_) => ErrorCode::Unavailable,
+        LiveError::Fingerprint(fault) => fault.code(),
+    };
+    ApiError::new(code, &error.to_string())
+}
+
+/// A failed file operation of an act that else has the code `usual`.
+pub(crate) fn io_code(error: &std::io::Error, usual: ErrorCode) -> ErrorCode {
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => ErrorCode::DiskFull,
+        _ => usual,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use mcpist_broker::VaultFault;
+    use mcpist_core::catalogue::CatalogueError;
+    use mcpist_core::ids::{ModuleName, RegistryId};
+    use mcpist_secret::MemoryError;
+
+    use super::*;
+
+    #[test]
+    fn every_vault_error_has_its_code_whatever_its_text_says() {
+        let text = || "the text says full".to_owned();
+        let conflict = VaultError::Conflict {
+            name: text(),
+            expected: 1,
+            found: 2,
+        };
+        let table = [
+            (VaultError::Sealed, ErrorCode::Sealed),
+            (VaultError::Unavailable, ErrorCode::VaultUnavailable),
+            (VaultError::OutcomeUnknown, ErrorCode::VaultUnavailable),
+            (VaultError::Storage(text()), ErrorCode::VaultUnavailable),
+            (VaultError::Full("no room".into()), ErrorCode::DiskFull),
+            (VaultError::Quarantined(text()), ErrorCode::VaultQuarantined),
+            (VaultError::NoSuchVault(text()), ErrorCode::NotFound),
+            (VaultError::NotFound(text()), ErrorCode::NotFound),
+            (VaultError::NothingMissing(text()), ErrorCode::NotFound),
+            (VaultError::VaultExists(text()), ErrorCode::Conflict),
+            (conflict, ErrorCode::Conflict),
+            (VaultError::Batch { limit: 1 }, ErrorCode::RequestInvalid),
+            (
+                VaultError::TooLarge { found: 2, limit: 1 },
+                ErrorCode::TooLarge,
+            ),
+            (VaultError::OtherVault, ErrorCode::Internal),
+            (VaultError::Memory(text()), ErrorCode::Unavailable),
+        ];
+        for (error, code) in table {
+            assert_eq!(vault_error(&error).code, code, "{error}");
+            assert_eq!(records_error(&RecordsError::Vault(error)).code, code);
+        }
+    }
+
+    #[test]
+    fn records_log_and_snapshot_errors_have_their_codes() {
+        let records = |e| records_error(&e).code;
+        assert_eq!(
+            records(RecordsError::Memory(MemoryError::Random)),
+            ErrorCode::Unavailable
+        );
+        assert_eq!(
+            records(RecordsError::Payload("grant/x".into())),
+            ErrorCode::Internal
+        );
+        let audit = |e| audit_error(&e).code;
+        assert_eq!(
+            audit(AuditError::Write(ErrorKind::StorageFull)),
+            ErrorCode::DiskFull
+        );
+        assert_eq!(
+            audit(AuditError::Write(ErrorKind::Other)),
+            ErrorCode::AuditUnavailable
+        );
+        assert_eq!(audit(AuditError::Sync), ErrorCode::AuditUnavailable);
+        assert_eq!(audit(AuditError::Closed), ErrorCode::AuditUnavailable);
+        let live = |e| live_error(&e).code;
+        let id = RegistryId::of_manifest(b"one");
+        let two = CatalogueError::TwoSides {
+            module: ModuleName::parse("echo").unwrap(),
+            first: id,
+            second: id,
+        };
+        assert_eq!(live(LiveError::TwoSides(two)), ErrorCode::Conflict);
+        assert_eq!(
+            live(LiveError::Memory(MemoryError::Random)),
+            ErrorCode::Unavailable
+        );
+        assert_eq!(
+            live(LiveError::Fingerprint(VaultFault::Quarantined)),
+            VaultFault::Quarantined.code()
+        );
+    }
+
+    #[test]
+    fn only_a_full_disk_is_called_so() {
+        let code = |kind| io_code(&std::io::Error::from(kind), ErrorCode::BundleRefused);
+        assert_eq!(code(ErrorKind::StorageFull), ErrorCode::DiskFull);
+        assert_eq!(code(ErrorKind::QuotaExceeded), ErrorCode::DiskFull);
+        assert_eq!(code(ErrorKind::TimedOut), ErrorCode::BundleRefused);
+    }
+}

@@ -1,0 +1,155 @@
+//! How others reach the keeper, and what they may do without it.
+//!
+//! Owns the queue into the keeper's thread and the [`View`] that it publishes. Promises that reading the view waits for
+//! nothing, and that sealing comes through also where the keeper hangs: after a bounded wait the keys are taken back
+//! without it, and what it still does opens nothing. Does not own the barrier.
+
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use mcpist_core::api::{self, Alarm, ApiError, Done, StoreState};
+use mcpist_core::error::ErrorCode;
+use mcpist_core::ids::SiteId;
+use mcpist_sealer::Vaults;
+use tokio::sync::oneshot;
+
+use super::import::Imports;
+use super::{AUDIT_PATIENCE, Keeper, close_audit};
+use crate::house::House;
+
+/// What seal waits for the keeper. Longer than a vault's deadline and the audit log's together, so that a keeper that is
+/// merely busy seals in order.
+const KEEPER_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What others may know of the keeper's state without asking it.
+#[derive(Clone)]
+pub(crate) struct View {
+    pub(crate) state: StoreState,
+    pub(crate) dev: bool,
+    pub(crate) store: Option<String>,
+    pub(crate) site: Option<SiteId>,
+    pub(crate) unseal: Option<api::Progress>,
+    /// What the keeper knows and the snapshot does not say.
+    pub(crate) alarms: Vec<Alarm>,
+    /// The keys that are in memory, also those of an unseal that is not finished yet.
+    pub(crate) keys: Option<Vaults>,
+}
+
+impl View {
+    pub(super) fn blank() -> Self {
+        Self {
+            state: StoreState::Uninitialised,
+            dev: false,
+            store: None,
+            site: None,
+            unseal: None,
+            alarms: Vec::new(),
+            keys: None,
+        }
+    }
+
+    /// The vaults, while the store is open.
+    pub(crate) fn vaults(&self) -> Option<&Vaults> {
+        self.keys
+            .as_ref()
+            .filter(|_| self.state == StoreState::Unsealed)
+    }
+}
+
+/// One act on the keeper's thread.
+pub(super) type Job = Box<dyn FnOnce(&mut Keeper) + Send>;
+
+/// How others reach the keeper.
+#[derive(Clone)]
+pub(crate) struct KeeperHandle {
+    pub(super) house: Arc<House>,
+    pub(super) imports: Arc<Imports>,
+    jobs: Sender<Job>,
+    view: Arc<ArcSwap<View>>,
+}
+
+impl KeeperHandle {
+    pub(super) fn new(house: Arc<House>, jobs: Sender<Job>, view: Arc<ArcSwap<View>>) -> Self {
+        Self {
+            house,
+            imports: Arc::new(Imports::new()),
+            jobs,
+            view,
+        }
+    }
+
+    /// Runs `act` on the keeper's thread and gives back what it returned.
+    pub(crate) async fn ask<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&mut Keeper) -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let (reply, answer) = oneshot::channel();
+        let job: Job = Box::new(move |keeper| {
+            let done = act(keeper);
+            // Before the answer, so that who has it finds it in the status as well.
+            keeper.publish();
+            let _ = reply.send(done);
+        });
+        self.jobs
+            .send(job)
+            .map_err(|_| ApiError::of(ErrorCode::Unavailable))?;
+        answer
+            .await
+            .map_err(|_| ApiError::of(ErrorCode::Internal))?
+    }
+
+    /// The state after the last act.
+    pub(crate) fn view(&self) -> Arc<View> {
+        self.view.load_full()
+    }
+
+    /// Closes the store, with the keeper or without it. Clients are cut off at once. `uid` is absent where the daemon
+    /// stops by itself.
+    pub(crate) async fn seal(
+        &self,
+        uid: Option<u32>,
+        reason: &'static str,
+    ) -> Result<Done, ApiError> {
+        self.seal_within(KEEPER_PATIENCE, uid, reason).await
+    }
+
+    pub(super) async fn seal_within(
+        &self,
+        patience: Duration,
+        uid: Option<u32>,
+        reason: &'static str,
+    ) -> Result<Done, ApiError> {
+        let keys = self.view().keys.clone();
+        let keys = keys.ok_or(ApiError::of(ErrorCode::Sealed))?;
+        self.house.close();
+        // Given up on, this act stays in the queue: the keeper closes the store in order once it goes on.
+        let sealing = self.ask(move |keeper| keeper.seal(uid, reason));
+        match tokio::time::timeout(patience, sealing).await {
+            Ok(sealed) => sealed,
+            Err(_) => self.seal_without(&keys, uid, reason).await,
+        }
+    }
+
+    /// The keeper hangs: the log gets its patience, then the keys go.
+    async fn seal_without(
+        &self,
+        keys: &Vaults,
+        uid: Option<u32>,
+        reason: &'static str,
+    ) -> Result<Done, ApiError> {
+        log::error!("the keeper does not answer; the keys are taken back without it");
+        let house = Arc::clone(&self.house);
+        let closing = tokio::task::spawn_blocking(move || close_audit(&house, uid, reason));
+        // Once more from the outside: the pool of blocking threads may be busy itself.
+        let closed = tokio::time::timeout(AUDIT_PATIENCE * 2, closing).await;
+        keys.revoke();
+        let mut view = View::clone(&self.view());
+        view.state = StoreState::Sealed;
+        (view.site, view.keys) = (None, None);
+        self.view.store(Arc::new(view));
+        log::info!("sealed without the keeper: {reason}");
+        super::sealed(matches!(closed, Ok(Ok(true))))
+    }
+}

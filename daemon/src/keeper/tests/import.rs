@@ -1,0 +1,123 @@
+//! Imports beside the keeper, and repairs.
+
+use std::io::Write;
+use std::sync::mpsc::channel;
+
+use mcpist_core::api::{Done, RegistryState};
+use mcpist_core::change::Change;
+use mcpist_core::error::ErrorCode;
+
+use super::site::{Site, UID, run};
+
+#[test]
+fn a_stick_that_hangs_keeps_nobody_waiting_and_a_seal_comes_through() {
+    run(async {
+        let site = Site::open().await;
+        let bundle = site.bundle(1, "");
+        let mut releases = Vec::new();
+        let mut hanging = Vec::new();
+        for _ in 0..2 {
+            let (release, hang) = channel::<()>();
+            let (tell, told) = tokio::sync::oneshot::channel();
+            let (keeper, bytes) = (site.keeper.clone(), bundle.clone());
+            hanging.push(tokio::spawn(async move {
+                let take = move |quarantine: &std::path::Path| {
+                    tell.send(()).unwrap();
+                    hang.recv().unwrap();
+                    let mut file = tempfile::tempfile().unwrap();
+                    file.write_all(&bytes).unwrap();
+                    mcpist_bundle::take(&file, quarantine, 1 << 20)
+                };
+                keeper.import_from(UID, take).await
+            }));
+            told.await.unwrap();
+            releases.push(release);
+        }
+        // Other acts go on; a third stick is told to wait.
+        site.put_credential().await;
+        let third = site.import(&bundle).await;
+        assert_eq!(third.unwrap_err().code, ErrorCode::Busy);
+        let sealed = site.keeper.ask(|k| k.seal(Some(UID), "a test")).await;
+        assert_eq!(sealed, Ok(Done {}));
+        // What began before the seal ends without a registry, also where the store is open again.
+        site.unseal().await;
+        for (release, import) in releases.into_iter().zip(hanging) {
+            release.send(()).unwrap();
+            let ended = import.await.unwrap();
+            assert_eq!(ended.unwrap_err().code, ErrorCode::Sealed);
+        }
+        let registries = site.keeper.ask(|k| k.registries()).await.unwrap();
+        assert_eq!(registries, []);
+        site.import(&bundle).await.unwrap();
+    });
+}
+
+#[test]
+fn imports_at_once_of_one_bundle_make_one_registry() {
+    run(async {
+        let site = Site::open().await;
+        let bundle = site.bundle(1, "");
+        let (one, two) = tokio::join!(site.import(&bundle), site.import(&bundle));
+        let refused = if one.is_ok() { two } else { one };
+        assert_eq!(refused.unwrap_err().code, ErrorCode::AlreadyImported);
+    });
+}
+
+#[test]
+fn a_refusal_names_the_bundles_own_code() {
+    run(async {
+        let site = Site::open().await;
+        let mut bundle = site.bundle(1, "");
+        let last = bundle.len() - 1;
+        bundle[last] ^= 1;
+        let refused = site.import(&bundle).await.unwrap_err();
+        assert_eq!(refused.code, ErrorCode::BundleRefused);
+        assert_eq!(refused.reason.as_deref(), Some("bad_blob"));
+        let folder = tempfile::tempdir().unwrap();
+        let directory = std::fs::File::open(folder.path()).unwrap();
+        let refused = site.keeper.import(UID, directory).await.unwrap_err();
+        assert_eq!(refused.reason.as_deref(), Some("not_a_file"));
+    });
+}
+
+#[test]
+fn a_damaged_registry_is_shown_and_comes_in_again() {
+    run(async {
+        let site = Site::open().await;
+        let (first, second) = (site.bundle(1, ""), site.bundle(2, ""));
+        let id = site.import(&first).await.unwrap().registry.id;
+        site.change(Change::RegistryActivate(id)).await.unwrap();
+        site.import(&second).await.unwrap();
+        // Whole, it is refused: the older one of the two as older.
+        let again = site.import(&second).await.unwrap_err();
+        assert_eq!(again.code, ErrorCode::AlreadyImported);
+        let older = site.import(&first).await.unwrap_err();
+        assert_eq!(older.reason.as_deref(), Some("older_sequence"));
+        let has_echo = || {
+            let live = site.keeper.house.live().unwrap();
+            live.modules().next().is_some()
+        };
+        assert!(has_echo());
+
+        site.keeper.seal(None, "a test").await.unwrap();
+        let manifest = site
+            .state()
+            .join(format!("registries/{}/manifest", id.digest()));
+        std::fs::write(&manifest, b"{}").unwrap();
+        site.unseal().await;
+        let alarms = site.keeper.view().alarms.clone();
+        assert_eq!(alarms.len(), 1, "{alarms:?}");
+        assert!(alarms[0].message.contains(&id.short()), "{alarms:?}");
+        assert!(!has_echo());
+
+        let mended = site.import(&first).await.unwrap();
+        assert_eq!(mended.registry.id, id);
+        assert_eq!(mended.registry.state, RegistryState::Active);
+        assert_eq!(site.keeper.view().alarms, []);
+        assert!(has_echo());
+        // Another bundle of that sequence is none of ours, damaged or not.
+        std::fs::write(&manifest, b"{}").unwrap();
+        let other = site.import(&site.bundle(1, "another")).await.unwrap_err();
+        assert_eq!(other.reason.as_deref(), Some("older_sequence"));
+    });
+}

@@ -1,0 +1,1 @@
+//! The policy in memory and the store behind it.

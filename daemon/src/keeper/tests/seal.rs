@@ -1,0 +1,149 @@
+//! Sealing comes through, whatever hangs.
+
+use std::process::Command;
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use mcpist_core::api::{Done, StoreState};
+use mcpist_core::error::ErrorCode;
+use mcpist_sealer::{RecordKey, VaultError};
+use mcpist_secret::Secret;
+
+use super::site::{Site, UID, keeper_in, run};
+use crate::audit::CheckpointStore;
+use crate::keeper::lock;
+
+#[test]
+fn a_keeper_that_hangs_does_not_keep_the_keys() {
+    run(async {
+        let site = Site::open().await;
+        site.put_credential().await;
+        let vaults = site.keeper.view().keys.clone().unwrap();
+        let vault = vaults.vault("main").unwrap();
+        let key = RecordKey {
+            owner: None,
+            name: "token",
+        };
+        let kept = vault.load(&key).unwrap();
+        assert!(site.keeper.house.live().is_some());
+        let (release, hang) = channel::<()>();
+        let keeper = site.keeper.clone();
+        let hanging =
+            tokio::spawn(async move { keeper.ask(move |_| Ok(hang.recv().is_ok())).await });
+        tokio::task::yield_now().await;
+        let sealed = site
+            .keeper
+            .seal_within(Duration::ZERO, Some(UID), "a test")
+            .await;
+        assert_eq!(sealed, Ok(Done {}));
+        // Everything of it while the keeper still hangs.
+        assert!(matches!(vault.open(&kept), Err(VaultError::Sealed)));
+        assert!(vaults.audit_mac_key().mac(b"x").is_err());
+        assert!(site.keeper.house.live().is_none());
+        assert_eq!(site.keeper.view().state, StoreState::Sealed);
+        assert!(site.keeper.view().vaults().is_none());
+        let again = site.keeper.seal(Some(UID), "a test").await;
+        assert_eq!(again.unwrap_err().code, ErrorCode::Sealed);
+        release.send(()).unwrap();
+        assert_eq!(hanging.await.unwrap(), Ok(true));
+        // The keeper catches up, and the store opens again.
+        site.unseal().await;
+        assert_eq!(site.keeper.view().state, StoreState::Unsealed);
+        assert!(site.keeper.house.live().is_some());
+    });
+}
+
+#[test]
+fn an_act_that_comes_after_the_keys_were_taken_back_finds_the_store_sealed() {
+    run(async {
+        let site = Site::open().await;
+        let keys = site.keeper.view().keys.clone().unwrap();
+        keys.revoke();
+        let vault = mcpist_core::ids::VaultName::parse("late").unwrap();
+        let made = site.keeper.ask(move |k| k.create_vault(UID, &vault)).await;
+        assert_eq!(made.unwrap_err().code, ErrorCode::Sealed);
+        assert_eq!(site.keeper.view().state, StoreState::Sealed);
+        let sealed = site.inside(|k| k.seal(None, "a test")).await;
+        assert_eq!(sealed, Ok(Done {}));
+        site.unseal().await;
+    });
+}
+
+/// Checkpoints go to a disk that hangs once `hangs` is held.
+struct Hanging {
+    hangs: std::sync::Arc<std::sync::Mutex<()>>,
+    record: std::sync::Mutex<Vec<u8>>,
+}
+
+impl CheckpointStore for Hanging {
+    fn load(&self) -> Result<Secret, String> {
+        Secret::copy_of(&lock(&self.record)).map_err(|e| e.to_string())
+    }
+
+    fn save(&self, payload: Secret) -> Result<(), String> {
+        drop(lock(&self.hangs));
+        *lock(&self.record) = payload.expose().to_vec();
+        Ok(())
+    }
+}
+
+#[test]
+fn a_log_on_a_disk_that_hangs_costs_its_last_lines_and_not_the_seal() {
+    run(async {
+        let site = Site::open().await;
+        let hangs = std::sync::Arc::new(std::sync::Mutex::new(()));
+        let folder = tempfile::tempdir().unwrap();
+        let mcpist_sealer::Op::Put { payload, .. } =
+            crate::audit::FirstKey::generate().unwrap().into_op()
+        else {
+            panic!("a key is put")
+        };
+        let store = Hanging {
+            hangs: std::sync::Arc::clone(&hangs),
+            record: std::sync::Mutex::new(payload.expose().to_vec()),
+        };
+        let audit = &site.keeper.house.audit;
+        assert!(audit.close(Duration::from_secs(60)));
+        audit.open(folder.path(), Box::new(store), 1 << 20).unwrap();
+        let keys = site.keeper.view().keys.clone().unwrap();
+        let (release, hang) = channel::<()>();
+        let (tell, told) = channel();
+        let holder = std::thread::spawn(move || {
+            let _held = lock(&hangs);
+            tell.send(()).unwrap();
+            let _ = hang.recv();
+        });
+        told.recv().unwrap();
+        let sealed = site.keeper.ask(|k| k.seal(Some(UID), "a test")).await;
+        assert_eq!(sealed.unwrap_err().code, ErrorCode::AuditLost);
+        assert!(keys.audit_mac_key().mac(b"x").is_err());
+        assert_eq!(site.keeper.view().state, StoreState::Sealed);
+        drop(release);
+        holder.join().unwrap();
+    });
+}
+
+/// Names the folder of the process that [`a_panic_of_the_keeper_ends_the_process`] starts.
+const CHILD: &str = "MCPIST_TEST_PANIC_IN";
+
+#[test]
+fn a_panic_of_the_keeper_ends_the_process() {
+    use std::os::unix::process::ExitStatusExt;
+    if std::env::var_os(CHILD).is_some() {
+        run(async {
+            let folder = tempfile::tempdir().unwrap();
+            let keeper = keeper_in(&folder);
+            let _ = keeper.ask(|_| -> Result<(), _> { panic!("a test") }).await;
+        });
+        return;
+    }
+    let ended = Command::new(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "keeper::tests::seal::a_panic_of_the_keeper_ends_the_process",
+        ])
+        .env(CHILD, "1")
+        .output()
+        .unwrap();
+    assert_eq!(ended.status.signal(), Some(6), "{ended:?}");
+}
