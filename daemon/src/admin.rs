@@ -17,6 +17,7 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Extension, State};
 use axum::http::{StatusCode, header};
+use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -38,6 +39,8 @@ use crate::tickets::LIFETIME_S;
 
 /// Headers of a request must be there within this time.
 const HEADERS: Duration = Duration::from_secs(10);
+/// The form of every answer.
+const JSON: &str = "application/json";
 
 /// What the handlers share.
 #[derive(Clone)]
@@ -85,7 +88,8 @@ impl Admin {
             .route(path::BINDINGS, get(policy::bindings))
             .route(path::JOINS, get(policy::joins))
             .route(path::REGISTRIES, get(policy::registries))
-            .route(path::CHANGES, post(policy::propose))
+            .route(path::CHANGES, get(policy::changes).post(policy::propose))
+            .route("/v1/changes/{change}", delete(policy::withdraw))
             .route("/v1/changes/{change}/approvals", post(policy::approve))
             .route(path::MASK_EXPLAIN, post(policy::explain))
             .route(path::AUDIT_HEAD, get(store::audit_head))
@@ -102,6 +106,7 @@ impl Admin {
                 ))
             })
             .layer(DefaultBodyLimit::max(MAX_MESSAGE))
+            .layer(map_response(in_our_form))
             .with_state(self)
     }
 
@@ -198,6 +203,26 @@ pub(crate) fn reply<T: Serialize>(answer: Answer<T>) -> Response {
     }
 }
 
+/// What refuses a request before its handler runs (a body over the limit, a name in the path that is none) answers in
+/// plain text; the caller gets a [`Failure`](mcpist_core::api::Failure) in its place.
+async fn in_our_form(response: Response) -> Response {
+    let ours = response.headers().get(header::CONTENT_TYPE);
+    if response.status().is_success() || ours.is_some_and(|form| form == JSON) {
+        return response;
+    }
+    let error = match response.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => ApiError::new(
+            ErrorCode::TooLarge,
+            &format!("the request's body is over its limit of {MAX_MESSAGE} bytes"),
+        ),
+        _ => ApiError::new(
+            ErrorCode::RequestInvalid,
+            "the request's path or body has not the form that this path takes",
+        ),
+    };
+    failure(&error)
+}
+
 fn failure(error: &ApiError) -> Response {
     let status =
         StatusCode::from_u16(error.code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -206,7 +231,7 @@ fn failure(error: &ApiError) -> Response {
 
 fn json(status: StatusCode, value: &impl Serialize) -> Response {
     match serde_json::to_vec(value) {
-        Ok(body) => (status, [(header::CONTENT_TYPE, "application/json")], body).into_response(),
+        Ok(body) => (status, [(header::CONTENT_TYPE, JSON)], body).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }

@@ -11,6 +11,7 @@ pub(crate) mod credentials;
 mod handle;
 pub(crate) mod import;
 pub(crate) mod policy;
+mod proposals;
 pub(crate) mod records;
 pub(crate) mod store_change;
 #[cfg(test)]
@@ -27,7 +28,7 @@ use mcpist_core::audit::Body;
 use mcpist_core::change::Officers;
 use mcpist_core::error::ErrorCode;
 use mcpist_core::event::Event;
-use mcpist_core::ids::{Digest, VaultName};
+use mcpist_core::ids::VaultName;
 use mcpist_sealer::{Barrier, Health, OpenVault, Sealed, Unsealed, VaultError, Vaults};
 
 use crate::audit::now;
@@ -40,7 +41,7 @@ pub(crate) use crate::keeper::codes::{
 pub(crate) use crate::keeper::handle::KeeperHandle;
 use crate::keeper::handle::{Job, View};
 use crate::keeper::policy::Policy;
-use crate::keeper::store_change::Proposal;
+use crate::keeper::proposals::Proposals;
 use crate::live::Live;
 
 /// How often ceremonies are looked at for expiry.
@@ -76,7 +77,7 @@ pub(crate) struct Open {
     pub(crate) policy: Policy,
     pub(crate) officers: Officers,
     pub(crate) root: mcpist_bundle::Root,
-    pub(crate) proposals: BTreeMap<Digest, Proposal>,
+    proposals: Proposals,
     /// Highest outbox row of each vault that is in the log already.
     copied: BTreeMap<VaultName, u64>,
     /// A commit ended in doubt, or its snapshot was not made: memory may be behind the store. Clients are cut off, and
@@ -219,6 +220,9 @@ impl Keeper {
     }
 
     fn tick(&mut self) {
+        if let Phase::Unsealed(open) = &mut self.phase {
+            open.proposals.expire(steady_seconds());
+        }
         if let Phase::Sealed(barrier) = &mut self.phase {
             match barrier.expire(steady_seconds()) {
                 Ok(true) => log::warn!("the unseal ceremony expired; its shares were wiped"),
@@ -435,13 +439,15 @@ fn sealed(closed: bool) -> Result<Done, ApiError> {
     ))
 }
 
-/// Whether a commit that failed so may have been done all the same.
+/// Whether memory may be behind the store after a commit that failed so: it may have been done all the same, or another
+/// one was that memory knows nothing of.
 pub(crate) fn is_in_doubt(error: &VaultError) -> bool {
     matches!(
         error,
         VaultError::OutcomeUnknown
             | VaultError::Storage(_)
             | VaultError::Full(_)
+            | VaultError::Conflict { .. }
             | VaultError::Unavailable
     )
 }

@@ -21,7 +21,8 @@
 //! | `GET` [`path::credentials`] | | [`Credentials`] |
 //! | `DELETE` [`path::credential`] | | [`Done`] |
 //! | `GET` [`path::PRINCIPALS`], … | | [`Principals`], [`Grants`], [`Bindings`], [`Joins`], [`Registries`] |
-//! | `POST` [`path::CHANGES`] | [`ProposeChange`] | [`Proposed`] |
+//! | `GET`, `POST` [`path::CHANGES`] | [`ProposeChange`] | [`Changes`], [`Proposed`] |
+//! | `DELETE` [`path::change`] | | [`Done`] |
 //! | `POST` [`path::approvals`] | [`Approve`] | [`ChangeOutcome`] |
 //! | `POST` [`path::MASK_EXPLAIN`] | [`ExplainMask`] | [`Explanation`](crate::mask::Explanation) |
 //! | `GET` [`path::AUDIT_HEAD`] | | [`AuditHead`] |
@@ -43,8 +44,8 @@ pub use ceremony::{
     Purpose, Redeemed, ShareOutcome, Ticket, TicketRequest, UnsealPlan, Unsealed,
 };
 pub use policy::{
-    Approve, Bindings, ChangeOutcome, ExplainMask, Grants, Imported, Joins, Principals,
-    ProposeChange, Proposed, Registries, Registry, RegistryState,
+    Approve, Bindings, ChangeOutcome, Changes, ExplainMask, Grants, Imported, Joins, Principals,
+    ProposeChange, Proposed, Registries, Registry, RegistryState, WaitingChange,
 };
 pub use status::{
     Alarm, AuditHead, MemoryStatus, ModuleState, ModuleStatus, RunnerStatus, Status, StoreState,

@@ -4,7 +4,8 @@ use axum::body::Bytes;
 use axum::extract::{Extension, Path, State};
 use axum::response::Response;
 use mcpist_core::api::{
-    ApiError, Approve, Bindings, ExplainMask, Grants, Joins, Principals, ProposeChange, Registries,
+    ApiError, Approve, Bindings, Changes, ExplainMask, Grants, Joins, Principals, ProposeChange,
+    Registries,
 };
 use mcpist_core::error::ErrorCode;
 use mcpist_core::ids::Digest;
@@ -92,6 +93,37 @@ pub(super) async fn propose(
             admin
                 .keeper
                 .ask(move |keeper| keeper.propose(caller.uid, change))
+                .await
+        }
+        .await,
+    )
+}
+
+pub(super) async fn changes(
+    State(admin): State<Admin>,
+    Extension(caller): Extension<Caller>,
+) -> Response {
+    reply(
+        async {
+            admin.demand(caller, &Role::ALL, "changes")?;
+            let changes = admin.keeper.ask(|keeper| keeper.waiting()).await?;
+            Ok(Changes { changes })
+        }
+        .await,
+    )
+}
+
+pub(super) async fn withdraw(
+    State(admin): State<Admin>,
+    Extension(caller): Extension<Caller>,
+    Path(change): Path<Digest>,
+) -> Response {
+    reply(
+        async {
+            admin.demand(caller, &[Role::Officer], "withdraw")?;
+            admin
+                .keeper
+                .ask(move |keeper| keeper.withdraw(caller.uid, &change))
                 .await
         }
         .await,

@@ -27,6 +27,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use ring::signature::Ed25519KeyPair;
 
 use super::policy::Policy;
+use super::proposals::Proposals;
 use super::{Keeper, Open, Phase, StartError, audit_error, records, records_error, today};
 use crate::audit::{FirstKey, SystemVault};
 use crate::clock::steady_seconds;
@@ -322,7 +323,7 @@ impl Keeper {
                     policy: contents.policy,
                     officers: contents.officers,
                     root: contents.root,
-                    proposals: BTreeMap::new(),
+                    proposals: Proposals::default(),
                     copied: contents.copied,
                     stale: false,
                 }));

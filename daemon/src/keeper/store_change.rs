@@ -1,52 +1,48 @@
 //! From a proposed change to a stored one. The only place that changes a policy object, and it does so from an
 //! `Approved<Change>` alone; an import adds a registry that serves nothing yet.
 
-use mcpist_core::api::{ApiError, Approve, ChangeOutcome, Proposed};
+use mcpist_core::api::{ApiError, Approve, ChangeOutcome, Done, Proposed, WaitingChange};
 use mcpist_core::change::{
-    Approval, ApprovalError, Approved, Change, Signature, State, approval_message,
+    Approval, ApprovalError, Approved, Change, Review, Signature, State, approval_message,
 };
 use mcpist_core::error::ErrorCode;
 use mcpist_core::event::Event;
 use mcpist_core::ids::Digest;
-use mcpist_sealer::{Op, RecordKey};
+use mcpist_sealer::{Op, RecordKey, VaultError};
 
 use super::policy::View;
-use super::{Keeper, Open, audit_error, outbox_line, records, records_error};
+use super::proposals::{Proposal, ProposalError};
+use super::{
+    Keeper, Open, audit_error, live_error, outbox_line, records, records_error, vault_error,
+};
+use crate::clock::steady_seconds;
 use crate::live::Live;
 
-/// Proposals kept at once; past it a new one is refused.
-const PROPOSALS: usize = 64;
-
-/// A change that waits for approvals.
-pub(crate) struct Proposal {
-    change: Change,
-    uid: u32,
-    approvals: Vec<Approval>,
-}
-
 impl Open {
-    /// The policy as the judgement of this change sees it.
-    fn view(&self, change: &Change, requester: u32) -> View<'_> {
+    /// The policy as the judgement of this change sees it. A credential that cannot be looked up is no credential that
+    /// is not there: then there is no judgement.
+    fn view(&self, change: &Change, requester: u32) -> Result<View<'_>, ApiError> {
         let credential = match change {
-            Change::BindingPut(binding) => self
-                .vaults()
-                .vault(binding.vault.as_str())
-                .and_then(|v| {
-                    v.meta(&RecordKey {
-                        owner: None,
-                        name: binding.credential.as_str(),
-                    })
-                })
-                .ok()
-                .map(|meta| meta.version),
+            Change::BindingPut(binding) => {
+                let key = RecordKey {
+                    owner: None,
+                    name: binding.credential.as_str(),
+                };
+                let vault = self.vaults().vault(binding.vault.as_str());
+                match vault.and_then(|v| v.meta(&key)) {
+                    Ok(meta) => Some(meta.version),
+                    Err(VaultError::NotFound(_) | VaultError::NoSuchVault(_)) => None,
+                    Err(e) => return Err(vault_error(&e)),
+                }
+            }
             _ => None,
         };
-        View {
+        Ok(View {
             policy: &self.policy,
             store: self.store(),
             requester: Some(requester),
             credential,
-        }
+        })
     }
 }
 
@@ -61,22 +57,50 @@ impl Keeper {
             )
             .next("list what there is: mcpist principal|grant|binding|registry list"));
         }
-        let review = change_review(open, &change, uid);
-        if open.proposals.len() >= PROPOSALS && !open.proposals.contains_key(&review.change) {
-            return Err(ApiError::new(
-                ErrorCode::Busy,
-                "64 changes wait for approval; approve or let go of some first",
-            ));
-        }
-        // Who proposes the same again keeps the approvals that it has; they are judged anew when it is stored.
-        let again = open.proposals.get(&review.change).filter(|p| p.uid == uid);
+        let review = change_review(open, &change, uid)?;
+        let now = steady_seconds();
+        // Who proposes the same again keeps the approvals that it has, but for those of a state that is gone: they
+        // would only void the next one.
+        let again = open.proposals.get(&review.change, now);
+        let good = |approval: &&Approval| approval.state == review.state;
         let proposal = Proposal {
             change: change.clone(),
             uid,
-            approvals: again.map(|p| p.approvals.clone()).unwrap_or_default(),
+            approvals: again
+                .filter(|p| p.uid == uid)
+                .map(|p| p.approvals.iter().filter(good).cloned().collect())
+                .unwrap_or_default(),
         };
-        open.proposals.insert(review.change, proposal);
+        open.proposals
+            .put(review.change, proposal, now)
+            .map_err(|e| not_kept(&e))?;
         Ok(Proposed { change, review })
+    }
+
+    /// Takes a proposed change back.
+    pub(crate) fn withdraw(&mut self, uid: u32, change: &Digest) -> Result<Done, ApiError> {
+        let withdrawn = self
+            .open()?
+            .proposals
+            .withdraw(uid, change, steady_seconds());
+        withdrawn.map_err(|e| not_kept(&e))?;
+        log::info!("uid {uid} withdrew change {}", change.short());
+        Ok(Done {})
+    }
+
+    /// The changes that wait for approvals.
+    pub(crate) fn waiting(&mut self) -> Result<Vec<WaitingChange>, ApiError> {
+        let waiting = self.open()?.proposals.list(steady_seconds());
+        Ok(waiting
+            .map(|(digest, proposal, expires_s)| WaitingChange {
+                change: *digest,
+                kind: proposal.change.kind().to_owned(),
+                object: records::name_of(&proposal.change.object()),
+                uid: proposal.uid,
+                approved: proposal.approvals.iter().map(|a| a.officer).collect(),
+                expires_s,
+            })
+            .collect())
     }
 
     /// Adds an approval, and stores the change once there are enough.
@@ -87,25 +111,22 @@ impl Keeper {
         approve: Approve,
     ) -> Result<ChangeOutcome, ApiError> {
         let open = self.open()?;
-        let unknown = || {
-            ApiError::new(
-                ErrorCode::NotFound,
-                "no such change is proposed; propose it again",
-            )
+        let proposal = open.proposals.get(digest, steady_seconds());
+        let Some(Proposal {
+            change,
+            uid: requester,
+            mut approvals,
+        }) = proposal.cloned()
+        else {
+            return Err(not_kept(&ProposalError::Unknown));
         };
-        let proposal = open.proposals.get(digest).ok_or_else(unknown)?;
-        let (change, requester, mut approvals) = (
-            proposal.change.clone(),
-            proposal.uid,
-            proposal.approvals.clone(),
-        );
         let approval = match approve {
             Approve::Approval(approval) => approval,
             Approve::Dev => dev_approval(open, &change, requester)?,
         };
         // The new approval is judged alone first: a bad one costs the proposal and its good approvals nothing.
         let judged = {
-            let state = State::of(&change, &open.view(&change, requester)).digest();
+            let state = State::of(&change, &open.view(&change, requester)?).digest();
             approval.verify(digest, &state, &open.officers).map(drop)
         };
         if let Err(e) = judged {
@@ -113,7 +134,7 @@ impl Keeper {
         }
         approvals.push(approval);
         let verified = {
-            let view = open.view(&change, requester);
+            let view = open.view(&change, requester)?;
             Approved::verify(change.clone(), &view, &approvals, &open.officers)
         };
         match verified {
@@ -124,7 +145,7 @@ impl Keeper {
             }
             Err(ApprovalError::Missing { needed, .. }) => {
                 let approved = approvals.iter().map(|a| a.officer).collect();
-                if let Some(proposal) = open.proposals.get_mut(digest) {
+                if let Some(proposal) = open.proposals.get(digest, steady_seconds()) {
                     proposal.approvals = approvals;
                 }
                 Ok(ChangeOutcome::Pending {
@@ -171,11 +192,10 @@ impl Keeper {
         let open = self.open_for_change()?;
         let change = approved.change();
         // A change that makes no working snapshot is refused before it is stored.
-        Live::check(&open.policy, change)
-            .map_err(|e| ApiError::new(ErrorCode::Conflict, &e.to_string()))?;
+        Live::check(&open.policy, change).map_err(|e| live_error(&e))?;
         let object = records::name_of(&change.object());
         let digest = change.digest();
-        let state = State::of(change, &open.view(change, uid)).digest();
+        let state = State::of(change, &open.view(change, uid)?).digest();
         let event = Event::ChangeStored {
             kind: change.kind(),
             object: &object,
@@ -196,8 +216,17 @@ impl Keeper {
     }
 }
 
-fn change_review(open: &Open, change: &Change, uid: u32) -> mcpist_core::change::Review {
-    change.review(&open.view(change, uid), &open.officers)
+fn change_review(open: &Open, change: &Change, uid: u32) -> Result<Review, ApiError> {
+    Ok(change.review(&open.view(change, uid)?, &open.officers))
+}
+
+fn not_kept(error: &ProposalError) -> ApiError {
+    let code = match error {
+        ProposalError::TooMany | ProposalError::TooManyOfYours => ErrorCode::Busy,
+        ProposalError::Unknown => ErrorCode::NotFound,
+        ProposalError::NotYours(_) => ErrorCode::Forbidden,
+    };
+    ApiError::new(code, &error.to_string()).next("mcpist change list")
 }
 
 /// A development store signs with its own key, through the same verifier.
@@ -211,7 +240,7 @@ fn dev_approval(open: &Open, change: &Change, requester: u32) -> Result<Approval
     let seed =
         records::open(&open.system(), records::DEV_OFFICER).map_err(|e| records_error(&e))?;
     let pair = super::ceremony::signer(&seed)?;
-    let review = change_review(open, change, requester);
+    let review = change_review(open, change, requester)?;
     let mut signature = [0; 64];
     signature.copy_from_slice(
         pair.sign(&approval_message(&review.change, &review.state))

@@ -45,6 +45,11 @@ pub fn credential(vault: &VaultName, name: &CredentialName) -> String {
     format!("{VAULTS}/{vault}/credentials/{name}")
 }
 
+/// A proposed change; its proposer deletes it.
+pub fn change(change: &Digest) -> String {
+    format!("{CHANGES}/{change}")
+}
+
 /// The approvals of a proposed change.
 pub fn approvals(change: &Digest) -> String {
     format!("{CHANGES}/{change}/approvals")

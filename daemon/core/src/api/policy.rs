@@ -30,6 +30,8 @@ lists! {
     Joins { joins: Join },
     /// All registries.
     Registries { registries: Registry },
+    /// All changes that wait for approvals.
+    Changes { changes: WaitingChange },
 }
 
 /// One registry.
@@ -96,13 +98,31 @@ pub struct ProposeChange {
     pub change: Change,
 }
 
-/// What a proposed change needs. It is kept until it is stored or what it was proposed against moves.
+/// What a proposed change needs. It is kept until it is stored, what it was proposed against moves, its proposer
+/// withdraws it, or a day has passed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Proposed {
     /// The change, as the daemon understood it.
     pub change: Change,
     /// What officers sign, and how many of them.
     pub review: Review,
+}
+
+/// A change that waits for approvals.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WaitingChange {
+    /// Digest of the change.
+    pub change: Digest,
+    /// What it does, such as `grant-put`.
+    pub kind: String,
+    /// What it does it to, such as `grant/ops`.
+    pub object: String,
+    /// The Unix user who proposed it, and may withdraw it.
+    pub uid: u32,
+    /// Key ids of the officers who have approved it.
+    pub approved: Vec<Digest>,
+    /// Seconds until it is dropped.
+    pub expires_s: u64,
 }
 
 /// Approves the proposed change of the path.
