@@ -11,22 +11,25 @@
 
 mod keys;
 mod segment;
+mod spare;
 mod sync;
+mod writer;
 
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
-use mcpist_core::audit::{Body, Chain, Seq, UnixMs};
+use mcpist_core::audit::{Body, Copied, Seq, UnixMs};
 use mcpist_core::event::Event;
 use mcpist_core::ids::VaultName;
 use tokio::sync::watch;
 
 pub(crate) use keys::{CheckpointStore, FirstKey, SystemVault};
 pub(crate) use segment::OpenError;
+use spare::Spare;
+use writer::Writer;
 
 /// A line that nobody waits for is noticed within this time and synced within as much again: 200 ms are promised.
 pub(crate) const GROUP: Duration = Duration::from_millis(90);
@@ -86,44 +89,6 @@ struct Tail {
     closing: bool,
 }
 
-struct Writer {
-    chain: Chain,
-    file: Arc<std::fs::File>,
-    /// Offset of the next line.
-    end: u64,
-    line: Vec<u8>,
-    failed: bool,
-}
-
-impl Writer {
-    /// Writes what `append` adds to the chain, or leaves chain and file as they were.
-    fn write(
-        &mut self,
-        append: impl FnOnce(&mut Chain, &mut Vec<u8>) -> Seq,
-    ) -> Result<Seq, AuditError> {
-        if self.failed {
-            return Err(AuditError::Sync);
-        }
-        let before = *self.chain.anchor();
-        self.line.clear();
-        let seq = append(&mut self.chain, &mut self.line);
-        match self.file.write_all_at(&self.line, self.end) {
-            Ok(()) => {
-                self.end += self.line.len() as u64;
-                Ok(seq)
-            }
-            Err(e) => {
-                self.chain = Chain::new(before);
-                // Whatever part was written is cut, now or by the next line that covers it.
-                if self.file.set_len(self.end).is_err() {
-                    self.failed = true;
-                }
-                Err(AuditError::Write(e.kind()))
-            }
-        }
-    }
-}
-
 impl Shared {
     fn hurry(&self) {
         self.tail().urgent = true;
@@ -157,38 +122,36 @@ impl Audit {
         }
     }
 
-    /// Opens the log in `folder` with the keys of `store`, mends a torn end and starts the thread. Returns the
-    /// outbox rows that are in the log already, by vault.
+    /// Opens the log in `folder` with the keys of `store`, mends a torn end and starts the thread. Each segment gets
+    /// `reserve` bytes beforehand and is full shortly before. Returns the outbox rows that are in the log already, by
+    /// vault.
     pub(crate) fn open(
         &self,
         folder: &Path,
         store: Box<dyn CheckpointStore>,
         reserve: u64,
-    ) -> Result<std::collections::BTreeMap<String, u64>, OpenError> {
+    ) -> Result<Copied, OpenError> {
         let keys = keys::Keys::load(store)?;
         let segment = segment::open(folder, keys.genesis(), keys.newest(), reserve, now())?;
-        let shared = Arc::new(Shared::new(Some(Writer {
-            chain: segment.chain,
-            file: Arc::new(segment.file),
-            end: segment.end,
-            line: Vec::with_capacity(1024),
-            failed: false,
-        })));
+        let spare = Spare::after(folder, segment.number, reserve);
+        let writer = Writer::new(segment);
+        let copied = writer.copied().clone();
+        let shared = Arc::new(Shared::new(Some(writer)));
         self.shared.store(Arc::clone(&shared));
         let thread = std::thread::Builder::new()
             .name("audit".into())
-            .spawn(move || sync::run(&shared, keys))
+            .spawn(move || sync::run(&shared, keys, spare))
             .map_err(|source| OpenError::Io {
                 path: folder.to_owned(),
                 source,
             })?;
         *self.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
-        Ok(segment.report.map(|r| r.outbox).unwrap_or_default())
+        Ok(copied)
     }
 
     /// Appends the line of `event`. It is on disk within [`GROUP`]; [`Audit::synced`] waits for it.
     pub(crate) fn append(&self, event: &Event<'_>) -> Result<Seq, AuditError> {
-        self.write(|chain, line| chain.append(now(), event, line))
+        self.write(|writer| writer.write(|chain, line| chain.append(now(), event, line)))
     }
 
     /// Appends the line of an outbox row.
@@ -198,18 +161,18 @@ impl Audit {
         row: u64,
         body: &Body,
     ) -> Result<Seq, AuditError> {
-        self.write(|chain, line| chain.append_outbox(now(), vault, row, body, line))
+        self.write(|writer| writer.write_outbox(now(), vault, row, body))
     }
 
     fn write(
         &self,
-        append: impl FnOnce(&mut Chain, &mut Vec<u8>) -> Seq,
+        write: impl FnOnce(&mut Writer) -> Result<Seq, AuditError>,
     ) -> Result<Seq, AuditError> {
         let shared = self.shared.load();
         let mut tail = shared.tail();
         let closing = tail.closing;
         let writer = tail.writer.as_mut().filter(|_| !closing);
-        writer.ok_or(AuditError::Closed)?.write(append)
+        write(writer.ok_or(AuditError::Closed)?)
     }
 
     /// Waits until line `seq` is on disk.

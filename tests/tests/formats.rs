@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 use mcpist_bundle::container::{Block, Header, Role as SignAs, signed_message};
 use mcpist_bundle::{Root, SigningKey};
 use mcpist_core::audit::{
-    Anchor, AuditKey, Chain, Checkpoint, Statement, UnixMs, Verifier, public_key,
+    Anchor, AuditKey, Chain, Checkpoint, Copied, Statement, UnixMs, Verifier, public_key,
 };
 use mcpist_core::binding::{Binding, Join};
 use mcpist_core::change::{Change, Object, PolicyView, State, approval_message};
@@ -41,6 +41,7 @@ const EXAMPLES: &[&str] = &[
     "approval-message",
     "audit-checkpoint",
     "audit-lines",
+    "audit-segment",
     "buckets-root",
     "bundle-block",
     "bundle-header",
@@ -472,9 +473,9 @@ fn first_key() -> AuditKey {
 }
 
 /// A segment line, an event and the checkpoint over both.
-fn audit_log() -> (Vec<u8>, Checkpoint) {
+fn audit_log() -> (Vec<u8>, Checkpoint, Chain) {
     let (mut log, mut chain) = (Vec::new(), Chain::new(Anchor::genesis(first_key())));
-    chain.append_segment(UnixMs(1_700_000_000_000), 0, &mut log);
+    chain.append_segment(UnixMs(1_700_000_000_000), 0, &Copied::new(), &mut log);
     chain.append(
         UnixMs(1_700_000_000_007),
         &Event::PeerRefused {
@@ -494,15 +495,22 @@ fn audit_log() -> (Vec<u8>, Checkpoint) {
     };
     let checkpoint = statement.sign(&pair(1));
     chain.append_checkpoint(&checkpoint, &mut log);
-    (log, checkpoint)
+    (log, checkpoint, chain)
 }
 
 #[test]
 fn an_audit_log_is_these_lines() {
-    let (log, checkpoint) = audit_log();
+    let (log, checkpoint, mut chain) = audit_log();
     assert_eq!(
         text("audit-lines"),
         std::str::from_utf8(&log).unwrap().trim_end()
+    );
+    let mut next = Vec::new();
+    let copied = Copied::from([("system".to_owned(), 3)]);
+    chain.append_segment(UnixMs(1_700_000_000_200), 1, &copied, &mut next);
+    assert_eq!(
+        text("audit-segment"),
+        std::str::from_utf8(&next).unwrap().trim_end()
     );
     shows("audit-checkpoint", checkpoint.to_bytes());
     let read = Checkpoint::from_bytes(&bytes("audit-checkpoint")).unwrap();

@@ -9,7 +9,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use mcpist_core::audit::{Anchor, Chain, UnixMs};
+use mcpist_core::audit::{Anchor, Chain, Copied, UnixMs};
 use mcpist_core::error::ErrorCode;
 use mcpist_core::event::Event;
 
@@ -101,7 +101,7 @@ fn log(folder: &Path) -> PathBuf {
     let mut chain = Chain::new(Anchor::genesis([0x11; 32]));
     let mut bytes = Vec::new();
     let at = |second: u64| UnixMs(1_700_000_000_000 + second * 1_000);
-    chain.append_segment(at(0), 0, &mut bytes);
+    chain.append_segment(at(0), 0, &Copied::new(), &mut bytes);
     for second in 1..4 {
         let event = Event::AdminRefused {
             uid: 1000,

@@ -10,7 +10,7 @@
 //!
 //! The first line follows the genesis, SHA-256("mcpist-audit-v1\0" ‖ first public key), so a chain
 //! belongs to one key from its first byte. A segment (file) begins with a `segment` line that says
-//! where the chain stands. A checkpoint signs the head of the lines that are on disk and names the
+//! where the chain stands and which outbox rows are in the log already. A checkpoint signs the head of the lines that are on disk and names the
 //! key of the next one ([`Checkpoint`]).
 //!
 //! Promises: a changed, missing, moved or added byte in a covered line is found, and the first line
@@ -26,6 +26,7 @@ mod verify;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use thiserror::Error;
@@ -97,7 +98,7 @@ impl Anchor {
     }
 
     /// Writes the fields of the `segment` line that follows this anchor.
-    fn write(&self, number: u64, line: &mut Fields<'_>) {
+    fn write(&self, number: u64, copied: &Copied, line: &mut Fields<'_>) {
         line.text("event", "segment")
             .number("format", FORMAT)
             .number("segment", number)
@@ -106,8 +107,16 @@ impl Anchor {
             .number("covered", self.covered)
             .digest("checkpoint_digest", &self.checkpoint_digest)
             .hex("key", &self.key);
+        if !copied.is_empty() {
+            line.list("copied", copied, |(vault, row), item| {
+                item.text("vault", vault).number("row", *row);
+            });
+        }
     }
 }
+
+/// For each vault, the highest outbox row that is in the log.
+pub type Copied = BTreeMap<String, u64>;
 
 /// An event that is written already but has no place in the log yet: the outbox row of a store
 /// change. The bytes are a JSON object whose first field is `event`.
@@ -194,10 +203,17 @@ impl Chain {
         })
     }
 
-    /// Appends the first line of segment `number`, counted from 0.
-    pub fn append_segment(&mut self, time: UnixMs, number: u64, out: &mut Vec<u8>) -> Seq {
+    /// Appends the first line of segment `number`, counted from 0. `copied` are the outbox rows of all segments
+    /// before it, so that a later opening need not read them.
+    pub fn append_segment(
+        &mut self,
+        time: UnixMs,
+        number: u64,
+        copied: &Copied,
+        out: &mut Vec<u8>,
+    ) -> Seq {
         let anchor = self.anchor;
-        self.line(time, out, |line| anchor.write(number, line))
+        self.line(time, out, |line| anchor.write(number, copied, line))
     }
 
     /// Appends a checkpoint. From here on the chain expects the next one to be signed by its

@@ -9,7 +9,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use mcpist_core::audit::{Anchor, Chain, Checkpoint, Fault, Report, UnixMs, Verifier};
+use mcpist_core::audit::{Anchor, Chain, Checkpoint, Copied, Fault, Report, UnixMs, Verifier};
 use mcpist_core::event::Event;
 use mcpist_core::ids::Digest;
 use nix::fcntl::{FallocateFlags, fallocate};
@@ -49,21 +49,22 @@ pub(crate) enum OpenError {
 /// The newest segment, open for writing, and where the chain stands in it.
 pub(crate) struct Segment {
     pub(crate) file: File,
+    pub(crate) number: u64,
     /// Offset of the next line.
     pub(crate) end: u64,
     pub(crate) chain: Chain,
-    /// What was already copied from the outboxes, as far as this segment tells.
-    pub(crate) report: Option<Report>,
+    /// Outbox rows that are in the log.
+    pub(crate) copied: Copied,
 }
 
-fn io_error(path: &Path) -> impl FnOnce(io::Error) -> OpenError + '_ {
+pub(super) fn io_error(path: &Path) -> impl FnOnce(io::Error) -> OpenError + '_ {
     move |source| OpenError::Io {
         path: path.to_owned(),
         source,
     }
 }
 
-fn path_of(folder: &Path, number: u64) -> PathBuf {
+pub(super) fn path_of(folder: &Path, number: u64) -> PathBuf {
     folder.join(format!("audit-{number:08}.jsonl"))
 }
 
@@ -85,8 +86,76 @@ fn numbers(folder: &Path) -> io::Result<Vec<u64>> {
     Ok(found)
 }
 
+/// A segment file as it was found.
+struct Found {
+    path: PathBuf,
+    file: File,
+    number: u64,
+    length: u64,
+}
+
+impl Found {
+    fn open(folder: &Path, number: u64) -> Result<Self, OpenError> {
+        let path = path_of(folder, number);
+        let opened = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
+            .open(&path)
+            .and_then(|file| Ok((file.metadata()?.len(), file)));
+        let (length, file) = opened.map_err(io_error(&path))?;
+        Ok(Self {
+            path,
+            file,
+            number,
+            length,
+        })
+    }
+
+    fn feed(&self, verifier: &mut Verifier) -> Result<bool, OpenError> {
+        let mut file = &self.file;
+        let mut slice = vec![0; SLICE];
+        loop {
+            match file.read(&mut slice).map_err(io_error(&self.path))? {
+                0 => return Ok(true),
+                n if !verifier.feed(&slice[..n]) => return Ok(false),
+                _ => {}
+            }
+        }
+    }
+
+    /// Hashes what stands from `at` on.
+    fn hash(&self, mut at: u64, into: &mut ring::digest::Context) -> Result<(), OpenError> {
+        let mut slice = vec![0; SLICE];
+        loop {
+            match self
+                .file
+                .read_at(&mut slice, at)
+                .map_err(io_error(&self.path))?
+            {
+                0 => return Ok(()),
+                n => {
+                    into.update(&slice[..n]);
+                    at += n as u64;
+                }
+            }
+        }
+    }
+}
+
+/// The segment that the log goes on in, what of it holds, and a later file that goes with what is cut.
+struct Examined {
+    base: Found,
+    good: u64,
+    dropped: Option<Found>,
+    report: Report,
+}
+
 /// Opens the newest segment of `folder`, or begins the log at `genesis` where there is none. `newest` is the last
 /// checkpoint that the store has signed. A torn end is cut and recorded; a checkpoint that the file lacks is appended.
+///
+/// The segment before the newest is read as well: a crash during the turn from one to the other may have cost the end
+/// of the older one, and then nothing in the newer one was ever reported as durable.
 pub(crate) fn open(
     folder: &Path,
     genesis: Anchor,
@@ -94,53 +163,135 @@ pub(crate) fn open(
     reserve: u64,
     now: UnixMs,
 ) -> Result<Segment, OpenError> {
-    let Some(&last) = numbers(folder).map_err(io_error(folder))?.last() else {
+    let found = numbers(folder).map_err(io_error(folder))?;
+    let Some(&last) = found.last() else {
         if newest.is_some() {
             return Err(OpenError::Behind);
         }
-        return create(folder, Chain::new(genesis), 0, reserve, now);
+        return create(folder, Chain::new(genesis), reserve, now);
     };
-    let path = path_of(folder, last);
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
-        .open(&path)
-        .map_err(io_error(&path))?;
+    let before = last.checked_sub(1).filter(|n| found.contains(n));
+    let examined = examine(folder, genesis, before, last)?;
+    let chain = resume(&examined.report, newest)?;
+    let (report, base) = (&examined.report, &examined.base);
+    if report.lines > 0 && report.next_segment != base.number + 1 {
+        return Err(OpenError::Damaged {
+            problem: format!("{} holds another segment", base.path.display()),
+        });
+    }
+    let segment = mend(folder, examined, chain, newest, now)?;
+    if let Err(e) = reserve_space(&segment.file, reserve) {
+        log::warn!("audit log: no space reserved for the open segment: {e}");
+    }
+    Ok(segment)
+}
+
+/// Verifies the newest segment, and the one before it where it is there.
+fn examine(
+    folder: &Path,
+    genesis: Anchor,
+    before: Option<u64>,
+    last: u64,
+) -> Result<Examined, OpenError> {
     // The first segment is checked from the store's own genesis, a later one from what its first line says; that is
-    // held against the store's newest checkpoint below.
-    let verifier = if last == 0 {
+    // held against the store's newest checkpoint by the caller.
+    let mut verifier = if before.unwrap_or(last) == 0 {
         Verifier::new(genesis.key)
     } else {
         Verifier::resume()
     };
-    let report = check(&file, verifier).map_err(io_error(&path))?;
-    let mut chain = resume(&report, newest)?;
+    let last = Found::open(folder, last)?;
+    let Some(before) = before else {
+        last.feed(&mut verifier)?;
+        let report = verifier.finish();
+        let good = report.good_bytes;
+        return Ok(Examined {
+            base: last,
+            good,
+            dropped: None,
+            report,
+        });
+    };
+    let before = Found::open(folder, before)?;
+    let whole = before.feed(&mut verifier)? && verifier.next_file();
+    if whole {
+        last.feed(&mut verifier)?;
+    }
+    let report = verifier.finish();
+    let good = report.good_bytes;
+    let (base, good, dropped) = match (whole, good) {
+        (true, 0) => {
+            let length = before.length;
+            (before, length, Some(last))
+        }
+        (true, good) => (last, good, None),
+        (false, good) => (before, good, Some(last)),
+    };
+    Ok(Examined {
+        base,
+        good,
+        dropped,
+        report,
+    })
+}
+
+/// Cuts what does not hold, records the cut, and appends the checkpoint that the file lacks. The record is on disk
+/// before anything is cut: a crash in between leaves bytes behind it, and the next opening records those.
+fn mend(
+    folder: &Path,
+    examined: Examined,
+    mut chain: Chain,
+    newest: Option<&Checkpoint>,
+    now: UnixMs,
+) -> Result<Segment, OpenError> {
+    let Examined {
+        base,
+        good,
+        dropped,
+        report,
+    } = examined;
+    let failed = || io_error(&base.path);
     let mut lines = Vec::new();
-    let length = file.metadata().map_err(io_error(&path))?.len();
-    if length > report.good_bytes {
-        let digest = digest_from(&file, report.good_bytes).map_err(io_error(&path))?;
-        let cut = Event::Recovered {
-            length: length - report.good_bytes,
-            digest: &digest,
+    if chain.anchor().seq == 0 {
+        chain.append_segment(now, base.number, &Copied::new(), &mut lines);
+    }
+    let cut = base.length - good + dropped.as_ref().map_or(0, |d| d.length);
+    if cut > 0 {
+        let mut hash = ring::digest::Context::new(&ring::digest::SHA256);
+        base.hash(good, &mut hash)?;
+        if let Some(dropped) = &dropped {
+            dropped.hash(0, &mut hash)?;
+        }
+        let mut digest = [0; 32];
+        digest.copy_from_slice(hash.finish().as_ref());
+        let event = Event::Recovered {
+            length: cut,
+            digest: &Digest::from_bytes(digest),
         };
-        chain.append(now, &cut, &mut lines);
-        file.set_len(report.good_bytes).map_err(io_error(&path))?;
+        chain.append(now, &event, &mut lines);
     }
     if let Some(checkpoint) = newest
         && checkpoint.statement().number == chain.anchor().checkpoint + 1
     {
         chain.append_checkpoint(checkpoint, &mut lines);
     }
-    file.write_all_at(&lines, report.good_bytes)
-        .map_err(io_error(&path))?;
-    file.sync_all().map_err(io_error(&path))?;
-    let end = report.good_bytes + lines.len() as u64;
+    let end = good + lines.len() as u64;
+    base.file.write_all_at(&lines, good).map_err(failed())?;
+    base.file.sync_all().map_err(failed())?;
+    if base.length > end {
+        base.file.set_len(end).map_err(failed())?;
+        base.file.sync_all().map_err(failed())?;
+    }
+    if let Some(dropped) = &dropped {
+        std::fs::remove_file(&dropped.path).map_err(io_error(&dropped.path))?;
+        sync_folder(folder)?;
+    }
     Ok(Segment {
-        file,
+        file: base.file,
+        number: base.number,
         end,
         chain,
-        report: Some(report),
+        copied: report.outbox,
     })
 }
 
@@ -178,69 +329,65 @@ fn resume(report: &Report, newest: Option<&Checkpoint>) -> Result<Chain, OpenErr
     }
 }
 
-/// Makes segment `number` with `reserve` bytes allocated and writes its first line.
-pub(crate) fn create(
+/// Makes the first segment with `reserve` bytes allocated and writes its first line.
+fn create(
     folder: &Path,
     mut chain: Chain,
-    number: u64,
     reserve: u64,
     now: UnixMs,
 ) -> Result<Segment, OpenError> {
-    let path = path_of(folder, number);
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .mode(0o640)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
-        .open(&path)
-        .map_err(io_error(&path))?;
-    let length = i64::try_from(reserve).unwrap_or(i64::MAX);
-    match fallocate(&file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, length) {
-        // A file system without reservation still has a log; doctor tells.
-        Ok(()) | Err(nix::errno::Errno::EOPNOTSUPP) => {}
-        Err(errno) => {
-            let _ = std::fs::remove_file(&path);
-            return Err(OpenError::Io {
-                path,
-                source: errno.into(),
-            });
-        }
-    }
+    let path = path_of(folder, 0);
+    let file = new_file(OpenOptions::new().create_new(true), &path, reserve)?;
     let mut line = Vec::new();
-    chain.append_segment(now, number, &mut line);
+    chain.append_segment(now, 0, &Copied::new(), &mut line);
     file.write_all_at(&line, 0).map_err(io_error(&path))?;
     file.sync_all().map_err(io_error(&path))?;
-    File::open(folder)
-        .and_then(|f| f.sync_all())
-        .map_err(io_error(folder))?;
+    sync_folder(folder)?;
     Ok(Segment {
         file,
+        number: 0,
         end: line.len() as u64,
         chain,
-        report: None,
+        copied: Copied::new(),
     })
 }
 
-fn check(mut file: &File, mut verifier: Verifier) -> io::Result<Report> {
-    let mut slice = vec![0; SLICE];
-    loop {
-        let read = file.read(&mut slice)?;
-        if read == 0 || !verifier.feed(&slice[..read]) {
-            return Ok(verifier.finish());
+/// Makes an empty file with `reserve` bytes allocated, or none.
+pub(super) fn new_file(
+    how: &mut OpenOptions,
+    path: &Path,
+    reserve: u64,
+) -> Result<File, OpenError> {
+    let file = how
+        .read(true)
+        .write(true)
+        .mode(0o640)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
+        .open(path)
+        .map_err(io_error(path))?;
+    reserve_space(&file, reserve).map_err(|source| {
+        let _ = std::fs::remove_file(path);
+        OpenError::Io {
+            path: path.to_owned(),
+            source,
         }
+    })?;
+    Ok(file)
+}
+
+/// Allocates the first `reserve` bytes of a file without making it longer.
+fn reserve_space(file: &File, reserve: u64) -> io::Result<()> {
+    let length = i64::try_from(reserve).unwrap_or(i64::MAX);
+    match fallocate(file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, length) {
+        // A file system without reservation still has a log; doctor tells.
+        Ok(()) | Err(nix::errno::Errno::EOPNOTSUPP) => Ok(()),
+        Err(errno) => Err(errno.into()),
     }
 }
 
-fn digest_from(file: &File, mut at: u64) -> io::Result<Digest> {
-    let mut rest = Vec::new();
-    let mut slice = vec![0; SLICE];
-    loop {
-        let read = file.read_at(&mut slice, at)?;
-        if read == 0 {
-            return Ok(Digest::of(&rest));
-        }
-        rest.extend_from_slice(&slice[..read]);
-        at += read as u64;
-    }
+/// Makes names in `folder` durable.
+pub(super) fn sync_folder(folder: &Path) -> Result<(), OpenError> {
+    File::open(folder)
+        .and_then(|f| f.sync_all())
+        .map_err(io_error(folder))
 }

@@ -1,15 +1,17 @@
 //! The thread behind the log: group commit and checkpoints.
 //!
 //! One loop: wait until somebody needs durability or [`super::GROUP`] has passed since the first line that is not
-//! durable, sync outside the mutex, tell the waiters, sign a checkpoint when one is due. It holds the only copy of
-//! the signing key.
+//! durable, sync outside the mutex, tell the waiters, sign a checkpoint when one is due, turn to the next segment when
+//! this one is full. It holds the only copy of the signing key.
 
+use std::fs::File;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use mcpist_core::audit::Anchor;
 
 use super::keys::Keys;
+use super::spare::Spare;
 use super::{GROUP, Shared, Synced, Tail, now};
 
 /// Lines after which a checkpoint is due.
@@ -19,7 +21,8 @@ const APART: Duration = Duration::from_secs(1);
 /// With any line uncovered, a checkpoint is due after this time.
 const LATEST: Duration = Duration::from_secs(60);
 
-pub(super) fn run(shared: &Shared, mut keys: Keys) {
+pub(super) fn run(shared: &Shared, mut keys: Keys, mut spare: Spare) {
+    spare.prepare();
     let mut last_checkpoint = Instant::now();
     let mut dirty_since: Option<Instant> = None;
     loop {
@@ -30,6 +33,7 @@ pub(super) fn run(shared: &Shared, mut keys: Keys) {
             return;
         };
         let (file, anchor) = (Arc::clone(&writer.file), *writer.chain.anchor());
+        let full = spare.is_due(writer.end);
         drop(tail);
 
         if *shared.synced.borrow() != Synced::Through(anchor.seq) {
@@ -42,23 +46,38 @@ pub(super) fn run(shared: &Shared, mut keys: Keys) {
         }
         dirty_since = None;
 
+        let next = if full && !closing {
+            spare.named()
+        } else {
+            None
+        };
         let uncovered = uncovered(&anchor);
         let age = last_checkpoint.elapsed();
-        if uncovered > 0 && (closing || (uncovered >= LINES && age >= APART) || age >= LATEST) {
+        let due = closing || (uncovered >= LINES && age >= APART) || age >= LATEST;
+        // A full segment ends with a checkpoint, however young the last one is.
+        if uncovered > 0 && (due || next.is_some()) {
             last_checkpoint = Instant::now();
             match keys.sign(&anchor, now()) {
                 Ok(checkpoint) => {
-                    let mut tail = shared.tail();
-                    if let Some(writer) = tail.writer.as_mut()
-                        && let Err(e) =
-                            writer.write(|chain, line| chain.append_checkpoint(&checkpoint, line))
-                    {
-                        // The store has it: the next opening appends it.
-                        log::error!("audit log: checkpoint not written: {e}");
-                        writer.failed = true;
+                    if let Some(writer) = shared.tail().writer.as_mut() {
+                        writer.write_checkpoint(&checkpoint);
                     }
                 }
                 Err(e) => log::error!("audit log: no checkpoint: {e}"),
+            }
+        }
+        if let Some((next, number)) = next {
+            if turn(shared, &next, number) {
+                // The older segment is whole on disk before any line of the newer one is called durable.
+                if let Err(e) = file.sync_data() {
+                    log::error!("audit log: sync failed: {}", e.kind());
+                    fail(shared);
+                    return;
+                }
+                log::info!("audit log: segment {number} begins");
+                spare.used();
+            } else {
+                spare.refused();
             }
         }
         if closing {
@@ -66,6 +85,19 @@ pub(super) fn run(shared: &Shared, mut keys: Keys) {
             return;
         }
     }
+}
+
+/// Goes on in the next segment. Where that fails the log goes on in the one that is full.
+fn turn(shared: &Shared, next: &Arc<File>, number: u64) -> bool {
+    let mut tail = shared.tail();
+    let Some(writer) = tail.writer.as_mut() else {
+        return false;
+    };
+    let turned = writer.turn(next, number, now());
+    if let Err(e) = &turned {
+        log::error!("audit log: segment {number} not begun: {e}");
+    }
+    turned.is_ok()
 }
 
 /// Waits for work; returns with the mutex held.

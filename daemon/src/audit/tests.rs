@@ -10,9 +10,11 @@ use mcpist_secret::Secret;
 
 use super::*;
 
-/// The checkpoint record, shared by the openings of one test.
+mod turn;
+
+/// The checkpoint record, shared by the openings of one test, and all that it was before.
 #[derive(Clone)]
-struct Memory(Arc<Mutex<Vec<u8>>>);
+struct Memory(Arc<Mutex<Vec<u8>>>, Arc<Mutex<Vec<Vec<u8>>>>);
 
 impl CheckpointStore for Memory {
     fn load(&self) -> Result<Secret, String> {
@@ -20,7 +22,8 @@ impl CheckpointStore for Memory {
     }
 
     fn save(&self, payload: Secret) -> Result<(), String> {
-        *self.0.lock().unwrap() = payload.expose().to_vec();
+        let before = std::mem::replace(&mut *self.0.lock().unwrap(), payload.expose().to_vec());
+        self.1.lock().unwrap().push(before);
         Ok(())
     }
 }
@@ -38,7 +41,8 @@ impl Fixture {
         let Op::Put { payload, .. } = key.into_op() else {
             panic!("a key is put")
         };
-        let store = Memory(Arc::new(Mutex::new(payload.expose().to_vec())));
+        let record = payload.expose().to_vec();
+        let store = Memory(Arc::new(Mutex::new(record)), Arc::default());
         Fixture {
             folder: tempfile::tempdir().unwrap(),
             store,
@@ -47,18 +51,41 @@ impl Fixture {
     }
 
     fn open(&self) -> Result<Audit, OpenError> {
+        self.open_with(1 << 20).map(|(audit, _)| audit)
+    }
+
+    /// With segments of `bytes`; gives the outbox rows that are in the log as well.
+    fn open_with(&self, bytes: u64) -> Result<(Audit, Copied), OpenError> {
         let audit = Audit::closed();
-        audit.open(self.folder.path(), Box::new(self.store.clone()), 1 << 20)?;
-        Ok(audit)
+        let copied = audit.open(self.folder.path(), Box::new(self.store.clone()), bytes)?;
+        Ok((audit, copied))
+    }
+
+    fn segment(&self, number: u64) -> std::path::PathBuf {
+        segment::path_of(self.folder.path(), number)
     }
 
     fn file(&self) -> std::path::PathBuf {
-        self.folder.path().join("audit-00000000.jsonl")
+        self.segment(0)
     }
 
+    /// The record as it was before the last checkpoint.
+    fn saved_before_last(&self) -> Vec<u8> {
+        self.store.1.lock().unwrap().last().unwrap().clone()
+    }
+
+    /// Verifies all segments there are.
     fn verify(&self) -> Report {
         let mut verifier = Verifier::new(self.first);
-        verifier.feed(&std::fs::read(self.file()).unwrap());
+        for number in 0.. {
+            let Ok(bytes) = std::fs::read(self.segment(number)) else {
+                break;
+            };
+            if number > 0 {
+                verifier.next_file();
+            }
+            verifier.feed(&bytes);
+        }
         verifier.finish()
     }
 }
@@ -100,6 +127,42 @@ fn a_torn_end_is_cut_and_recorded() {
 
     let audit = fixture.open().unwrap();
     assert!(audit.close(Duration::from_secs(30)));
+    let report = fixture.verify();
+    assert_eq!((report.problem, report.recovered), (None, 1));
+}
+
+#[test]
+fn a_crash_between_the_record_of_a_cut_and_the_cut_leaves_evidence_of_both() {
+    let fixture = Fixture::new();
+    let audit = fixture.open().unwrap();
+    audit.append(&STOP).unwrap();
+    assert!(audit.close(Duration::from_secs(30)));
+    let whole = std::fs::read(fixture.file()).unwrap();
+    let torn = [&whole[..], &[b'x'; 5000]].concat();
+    std::fs::write(fixture.file(), &torn).unwrap();
+    assert!(fixture.open().unwrap().close(Duration::from_secs(30)));
+    let mended = std::fs::read(fixture.file()).unwrap();
+
+    // The record was written over the torn end, and the process died before the rest of it was cut.
+    let record = mended[whole.len()..]
+        .iter()
+        .position(|b| *b == b'\n')
+        .unwrap()
+        + 1;
+    let between = whole.len() + record;
+    let state = [&mended[..between], &torn[between..]].concat();
+    std::fs::write(fixture.file(), state).unwrap();
+    *fixture.store.0.lock().unwrap() = fixture.saved_before_last();
+    assert!(fixture.open().unwrap().close(Duration::from_secs(30)));
+    let report = fixture.verify();
+    assert_eq!((report.problem, report.recovered), (None, 2));
+}
+
+#[test]
+fn a_crash_while_the_first_segment_was_made_begins_it_again() {
+    let fixture = Fixture::new();
+    std::fs::write(fixture.file(), b"{\"seq\":1,\"ti").unwrap();
+    assert!(fixture.open().unwrap().close(Duration::from_secs(30)));
     let report = fixture.verify();
     assert_eq!((report.problem, report.recovered), (None, 1));
 }

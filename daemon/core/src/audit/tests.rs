@@ -25,6 +25,7 @@ struct Log {
     bytes: Vec<u8>,
     time: u64,
     segments: u64,
+    copied: Copied,
 }
 
 impl Log {
@@ -35,6 +36,7 @@ impl Log {
             bytes: Vec::new(),
             time: 1_700_000_000_000,
             segments: 0,
+            copied: Copied::new(),
         };
         log.segment();
         log
@@ -48,7 +50,7 @@ impl Log {
     fn segment(&mut self) {
         let time = self.now();
         self.chain
-            .append_segment(time, self.segments, &mut self.bytes);
+            .append_segment(time, self.segments, &self.copied, &mut self.bytes);
         self.segments += 1;
     }
 
@@ -111,6 +113,7 @@ fn sample() -> Log {
     let time = log.now();
     log.chain
         .append_outbox(time, &vault, 12, &body, &mut log.bytes);
+    log.copied.insert("team".into(), 12);
     log.checkpoint();
     log.segment();
     let event = Event::Recovered {
@@ -407,6 +410,7 @@ fn a_later_segment_verifies_alone_from_what_it_says() {
     let report = verifier.finish();
     assert_eq!(report.problem, None);
     assert_eq!((report.lines, report.checkpoints), (5, 1));
+    assert_eq!((report.next_segment, &report.outbox), (2, &log.copied));
     assert_eq!(report.anchor, *log.chain.anchor());
 
     let mut verifier = Verifier::resume();
@@ -429,6 +433,31 @@ fn segments_in_files_are_one_log() {
     assert!(verifier.feed(&lines[..7].concat()[..500]));
     assert!(!verifier.next_file(), "a file that ends within a line");
     assert_eq!(verifier.finish().problem.unwrap().fault, Fault::Torn);
+}
+
+#[test]
+fn a_segment_that_is_missing_in_the_middle_is_named() {
+    let mut log = Log::new();
+    let first = log.bytes.len();
+    log.segment();
+    log.event("of the second");
+    let second = log.bytes.len();
+    log.segment();
+    let mut verifier = Verifier::new(first_key());
+    verifier.feed(&log.bytes[..first]);
+    verifier.next_file();
+    assert!(!verifier.feed(&log.bytes[second..]));
+    let problem = verifier.finish().problem.unwrap();
+    assert_eq!((problem.line, problem.fault), (2, Fault::MissingSegment(1)));
+    assert!(problem.to_string().contains("audit-00000001.jsonl"));
+}
+
+#[test]
+fn a_segment_that_hides_outbox_rows_is_refused() {
+    let mut log = sample();
+    log.copied.clear();
+    log.segment();
+    assert_eq!(problem(&log.bytes).1, Fault::Segment);
 }
 
 #[test]

@@ -7,14 +7,14 @@
 //! Does not: prove that nothing was cut off at the end, unless it is told which head to expect; or
 //! prove more than the chain for the lines after the last checkpoint.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use serde::Deserialize;
 use thiserror::Error;
 
 use super::checkpoint::Checkpoint;
 use super::line::{Fields, push_number};
-use super::{Anchor, AuditKey, HASH_FIELD, HASH_LEN, MAX_LINE};
+use super::{Anchor, AuditKey, Copied, HASH_FIELD, HASH_LEN, MAX_LINE};
 use crate::ids::Digest;
 use crate::scan::{Limits, scan};
 
@@ -53,6 +53,9 @@ pub enum Fault {
     /// A `segment` line says something else than the log before it, or the log lacks its first one.
     #[error("the segment does not follow the one before, or the first segment is missing")]
     Segment,
+    /// A file begins with a later segment than the next one.
+    #[error("segment {0} is missing: a later one follows; put the file audit-{0:08}.jsonl back")]
+    MissingSegment(u64),
     /// A checkpoint is not the next one.
     #[error("a checkpoint is missing, repeated or not written as signed")]
     Checkpoint,
@@ -86,8 +89,10 @@ pub struct Report {
     pub good_bytes: u64,
     /// The line that has the expected head.
     pub expected_at: Option<u64>,
+    /// The number of the segment that would come next.
+    pub next_segment: u64,
     /// For each vault, the highest outbox row that is in the log.
-    pub outbox: BTreeMap<String, u64>,
+    pub outbox: Copied,
     /// The first thing that is wrong.
     pub problem: Option<Problem>,
 }
@@ -116,7 +121,7 @@ pub struct Verifier {
     recovered: u64,
     good_bytes: u64,
     expected_at: Option<u64>,
-    outbox: BTreeMap<String, u64>,
+    outbox: Copied,
     problem: Option<Problem>,
 }
 
@@ -147,7 +152,7 @@ impl Verifier {
             recovered: 0,
             good_bytes: 0,
             expected_at: None,
-            outbox: BTreeMap::new(),
+            outbox: Copied::new(),
             problem: None,
         }
     }
@@ -226,6 +231,7 @@ impl Verifier {
             anchor,
             good_bytes: self.good_bytes,
             expected_at: self.expected_at,
+            next_segment: self.next_segment,
             outbox: self.outbox,
             problem: self.problem,
         }
@@ -256,9 +262,9 @@ impl Verifier {
         self.scratch.extend_from_slice(b"{\"seq\":");
         push_number(&mut self.scratch, anchor.seq + 1);
         self.scratch.extend_from_slice(b",\"time\":\"");
-        let rest = signed
-            .strip_prefix(&self.scratch[..])
-            .ok_or(Fault::Sequence)?;
+        let Some(rest) = signed.strip_prefix(&self.scratch[..]) else {
+            return Err(self.out_of_turn(line));
+        };
         if Digest::of_parts(&[anchor.head.as_bytes(), signed]) != hash {
             return Err(Fault::Hash);
         }
@@ -300,7 +306,7 @@ impl Verifier {
             b"segment" => {
                 self.scratch.clear();
                 let mut expected = Fields::open(&mut self.scratch);
-                anchor.write(self.next_segment, &mut expected);
+                anchor.write(self.next_segment, &self.outbox, &mut expected);
                 if self.scratch[1..] != *fields {
                     return Err(Fault::Segment);
                 }
@@ -355,6 +361,18 @@ impl Verifier {
         Ok(())
     }
 
+    /// Why another sequence stands here: at the beginning of a file a whole segment may be missing.
+    fn out_of_turn(&self, line: &[u8]) -> Fault {
+        let later =
+            |first: &SegmentLine<'_>| first.event == "segment" && first.segment > self.next_segment;
+        match serde_json::from_slice::<SegmentLine<'_>>(line) {
+            Ok(first) if self.good_bytes == 0 && later(&first) => {
+                Fault::MissingSegment(self.next_segment)
+            }
+            _ => Fault::Sequence,
+        }
+    }
+
     /// What the first line of a segment says of the log before it.
     fn take_anchor(&mut self, line: &[u8]) -> Result<Anchor, Fault> {
         let first: SegmentLine<'_> = serde_json::from_slice(line).map_err(|_| Fault::Segment)?;
@@ -373,6 +391,7 @@ impl Verifier {
         }
         self.start = anchor.seq;
         self.next_segment = first.segment;
+        self.outbox = first.copied.into_iter().map(|r| (r.vault, r.row)).collect();
         Ok(anchor)
     }
 }
@@ -398,4 +417,6 @@ struct SegmentLine<'a> {
     covered: u64,
     checkpoint_digest: &'a str,
     key: &'a str,
+    #[serde(default)]
+    copied: Vec<Row>,
 }

@@ -1,0 +1,131 @@
+//! The chain's writing end, and the turn from a full segment to the next.
+//!
+//! Owns what the log's mutex guards while it is open. Promises that chain and file agree: a line that the disk refuses
+//! is taken back whole, and so is a turn. Every act here is one or two `pwrite`s; nothing syncs.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use mcpist_core::audit::{Body, Chain, Checkpoint, Copied, MAX_LINE, Seq, UnixMs};
+use mcpist_core::ids::VaultName;
+
+use super::AuditError;
+use super::segment::Segment;
+
+pub(super) struct Writer {
+    pub(super) chain: Chain,
+    pub(super) file: Arc<File>,
+    /// Offset of the next line.
+    pub(super) end: u64,
+    /// Outbox rows that are in the log.
+    copied: Copied,
+    line: Vec<u8>,
+    /// Nothing more is accepted until the log is opened anew.
+    pub(super) failed: bool,
+}
+
+impl Writer {
+    pub(super) fn new(segment: Segment) -> Self {
+        Self {
+            chain: segment.chain,
+            file: Arc::new(segment.file),
+            end: segment.end,
+            copied: segment.copied,
+            line: Vec::with_capacity(1024),
+            failed: false,
+        }
+    }
+
+    /// Outbox rows that are in the log.
+    pub(super) fn copied(&self) -> &Copied {
+        &self.copied
+    }
+
+    /// Writes what `append` adds to the chain, or leaves chain and file as they were.
+    pub(super) fn write(
+        &mut self,
+        append: impl FnOnce(&mut Chain, &mut Vec<u8>) -> Seq,
+    ) -> Result<Seq, AuditError> {
+        if self.failed {
+            return Err(AuditError::Sync);
+        }
+        let before = *self.chain.anchor();
+        self.line.clear();
+        let seq = append(&mut self.chain, &mut self.line);
+        match self.file.write_all_at(&self.line, self.end) {
+            Ok(()) => {
+                self.end += self.line.len() as u64;
+                Ok(seq)
+            }
+            Err(e) => {
+                self.chain = Chain::new(before);
+                // Whatever part was written is cut, now or by the next line that covers it.
+                if self.file.set_len(self.end).is_err() {
+                    self.failed = true;
+                }
+                Err(AuditError::Write(e.kind()))
+            }
+        }
+    }
+
+    /// Writes the line of an outbox row.
+    pub(super) fn write_outbox(
+        &mut self,
+        time: UnixMs,
+        vault: &VaultName,
+        row: u64,
+        body: &Body,
+    ) -> Result<Seq, AuditError> {
+        let seq = self.write(|chain, line| chain.append_outbox(time, vault, row, body, line))?;
+        match self.copied.get_mut(vault.as_str()) {
+            Some(highest) => *highest = row.max(*highest),
+            None => {
+                self.copied.insert(vault.as_str().to_owned(), row);
+            }
+        }
+        Ok(seq)
+    }
+
+    /// Writes a checkpoint that the store has already. Where that fails the log takes no more lines: the next opening
+    /// appends it.
+    pub(super) fn write_checkpoint(&mut self, checkpoint: &Checkpoint) {
+        if let Err(e) = self.write(|chain, line| chain.append_checkpoint(checkpoint, line)) {
+            log::error!("audit log: checkpoint not written: {e}");
+            self.failed = true;
+        }
+    }
+
+    /// Goes on in the empty file `next` as segment `number`, or stays where it is. What was written before is not
+    /// synced by this.
+    pub(super) fn turn(
+        &mut self,
+        next: &Arc<File>,
+        number: u64,
+        time: UnixMs,
+    ) -> Result<(), AuditError> {
+        if self.failed {
+            return Err(AuditError::Sync);
+        }
+        let before = *self.chain.anchor();
+        self.line.clear();
+        self.chain
+            .append_segment(time, number, &self.copied, &mut self.line);
+        let written = if self.line.len() > MAX_LINE {
+            // More vaults than a line can name: the log stays in one segment.
+            Err(std::io::Error::from(std::io::ErrorKind::InvalidData))
+        } else {
+            next.write_all_at(&self.line, 0)
+        };
+        if let Err(e) = written {
+            self.chain = Chain::new(before);
+            if next.set_len(0).is_err() {
+                self.failed = true;
+            }
+            return Err(AuditError::Write(e.kind()));
+        }
+        self.file = Arc::clone(next);
+        self.end = self.line.len() as u64;
+        Ok(())
+    }
+}
