@@ -54,11 +54,15 @@ impl<R: AsyncRead + Unpin> Lines<R> {
             self.clear();
         }
         loop {
-            let room = if self.skipping {
-                CHUNK
-            } else {
-                self.limit + 1 - self.line.len()
-            };
+            let mut room = CHUNK;
+            if !self.skipping {
+                let left = self.limit + 1 - self.line.len();
+                if left <= self.limit / 2 {
+                    // The last growth ends at the limit: doubling would take twice as much for a line that is refused.
+                    self.line.reserve_exact(left);
+                }
+                room = room.min(left);
+            }
             let mut window = (&mut self.stream).take(room as u64);
             // What a dropped call has read stays in `line`, so this picks up where it left.
             if window.read_until(b'\n', &mut self.line).await? == 0 {
@@ -140,6 +144,19 @@ mod tests {
         client.write_all(b"half\nsecond\n").await.unwrap();
         assert_eq!(lines.next().await.unwrap(), Some(Line::Text(b"first half")));
         assert_eq!(lines.next().await.unwrap(), Some(Line::Text(b"second")));
+    }
+
+    #[tokio::test]
+    async fn a_line_never_takes_more_than_its_limit() {
+        let limit = (1 << 20) + 5000;
+        let mut bytes = vec![b'x'; limit];
+        bytes.push(b'\n');
+        let mut lines = Lines::new(&bytes[..], limit);
+        assert_eq!(
+            lines.next().await.unwrap(),
+            Some(Line::Text(&bytes[..limit]))
+        );
+        assert_eq!(lines.line.capacity(), limit + 1);
     }
 
     #[tokio::test]

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::{OPEN, Site, code, works};
 
 /// A call of echo/get with `arguments` as they stand.
-fn raw_call(id: u64, arguments: &str) -> String {
+pub(super) fn raw_call(id: u64, arguments: &str) -> String {
     let meta = r#"{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientInfo":{"name":"tests","version":"1"},"io.modelcontextprotocol/clientCapabilities":{}}"#;
     format!(
         r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"call_module_tool","arguments":{{"module":"echo","tool_name":"get","arguments":{arguments}}},"_meta":{meta}}}}}"#
