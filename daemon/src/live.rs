@@ -15,6 +15,7 @@ use mcpist_core::binding::Binding;
 use mcpist_core::catalogue::{ActiveModule, Catalogue, CatalogueError, Module, ModuleError};
 use mcpist_core::change::{Change, Object};
 use mcpist_core::error::ErrorCode;
+use mcpist_core::floor::FloorError;
 use mcpist_core::ids::{BindingName, ModuleRev, RegistryId, SlotName};
 use mcpist_core::mask::Mask;
 use mcpist_core::principal::Identities;
@@ -54,6 +55,19 @@ struct Edition {
 /// Why no snapshot could be made.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LiveError {
+    /// The time floor does not move so.
+    #[error(transparent)]
+    Floor(#[from] FloorError),
+    /// A bundle that was good until before the time floor is not activated.
+    #[error(
+        "the bundle was good until {not_after} and the time floor is {floor} (seconds since 1970); import a newer one"
+    )]
+    Expired {
+        /// Its end.
+        not_after: u64,
+        /// The floor.
+        floor: u64,
+    },
     /// Two active registries hold a module of one name.
     #[error(transparent)]
     TwoSides(#[from] CatalogueError),
@@ -121,14 +135,22 @@ impl Live {
         })
     }
 
-    /// Whether `change` would leave a policy of which no snapshot can be made.
+    /// Whether `change` would leave a policy of which no snapshot can be made, or that time forbids.
     pub(crate) fn check(policy: &Policy, change: &Change) -> Result<(), LiveError> {
-        let Change::RegistryActivate(id) = change else {
-            return Ok(());
+        let id = match change {
+            Change::TimeFloor(seconds) => {
+                return Ok(mcpist_core::floor::step(policy.time_floor, *seconds)?);
+            }
+            Change::RegistryActivate(id) => id,
+            _ => return Ok(()),
         };
         let Some(added) = policy.manifests.get(id) else {
             return Ok(());
         };
+        let (not_after, floor) = (added.not_after, policy.time_floor);
+        if not_after < floor {
+            return Err(LiveError::Expired { not_after, floor });
+        }
         for (active, manifest) in policy.active() {
             if let Some(module) = manifest
                 .modules

@@ -445,6 +445,9 @@ impl PolicyView for Policy {
     fn manifest(&self, _: &RegistryId) -> Option<&Manifest> {
         None
     }
+    fn time_floor(&self) -> u64 {
+        0
+    }
     fn active(&self) -> impl Iterator<Item = &Manifest> {
         [].iter()
     }

@@ -242,3 +242,48 @@ fn a_clean_stop_ends_the_calls_in_flight_as_well() {
         std::thread::yield_now();
     }
 }
+
+#[test]
+fn a_bundle_that_ended_before_the_time_floor_stays_out_whatever_the_clock_says() {
+    const FLOOR: u64 = 1_790_000_000;
+    let (mut appliance, _service) = appliance();
+    let fixture = mcpist_tests::programs::workspace().join("tests/fixtures/echo");
+    // The host's clock is asked by nobody: before the floor is set, any time will do.
+    let early = appliance.bundle_with(&fixture, |options| options.not_after = FLOOR - 1);
+    let imported = appliance.import(&early);
+    let registry = imported["import"]["registry"]["id"].clone();
+    assert!(registry.is_string(), "{imported}");
+    appliance.change(&json!({ "time-floor": FLOOR }));
+
+    let refused = |appliance: &Appliance, change: Value| {
+        let change = json!({ "change": change });
+        let proposed = appliance.ask("POST", "/v1/changes", Some(&change));
+        let digest = proposed["review"]["change"].as_str().expect("a digest");
+        let path = format!("/v1/changes/{digest}/approvals");
+        let (_, answer) = appliance.admin("POST", &path, Some(&json!("dev")));
+        answer["error"]["code"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    assert_eq!(
+        refused(&appliance, json!({ "registry-activate": registry })),
+        "bundle_refused"
+    );
+    for step in [0, FLOOR - 1, FLOOR, FLOOR + 401 * 86_400] {
+        assert_eq!(
+            refused(&appliance, json!({ "time-floor": step })),
+            "request_invalid",
+            "{step}"
+        );
+    }
+    // It is in the store: a restart does not forget it.
+    appliance.kill_and_restart();
+    appliance.unseal();
+    let late = appliance.bundle_with(&fixture, |options| options.not_after = FLOOR - 1);
+    let answer = appliance.import(&late);
+    assert!(answer.to_string().contains("bundle_refused"), "{answer}");
+    let good = appliance.bundle_with(&fixture, |options| options.not_after = FLOOR);
+    let answer = appliance.import(&good);
+    assert!(answer["import"]["registry"]["id"].is_string(), "{answer}");
+}

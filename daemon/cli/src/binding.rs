@@ -336,6 +336,19 @@ enum RegistryCommand {
         #[command(flatten)]
         approve: ApproveArgs,
     },
+    /// Move the time floor: a bundle that was good until before it is neither imported nor activated
+    #[command(after_help = "Examples:
+  mcpist registry time-floor 1798761600 --key officer.key
+
+Seconds since 1970, as 'mcpist bundle inspect' shows them. The floor never goes back, and moves by 400 days at most;
+the first step is free and takes two officers. The host's clock moves it never.")]
+    TimeFloor {
+        /// Where it is to stand
+        #[arg(value_name = "SECONDS")]
+        seconds: u64,
+        #[command(flatten)]
+        approve: ApproveArgs,
+    },
 }
 
 pub(crate) async fn registry(context: &Context, args: RegistryArgs) -> Result<()> {
@@ -345,6 +358,9 @@ pub(crate) async fn registry(context: &Context, args: RegistryArgs) -> Result<()
         }
         RegistryCommand::Retire { id, approve } => {
             decide(context, Change::RegistryRetire(id), &approve).await
+        }
+        RegistryCommand::TimeFloor { seconds, approve } => {
+            decide(context, Change::TimeFloor(seconds), &approve).await
         }
         RegistryCommand::List => {
             let list: Registries = context.client.get(path::REGISTRIES).await?;

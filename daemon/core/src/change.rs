@@ -63,6 +63,8 @@ pub enum Change {
     RegistryActivate(RegistryId),
     /// Takes a registry out of service.
     RegistryRetire(RegistryId),
+    /// Moves the time floor, in seconds since 1970.
+    TimeFloor(u64),
 }
 
 /// What a change needs, as shown to officers before they sign.
@@ -103,6 +105,7 @@ impl Change {
             Change::JoinDelete { .. } => "join-delete",
             Change::RegistryActivate(_) => "registry-activate",
             Change::RegistryRetire(_) => "registry-retire",
+            Change::TimeFloor(_) => "time-floor",
         }
     }
 

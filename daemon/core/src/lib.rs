@@ -19,7 +19,7 @@
 //! | what can be called now | [`catalogue`], [`mask`], [`route`] |
 //! | arguments and permission | [`scan`], [`args`], [`schema`], [`permit`] |
 //! | answers | [`result`], [`error`] |
-//! | changing the policy | [`change`] |
+//! | changing the policy | [`change`], [`floor`] |
 //! | what is written down | [`event`], [`audit`] |
 //! | the admin API's words | [`api`] |
 //!
@@ -35,6 +35,7 @@ pub mod catalogue;
 pub mod change;
 pub mod error;
 pub mod event;
+pub mod floor;
 pub mod grant;
 pub mod http;
 pub mod ids;

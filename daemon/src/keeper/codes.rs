@@ -50,6 +50,8 @@ pub(crate) fn records_error(error: &RecordsError) -> ApiError {
 pub(crate) fn live_error(error: &LiveError) -> ApiError {
     let code = match error {
         LiveError::TwoSides(_) => ErrorCode::Conflict,
+        LiveError::Floor(_) => ErrorCode::RequestInvalid,
+        LiveError::Expired { .. } => ErrorCode::BundleRefused,
         LiveError::Memory(_) => ErrorCode::Unavailable,
         LiveError::Fingerprint(fault) => fault.code(),
     };

@@ -74,6 +74,8 @@ struct Ground {
     root: Root,
     /// Of this session: once the store was sealed, what began in it reads and commits nothing.
     system: OpenVault,
+    /// In seconds since 1970.
+    time_floor: u64,
 }
 
 /// A registry whose folder is there, and whose record is not.
@@ -169,6 +171,7 @@ impl Keeper {
         Ok(Ground {
             root: open.root.clone(),
             system: open.system(),
+            time_floor: open.policy.time_floor,
         })
     }
 
@@ -233,7 +236,11 @@ fn not_verified(error: &VerifyError) -> Refusal {
 
 /// Verifies the copy and writes the registry's folder.
 fn stage(ground: Ground, taken: &Quarantined, config: &Config) -> Result<Staged, Refusal> {
-    let Ground { root, system } = ground;
+    let Ground {
+        root,
+        system,
+        time_floor,
+    } = ground;
     let unread = RefCell::new(None);
     let verify = |ask_floor: bool| {
         taken.verify(
@@ -255,7 +262,7 @@ fn stage(ground: Ground, taken: &Quarantined, config: &Config) -> Result<Staged,
                     }
                 }
             },
-            0,
+            time_floor,
         )
     };
     let (verified, is_repair) = match verify(true) {

@@ -30,6 +30,8 @@ pub(crate) struct Policy {
     pub(crate) manifests: BTreeMap<RegistryId, Arc<Manifest>>,
     /// Why the folder of each other registry is of no use.
     pub(crate) damaged: BTreeMap<RegistryId, String>,
+    /// What a bundle's `not_after` is judged against, in seconds since 1970; 0 where it was never set.
+    pub(crate) time_floor: u64,
     versions: BTreeMap<Object, u64>,
 }
 
@@ -68,6 +70,10 @@ impl Policy {
             let key = tail(&name, RegistryId::parse)?;
             policy.note(Object::Registry(key), version);
             policy.registries.extend(value.map(|v| (key, v)));
+        }
+        for (_, version, value) in records::all::<u64>(system, Object::TimeFloor.kind())? {
+            policy.note(Object::TimeFloor, version);
+            policy.time_floor = value.unwrap_or_default();
         }
         Ok(policy)
     }
@@ -127,6 +133,7 @@ impl Policy {
                 self.registry_in(id, RegistryState::Retired).as_ref(),
                 expect,
             ),
+            Change::TimeFloor(seconds) => records::put(kind, name, Some(seconds), expect),
         }
     }
 
@@ -139,7 +146,10 @@ impl Policy {
     /// Whether there is something that the change could change.
     pub(crate) fn can_apply(&self, change: &Change) -> bool {
         match change {
-            Change::PrincipalPut(_) | Change::GrantPut(_) | Change::BindingPut(_) => true,
+            Change::PrincipalPut(_)
+            | Change::GrantPut(_)
+            | Change::BindingPut(_)
+            | Change::TimeFloor(_) => true,
             Change::PrincipalDelete(name) => self.principals.contains_key(name),
             Change::GrantDelete(name) => self.grants.contains_key(name),
             Change::BindingDelete(name) => self.bindings.contains_key(name),
@@ -209,6 +219,7 @@ impl Policy {
             }
             Change::RegistryActivate(id) => self.set_state(&id, RegistryState::Active),
             Change::RegistryRetire(id) => self.set_state(&id, RegistryState::Retired),
+            Change::TimeFloor(seconds) => self.time_floor = seconds,
         }
     }
 
@@ -298,6 +309,10 @@ impl PolicyView for View<'_> {
 
     fn manifest(&self, registry: &RegistryId) -> Option<&Manifest> {
         self.policy.manifests.get(registry).map(Arc::as_ref)
+    }
+
+    fn time_floor(&self) -> u64 {
+        self.policy.time_floor
     }
 
     fn active(&self) -> impl Iterator<Item = &Manifest> {

@@ -68,6 +68,7 @@ pub(crate) fn name_of(object: &Object) -> String {
             slot,
         } => format!("join/{}/{module}/{slot}", registry.digest()),
         Object::Registry(id) => registry_name(id),
+        Object::TimeFloor => object.kind().to_owned(),
         Object::Credential { vault, name } => format!("credential/{vault}/{name}"),
     }
 }

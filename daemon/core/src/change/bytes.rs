@@ -61,6 +61,9 @@ pub(super) fn change(change: &Change) -> Vec<u8> {
         Change::RegistryActivate(id) | Change::RegistryRetire(id) => {
             out.bytes(id.digest().as_bytes());
         }
+        Change::TimeFloor(seconds) => {
+            out.bytes(&seconds.to_be_bytes());
+        }
     }
     out.0
 }

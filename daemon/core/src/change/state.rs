@@ -41,6 +41,9 @@ pub trait PolicyView {
     /// The manifest of an imported registry.
     fn manifest(&self, registry: &RegistryId) -> Option<&Manifest>;
 
+    /// The time floor in seconds since 1970; 0 where it was never set.
+    fn time_floor(&self) -> u64;
+
     /// The manifests of the active registries.
     fn active(&self) -> impl Iterator<Item = &Manifest>;
 }
@@ -66,6 +69,9 @@ pub enum Object {
     },
     /// A registry.
     Registry(RegistryId),
+    /// The time floor.
+    #[serde(rename = "time-floor")]
+    TimeFloor,
     /// A credential of a vault.
     Credential {
         /// The vault.
@@ -84,6 +90,7 @@ impl Object {
             Object::Binding(_) => "binding",
             Object::Join { .. } => "join",
             Object::Registry(_) => "registry",
+            Object::TimeFloor => "time-floor",
             Object::Credential { .. } => "credential",
         }
     }
@@ -104,6 +111,7 @@ impl Object {
                 part(slot.as_str().as_bytes());
             }
             Object::Registry(id) => part(id.digest().as_bytes()),
+            Object::TimeFloor => {}
             Object::Credential { vault, name } => {
                 part(vault.as_str().as_bytes());
                 part(name.as_str().as_bytes());
@@ -172,6 +180,7 @@ impl Change {
                 slot: slot.clone(),
             },
             Change::RegistryActivate(id) | Change::RegistryRetire(id) => Object::Registry(*id),
+            Change::TimeFloor(_) => Object::TimeFloor,
         }
     }
 

@@ -27,6 +27,7 @@ struct Policy {
     bindings: Vec<Binding>,
     joins: Vec<Join>,
     manifests: Vec<(RegistryId, Manifest, bool)>,
+    time_floor: u64,
 }
 
 impl PolicyView for Policy {
@@ -58,6 +59,9 @@ impl PolicyView for Policy {
             .iter()
             .find(|(id, ..)| id == registry)
             .map(|(_, m, _)| m)
+    }
+    fn time_floor(&self) -> u64 {
+        self.time_floor
     }
     fn active(&self) -> impl Iterator<Item = &Manifest> {
         self.manifests

@@ -31,6 +31,8 @@ pub fn widening(change: &Change, view: &impl PolicyView) -> Option<&'static str>
             None => Some("the registry's manifest is not known"),
             Some(new) => registry(new, view),
         },
+        Change::TimeFloor(_) => (view.time_floor() == 0)
+            .then_some("the first time floor may be any, and none goes back"),
         Change::GrantDelete(_)
         | Change::BindingDelete(_)
         | Change::JoinDelete { .. }

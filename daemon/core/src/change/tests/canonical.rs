@@ -62,6 +62,8 @@ fn every_field_of_a_change_is_in_its_bytes() {
         Change::PrincipalDelete(PrincipalName::parse("web-main").unwrap()).digest(),
         Change::RegistryActivate(id).digest(),
         Change::RegistryRetire(id).digest(),
+        Change::TimeFloor(1).digest(),
+        Change::TimeFloor(256).digest(),
         Change::PrincipalPut(record("a", &["b"], &[1])).digest(),
         Change::PrincipalPut(record("a", &[], &[1])).digest(),
         Change::PrincipalPut(record("a", &["b"], &[])).digest(),

@@ -238,3 +238,11 @@ fn a_bundle_widens_unless_all_that_it_brings_is_active() {
     );
     assert_eq!(policy.reason(Change::RegistryRetire(id)), None);
 }
+
+#[test]
+fn the_first_time_floor_takes_two_and_a_later_step_one() {
+    let mut policy = Policy::new();
+    assert!(policy.reason(Change::TimeFloor(1_790_000_000)).is_some());
+    policy.time_floor = 1_790_000_000;
+    assert_eq!(policy.reason(Change::TimeFloor(1_790_000_001)), None);
+}
