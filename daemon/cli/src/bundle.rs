@@ -295,7 +295,7 @@ pub(crate) fn keygen(file: &Path) -> Result<SigningKey> {
 }
 
 fn keygen_sealed(file: &Path) -> Result<SigningKey> {
-    let passphrase = secret::ask("Passphrase of the new key: ")?;
+    let passphrase = secret::ask_twice("Passphrase of the new key: ")?;
     let key = SigningKey::generate().map_err(|e| Error::new("key", e))?;
     let sealed = key.to_file(&passphrase).map_err(|e| Error::new("key", e))?;
     secret::create(file, 0o600, &sealed)?;

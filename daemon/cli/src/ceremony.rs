@@ -3,7 +3,7 @@
 //! Promises that a plan is shown before it is carried out, under the digest that this program computed from its bytes;
 //! that shares are written to new files only, each still encrypted to its holder; and that a refused share is named.
 
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -11,6 +11,7 @@ use mcpist_core::api::{
     Base64, Done, InitConfirm, InitDone, InitPlan, InitRequest, NewHolder, NewOfficer, PublicKey,
     ShareOutcome, UnsealPlan, Unsealed, path,
 };
+use mcpist_core::error::ErrorCode;
 use mcpist_core::ids::Digest;
 use mcpist_quorum::{Act, Identity, Plan, open_share_file};
 use mcpist_secret::Secret;
@@ -25,6 +26,8 @@ const MAX_FILE: u64 = 64 * 1024;
 #[command(after_help = "Examples:
   mcpist init --threshold 2 --holder ada=age1… --holder bob=age1… --holder eve=age1… \\
       --officer ada=HEXKEY --officer bob=HEXKEY --root root.json --out shares/
+
+  sudo cat /var/lib/mcpist/init-token | mcpist init --token-file - …
 
 Shares leave the daemon encrypted to their holders and are written into --out as age files. Keep ceremony.bin:
 its first audit key is what 'mcpist audit verify' starts from.")]
@@ -41,7 +44,7 @@ pub(crate) struct InitArgs {
     /// The trust root, as 'mcpist bundle root' writes it
     #[arg(long, value_name = "FILE")]
     root: PathBuf,
-    /// The one-time token that the daemon wrote when it started
+    /// The one-time token that the daemon wrote when it started; - is standard input
     #[arg(
         long,
         value_name = "FILE",
@@ -90,7 +93,12 @@ pub(crate) async fn init(context: &Context, args: InitArgs) -> Result<()> {
         officers.push(NewOfficer { name, public });
     }
     let root = Base64(secret::read_file(&args.root, MAX_FILE)?);
-    let token = secret::read_secret_file(&args.token_file)?;
+    let token = if args.token_file.as_os_str() == "-" {
+        secret::ask("Init token: ")?
+    } else {
+        secret::read_secret_file(&args.token_file)
+            .map_err(|e| e.next("sudo cat TOKEN-FILE | mcpist init --token-file - …"))?
+    };
     secret::init_token(&context.client, &token).await?;
     let request = InitRequest {
         threshold: args.threshold,
@@ -100,7 +108,8 @@ pub(crate) async fn init(context: &Context, args: InitArgs) -> Result<()> {
         dev: args.dev,
     };
     let (plan, digest) = plan_init(context, &request).await?;
-    context.out.note(&describe(&plan, &digest));
+    expect_root(&plan, &request.root)?;
+    context.out.terms(&describe(&plan, &digest));
     if !args.yes {
         confirm("Make this store?")?;
     }
@@ -159,6 +168,18 @@ pub(crate) async fn confirm_init(context: &Context, digest: Digest) -> Result<In
         .await
 }
 
+/// A plan is confirmed for the trust root that was given, and for no other.
+fn expect_root(plan: &Plan, root: &Base64) -> Result<()> {
+    match plan.act() {
+        Act::Init(terms) if terms.root_digest == *Digest::of(&root.0).as_bytes() => Ok(()),
+        _ => Err(Error::new(
+            "version_mismatch",
+            "the daemon planned another store than the one that was asked for",
+        )
+        .next("use the mcpist of the same version as mcpistd")),
+    }
+}
+
 fn read_plan(bytes: &Base64) -> Result<(Plan, Digest)> {
     let plan = Plan::from_bytes(&bytes.0).map_err(|e| Error::new("version_mismatch", e))?;
     let digest = Digest::from_bytes(*plan.digest().as_bytes());
@@ -200,23 +221,26 @@ fn describe(plan: &Plan, digest: &Digest) -> String {
     lines.join("\n")
 }
 
+/// Asks on the terminal, whatever standard input is.
 fn confirm(question: &str) -> Result<()> {
-    if !std::io::stdin().is_terminal() {
-        return Err(Error::new(
-            "not_confirmed",
-            "standard input is no terminal, so nobody can confirm",
-        )
-        .next("repeat the command with --yes"));
-    }
-    let mut err = std::io::stderr();
-    write!(err, "{question} [y/N] ")?;
-    err.flush()?;
+    let mut terminal = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/tty")
+        .map_err(|e| {
+            Error::new(
+                "not_confirmed",
+                format!("no terminal to confirm on: {e}; nothing was done"),
+            )
+            .next("repeat the command with --yes")
+        })?;
+    write!(terminal, "{question} [y/N] ")?;
     let mut answer = String::new();
-    std::io::stdin().lock().read_line(&mut answer)?;
+    BufReader::new(terminal.take(64)).read_line(&mut answer)?;
     if matches!(answer.trim(), "y" | "Y" | "yes") {
         Ok(())
     } else {
-        Err(Error::new("not_confirmed", "nothing was done"))
+        Err(Error::new("not_confirmed", "nothing was done").next("repeat the command and answer y"))
     }
 }
 
@@ -299,7 +323,7 @@ pub(crate) async fn unseal(context: &Context, args: UnsealArgs) -> Result<()> {
         });
     }
     let (plan, digest, progress) = unseal_plan(context).await?;
-    context.out.note(&describe(&plan, &digest));
+    context.out.terms(&describe(&plan, &digest));
     if progress.given > 0 {
         context.out.note(&format!(
             "  {} of {} given: {}",
@@ -410,10 +434,13 @@ fn opened(found: &Unsealed) -> String {
 pub(crate) struct SealArgs {}
 
 pub(crate) async fn seal(context: &Context) -> Result<()> {
-    let done: Done = context.client.act(path::SEAL).await?;
-    context.out.data(&done, |_| {
-        "sealed; every call is refused from now on".to_owned()
-    })
+    let (done, text) = match context.client.act::<Done>(path::SEAL).await {
+        Ok(done) => (done, "sealed; every call is refused from now on"),
+        // Whoever seals twice has what they want.
+        Err(e) if e.code() == ErrorCode::Sealed.as_str() => (Done {}, "nothing was open"),
+        Err(e) => return Err(e),
+    };
+    context.out.data(&done, |_| text.to_owned())
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! `change`, and the one way that every change of the policy takes.
 //!
 //! A change is proposed, the review is shown, and it is approved by an officer's key over the digests that this program
-//! computed, or by the store's own key where the store is a development store. The change is shown
-//! before it is signed, unless `-q` silences what is shown.
+//! computed, or by the store's own key where the store is a development store. Promises that no officer's key signs a
+//! change that was not shown, whatever `-q` and `--output` say.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use mcpist_bundle::SigningKey;
@@ -32,6 +32,9 @@ pub(crate) struct ApproveArgs {
 /// What a change came to.
 #[derive(serde::Serialize)]
 struct Outcome {
+    /// The file that another officer gets.
+    #[serde(skip)]
+    file: Option<PathBuf>,
     proposed: Proposed,
     #[serde(skip_serializing_if = "Option::is_none")]
     outcome: Option<ChangeOutcome>,
@@ -46,7 +49,7 @@ pub(crate) async fn decide(context: &Context, change: Change, args: &ApproveArgs
     }
     let status: Status = context.client.get(path::STATUS).await?;
     let approve = match &args.key {
-        Some(key) => Some(sign(&proposed, &read_key(key)?)?),
+        Some(key) => Some(show_and_sign(context, &proposed, key)?),
         None if status.dev => Some(Approve::Dev),
         None => None,
     };
@@ -54,9 +57,14 @@ pub(crate) async fn decide(context: &Context, change: Change, args: &ApproveArgs
         Some(approve) => Some(approve_change(context, &proposed, &approve).await?),
         None => None,
     };
-    context
-        .out
-        .data(&Outcome { proposed, outcome }, show_outcome)
+    context.out.data(
+        &Outcome {
+            file: args.proposal.clone(),
+            proposed,
+            outcome,
+        },
+        show_outcome,
+    )
 }
 
 /// Proposes a change, and checks that the daemon understood this very one.
@@ -98,6 +106,28 @@ pub(crate) async fn store(context: &Context, change: Change, officer: &SigningKe
     }
 }
 
+/// Shows what an officer is about to sign, reads the key and signs.
+fn show_and_sign(context: &Context, proposed: &Proposed, key: &Path) -> Result<Approve> {
+    let change =
+        serde_json::to_string_pretty(&proposed.change).map_err(|e| Error::new("internal", e))?;
+    let review = &proposed.review;
+    let widens = widens(review.reason.as_ref());
+    context.out.terms(&format!(
+        "change {}\n{change}\nneeds {}{widens}",
+        review.change,
+        officers(review.needs)
+    ));
+    sign(proposed, &read_key(key)?)
+}
+
+fn officers(count: usize) -> String {
+    format!("{count} officer{}", if count == 1 { "" } else { "s" })
+}
+
+fn widens(reason: Option<&impl std::fmt::Display>) -> String {
+    reason.map(|r| format!("\nwidens: {r}")).unwrap_or_default()
+}
+
 fn sign(proposed: &Proposed, key: &SigningKey) -> Result<Approve> {
     let (change, state) = (proposed.change.digest(), proposed.review.state);
     let signature = key
@@ -113,11 +143,15 @@ fn sign(proposed: &Proposed, key: &SigningKey) -> Result<Approve> {
 
 fn show_outcome(outcome: &Outcome) -> String {
     let review = &outcome.proposed.review;
-    let widens = review
-        .reason
-        .as_ref()
-        .map(|r| format!("\nwidens: {r}"))
-        .unwrap_or_default();
+    let widens = widens(review.reason.as_ref());
+    let next = match &outcome.file {
+        Some(file) => format!(
+            "another officer's mcpist change approve {} --key FILE",
+            file.display()
+        ),
+        None => "repeat with --proposal FILE; another officer then runs mcpist change approve FILE"
+            .to_owned(),
+    };
     match &outcome.outcome {
         Some(ChangeOutcome::Stored { change }) => format!(
             "stored: {} {}",
@@ -125,16 +159,17 @@ fn show_outcome(outcome: &Outcome) -> String {
             change.short()
         ),
         Some(ChangeOutcome::Pending { approved, needs }) => format!(
-            "proposed: {} {}, approved by {} of {needs} officers{widens}\nnext: another officer's mcpist change approve",
+            "proposed: {} {}, approved by {} of {}{widens}\nnext: {next}",
             outcome.proposed.change.kind(),
             review.change,
-            approved.len()
+            approved.len(),
+            officers(*needs)
         ),
         None => format!(
-            "proposed: {} {}, needs {} officers{widens}\nnext: repeat with --key FILE, or mcpist change approve",
+            "proposed: {} {}, needs {}{widens}\nnext: {next}",
             outcome.proposed.change.kind(),
             review.change,
-            review.needs
+            officers(review.needs)
         ),
     }
 }
@@ -172,14 +207,11 @@ pub(crate) async fn run(context: &Context, args: ChangeArgs) -> Result<()> {
             "its digest is not the change's; have it proposed again",
         ));
     }
-    let shown =
-        serde_json::to_string_pretty(&proposed.change).map_err(|e| Error::new("internal", e))?;
-    context
-        .out
-        .note(&format!("change {}\n{shown}", proposed.review.change));
-    let outcome = approve_change(context, &proposed, &sign(&proposed, &read_key(&key)?)?).await?;
+    let approve = show_and_sign(context, &proposed, &key)?;
+    let outcome = approve_change(context, &proposed, &approve).await?;
     context.out.data(
         &Outcome {
+            file: Some(proposal),
             proposed,
             outcome: Some(outcome),
         },

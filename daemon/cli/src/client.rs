@@ -124,8 +124,12 @@ fn read<T: DeserializeOwned>(success: bool, body: &[u8]) -> Result<T> {
 /// The error for a socket that does not answer.
 pub(crate) fn unreachable(socket: &Path, error: &std::io::Error) -> Error {
     let next = match error.kind() {
-        std::io::ErrorKind::PermissionDenied => "ask for membership in one of the mcpist groups",
-        _ => "systemctl start mcpistd, or name its folder with --run",
+        std::io::ErrorKind::PermissionDenied => {
+            "ask for membership in the group of this socket, and log in again"
+        }
+        _ => {
+            "systemctl start mcpistd, or name its folder with --run; mcpist doctor says what is missing"
+        }
     };
     Error::new(
         "daemon_unreachable",

@@ -1,13 +1,14 @@
 //! The one error of the command line: a stable code, what and why, and the next command.
 //!
 //! Promises that an error of the daemon keeps its code, and that nothing here holds a secret: what is put in is a
-//! name, a path, or the text of another error that makes the same promise. Exit status: 2 for a sealed store, else 1.
+//! name, a path, or the text of another error that makes the same promise. Each code has a usual next step, and a
+//! test looks for codes without one. Exit status: 2 for a sealed store, else 1.
 
 use std::fmt::Display;
 use std::path::Path;
 
 use mcpist_core::api::ApiError;
-use mcpist_core::error::EXIT_FAILURE;
+use mcpist_core::error::{EXIT_FAILURE, ErrorCode};
 use serde::Serialize;
 
 /// Why a command ends without success.
@@ -31,14 +32,14 @@ impl Error {
         Error {
             code,
             message: message.to_string(),
-            next: None,
+            next: usual_next(code).map(str::to_owned),
             exit: EXIT_FAILURE,
         }
     }
 
     /// A value that was given is of no use.
     pub(crate) fn usage(message: impl Display) -> Error {
-        Error::new("usage", message).next("run the command with --help")
+        Error::new("usage", message)
     }
 
     /// A file that cannot be read or written.
@@ -76,6 +77,53 @@ impl Error {
     }
 }
 
+/// What a person usually does next after an error of this code.
+fn usual_next(code: &str) -> Option<&'static str> {
+    Some(match code {
+        "approvals_missing" => "mcpist change approve FILE --key the key of another officer",
+        "bundle_build" => "mend the module folder, and build again",
+        "bundle_sign" => "mcpist bundle inspect FILE",
+        "ceremony_record" => "give ceremony.bin as 'mcpist init' wrote it, or --key",
+        "connection_lost" => "mcpist status",
+        "daemon_failed" => "journalctl -u mcpistd, or the log that the message names",
+        "daemon_missing" => "install mcpistd beside mcpist, or build it: cargo build",
+        "daemon_unreachable" => "mcpist doctor",
+        "demo" => "mcpist demo --keep, and look into its folder",
+        "dev" => "mcpist dev with another folder",
+        "file" => "see that the path is right, and that it is yours to read or write",
+        "identity" => "give the file that age-keygen wrote, one that begins with AGE-SECRET-KEY-1",
+        "internal" => "mcpist --version, and report it with the command",
+        "io" => "repeat the command with standard input and output open",
+        "key" => "give the key file that 'mcpist bundle keygen' wrote, and its passphrase",
+        "mcp" => "mcpist status",
+        "memory" => "mcpist doctor",
+        "no_terminal" => "give the secret on standard input",
+        "not_confirmed" => "repeat the command with --yes",
+        "root" => "give root.json as 'mcpist bundle root' wrote it",
+        "share_file" => {
+            "mcpist unseal --share-file FILE --identity IDENTITY, both of the same holder"
+        }
+        "share_refused" => "mcpist unseal",
+        "tool_failed" => "mcpist tools --module MODULE --tool TOOL",
+        "usage" => "run the command with --help",
+        "version_mismatch" => "use the mcpist of the same version as mcpistd",
+        // What a bundle's verification found.
+        "too_few_signatures" => "mcpist bundle sign FILE --key the key of another publisher",
+        "other_audience" | "expired" | "foreign_namespace" | "older_sequence" => {
+            "ask its publisher for a bundle made for this site: mcpist bundle build"
+        }
+        "not_a_bundle" | "not_a_file" | "too_large" => {
+            "give the file that 'mcpist bundle build' wrote"
+        }
+        "bad_container" | "bad_signature" | "bad_manifest" | "bad_blob" | "wrong_length"
+        | "wrong_payload" | "key_twice" => "have the file brought again: it is damaged or forged",
+        "shrunk" | "quarantine_io" => {
+            "see that the file stays as it is and the disk has room, and repeat"
+        }
+        other => return ErrorCode::parse(other).and_then(ErrorCode::next),
+    })
+}
+
 impl From<ApiError> for Error {
     fn from(error: ApiError) -> Error {
         Error {
@@ -103,8 +151,6 @@ impl From<std::io::Error> for Error {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use mcpist_core::error::ErrorCode;
-
     use super::*;
 
     #[test]
@@ -113,6 +159,32 @@ mod tests {
         assert_eq!((sealed.code(), sealed.exit()), ("sealed", 2));
         assert_eq!(sealed.next_step(), Some("mcpist unseal"));
         assert_eq!(Error::usage("no").exit(), 1);
+    }
+
+    #[test]
+    fn every_code_in_the_sources_has_a_next_step() {
+        let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+        let mut codes = std::collections::BTreeSet::new();
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.extension().is_some_and(|e| e == "rs") {
+                    let text = std::fs::read_to_string(&path).unwrap();
+                    for after in text.split("Error::new(").skip(1) {
+                        let code = after.trim_start().strip_prefix('"');
+                        codes.extend(code.and_then(|c| Some(c.split_once('"')?.0.to_owned())));
+                    }
+                }
+            }
+        }
+        assert!(codes.len() > 20, "{codes:?}");
+        // This test's own words are no code.
+        codes.retain(|code| code.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'));
+        for code in codes {
+            assert!(usual_next(&code).is_some(), "{code} has no next step");
+        }
     }
 
     #[test]

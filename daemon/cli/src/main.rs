@@ -62,7 +62,7 @@ struct Cli {
         default_value = "text"
     )]
     output: Format,
-    /// Say nothing but results and errors
+    /// Say nothing but results, errors and what is signed or confirmed
     #[arg(short, long, global = true, help_heading = GLOBAL)]
     quiet: bool,
     #[command(subcommand)]
@@ -122,6 +122,9 @@ fn usage(e: &clap::Error) -> ExitCode {
     }
     let text = e.render().to_string();
     let text = text.strip_prefix("error: ").unwrap_or(&text).trim_end();
+    // Our own next step says the same.
+    let hint = "For more information, try '--help'.";
+    let text = text.strip_suffix(hint).unwrap_or(text).trim_end();
     // Parsing ended before it could say which form was asked for.
     let words: Vec<_> = std::env::args_os().collect();
     let json = words

@@ -1,7 +1,8 @@
 //! What is written where: results to standard output as text or versioned JSON, the rest to standard error.
 //!
 //! Promises that standard output holds the result and nothing else, in JSON one object
-//! `{"schema":1,"data":…}` or `{"schema":1,"error":…}`, and that progress is shown on a terminal only.
+//! `{"schema":1,"data":…}` or `{"schema":1,"error":…}`, that progress is shown on a terminal only, and that `-q` never
+//! hides what a person signs or confirms.
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -69,6 +70,12 @@ impl Output {
             // Nobody to tell when standard error is closed.
             let _ = writeln!(std::io::stderr(), "{text}");
         }
+    }
+
+    /// What a person signs, confirms or gives a share under: standard error, always.
+    pub(crate) fn terms(self, text: &str) {
+        // Nobody to tell when standard error is closed.
+        let _ = writeln!(std::io::stderr(), "{text}");
     }
 
     /// Whether a changing line of progress may be shown.

@@ -227,6 +227,15 @@ pub(crate) fn ask(prompt: &str) -> Result<Secret> {
     read_secret(&mut unbuffered)
 }
 
+/// Asks for a secret that nobody could tell again if it were mistyped: twice on a terminal, else once.
+pub(crate) fn ask_twice(prompt: &str) -> Result<Secret> {
+    let first = ask(prompt)?;
+    if std::io::stdin().is_terminal() && !first.ct_eq(prompt_for("Once more: ")?.expose()) {
+        return Err(Error::usage("the two are not the same"));
+    }
+    Ok(first)
+}
+
 /// Asks on the terminal, whatever standard input is.
 pub(crate) fn prompt_for(prompt: &str) -> Result<Secret> {
     let mut typed = rpassword::prompt_password(prompt)

@@ -59,6 +59,11 @@ pub(crate) async fn tools(context: &Context, args: ToolsArgs) -> Result<()> {
             break;
         }
     }
+    if tools.is_empty() {
+        context.out.note(
+            "no tool is visible to this user\nnext: an officer's mcpist mask explain PRINCIPAL MODULE TOOL",
+        );
+    }
     context.out.data(&json!({"tools": tools}), |data| {
         let list = data["tools"]
             .as_array()

@@ -108,6 +108,7 @@ codes! {
     AuditLost "audit_lost" 503 "the call was done but its outcome could not be recorded";
     VaultUnavailable "vault_unavailable" 503 "the vault's storage does not answer";
     VaultQuarantined "vault_quarantined" 503 "the vault failed its verification and is closed";
+    LastWriteMissing "last_write_missing" 409 "a crash cut off the vault's last write, and nobody has confirmed that";
     DiskFull "disk_full" 507 "the disk is full but for the space reserved to seal, cancel and export";
     // The rest.
     VersionMismatch "version_mismatch" 400 "the two programs do not speak a common version";
@@ -121,30 +122,65 @@ impl ErrorCode {
         ErrorCode::parse(text).unwrap_or(ErrorCode::Internal)
     }
 
-    /// What an operator usually does next.
+    /// What an operator usually does next: a command where there is one.
     pub fn next(self) -> Option<&'static str> {
+        use ErrorCode as C;
         Some(match self {
-            ErrorCode::Sealed => "mcpist unseal",
-            ErrorCode::NotInitialised => "mcpist init",
-            ErrorCode::AlreadyInitialised
-            | ErrorCode::AlreadyUnsealed
-            | ErrorCode::PlanMismatch => "mcpist status",
-            ErrorCode::SchemaChanged => "read the schema again and repeat the call",
-            ErrorCode::ApprovalsMissing => "ask another officer to approve the change",
-            ErrorCode::ChangeVoid => "propose the change again",
-            ErrorCode::NotJoined => "mcpist join list",
-            ErrorCode::CredentialMissing
-            | ErrorCode::CredentialExpired
-            | ErrorCode::CredentialSuspect => "mcpist credential put",
-            ErrorCode::AuditUnavailable
-            | ErrorCode::AuditLost
-            | ErrorCode::DiskFull
-            | ErrorCode::VaultUnavailable
-            | ErrorCode::VaultQuarantined
-            | ErrorCode::RunnerLost
-            | ErrorCode::NotLoaded => "mcpist status",
-            ErrorCode::Internal => "journalctl -u mcpistd",
-            _ => return None,
+            C::Sealed => "mcpist unseal",
+            C::NotInitialised => "mcpist init",
+            C::AlreadyInitialised | C::AlreadyUnsealed | C::PlanMismatch | C::ShareRefused => {
+                "mcpist status"
+            }
+            C::TicketInvalid => "repeat the command: each run asks for a ticket of its own",
+            C::Unidentified => "mcpist principal list; an officer adds this user's uid",
+            C::Forbidden => "ask for membership in the role's group",
+            C::RequestInvalid | C::TooLarge => {
+                "mend what the message names, and repeat the command"
+            }
+            C::UnknownTool | C::UnknownModule => {
+                "mcpist tools; an officer asks: mcpist mask explain PRINCIPAL MODULE TOOL"
+            }
+            C::ArgumentsInvalid => "mcpist tools --module MODULE --tool TOOL",
+            C::SchemaChanged => "read the schema again and repeat the call",
+            C::NotFound | C::Conflict => {
+                "list what there is: mcpist vault|principal|grant|binding|join|registry list"
+            }
+            C::ApprovalInvalid => {
+                "mcpist change approve FILE --key the key of another enrolled officer"
+            }
+            C::ApprovalsMissing => "mcpist change approve FILE --key the key of another officer",
+            C::ChangeVoid => "propose the change again: the same command with a new --proposal",
+            C::BundleRefused | C::Equivocation => {
+                "mcpist bundle verify FILE --root ROOT, and ask its publisher"
+            }
+            C::AlreadyImported => "mcpist registry list",
+            C::NotJoined => "mcpist join list",
+            C::BindingRefused => "mcpist binding list",
+            C::CredentialMissing | C::CredentialExpired | C::CredentialSuspect => {
+                "mcpist credential put"
+            }
+            C::UpstreamUnreachable | C::UpstreamTls => {
+                "see that the service runs where the binding says: mcpist binding list"
+            }
+            C::UpstreamTimeout
+            | C::UpstreamStatus
+            | C::UpstreamThrottled
+            | C::UpstreamTooLarge
+            | C::UpstreamInvalid => "look at the service itself",
+            C::Busy | C::DeadlineExceeded | C::Cancelled => "repeat it shortly",
+            C::NotLoaded
+            | C::RunnerLost
+            | C::ModuleQuarantined
+            | C::ModuleFailed
+            | C::Unavailable
+            | C::AuditUnavailable
+            | C::AuditLost
+            | C::VaultUnavailable
+            | C::VaultQuarantined
+            | C::LastWriteMissing
+            | C::DiskFull => "mcpist status",
+            C::VersionMismatch => "use the mcpist of the same version as mcpistd",
+            C::Internal => "journalctl -u mcpistd",
         })
     }
 
@@ -207,6 +243,13 @@ mod tests {
             assert!((400..600).contains(&code.http_status()), "{text}");
             let json = serde_json::to_string(code).unwrap();
             assert_eq!(serde_json::from_str::<ErrorCode>(&json).unwrap(), *code);
+        }
+    }
+
+    #[test]
+    fn every_code_has_a_next_step() {
+        for code in ErrorCode::ALL {
+            assert!(code.next().is_some_and(|next| next.len() > 8), "{code}");
         }
     }
 

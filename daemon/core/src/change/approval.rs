@@ -161,7 +161,7 @@ impl Officers {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ApprovalError {
     /// The key is not enrolled.
-    #[error("key {} is not an enrolled officer's; list the officers to see who is", .officer.short())]
+    #[error("key {} is not an enrolled officer's; the ceremony record names who is", .officer.short())]
     Unknown {
         /// The key's id.
         officer: Digest,

@@ -1,0 +1,433 @@
+//! docs/OPERATING.md, typed into a shell: a daemon and a runner as on a host (no `--dev`), `mcpist` as a program.
+//!
+//! Every `console` block is run in its order and compared with what it says it answers; `…` stands for anything. What
+//! the page leaves to a person (a passphrase, a `y`, a password store, `sudo`) is done by small scripts on PATH. Runs as
+//! root, where runner and client are users of their own, and as an ordinary user, who is then all of them.
+#![allow(clippy::unwrap_used)]
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use mcpist_bundle::{BuildOptions, Role, SigningKey};
+use mcpist_quorum::Identity;
+use mcpist_tests::programs::{program, workspace};
+use nix::unistd::{Gid, Group, Uid, User};
+
+/// How long anything may take before the test gives up. Nothing is judged by it.
+const PATIENCE: Duration = Duration::from_secs(60);
+const CANARY: &str = "canary-5b0e8d417c9a2f36";
+const HOLDERS: [&str; 5] = ["ada", "bob", "eve", "joe", "kim"];
+
+/// A host: its folders, its daemon and its runner.
+struct Host {
+    folder: tempfile::TempDir,
+    daemon: Option<Child>,
+    runner: Option<Child>,
+    service: u16,
+    registry: String,
+}
+
+/// The users of the parts: each its own where root can make it so.
+struct Users {
+    runner: u32,
+    client: u32,
+}
+
+fn users() -> Users {
+    let own = Uid::effective();
+    if own.is_root() {
+        Users {
+            runner: 2,
+            client: 1,
+        }
+    } else {
+        Users {
+            runner: own.as_raw(),
+            client: own.as_raw(),
+        }
+    }
+}
+
+/// The group that this test's own user has from the start: it stands for all four role groups.
+fn own_group() -> String {
+    let user = User::from_uid(Uid::effective()).unwrap();
+    let gid = user.map_or(Gid::effective(), |user| user.gid);
+    Group::from_gid(gid)
+        .unwrap()
+        .expect("a group of this user's")
+        .name
+}
+
+impl Host {
+    /// A host with nothing running. `config` is what the page says, for this folder.
+    fn new(config: &str) -> Host {
+        let folder = tempfile::tempdir().unwrap();
+        let host = Host {
+            folder,
+            daemon: None,
+            runner: None,
+            service: service(),
+            registry: String::new(),
+        };
+        for (name, mode) in [
+            ("", 0o755),
+            ("state", 0o700),
+            ("run", 0o755),
+            ("desk", 0o755),
+            ("bin", 0o755),
+        ] {
+            let path = host.path(name);
+            std::fs::create_dir_all(&path).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        }
+        std::fs::write(host.path("mcpist.toml"), host.local(config)).unwrap();
+        // Copies, since another user may not reach the folder that they were built in.
+        for name in ["mcpist", "mcpist-runner"] {
+            std::fs::copy(program(name), host.path(&format!("bin/{name}.program"))).unwrap();
+        }
+        let folder = host.folder.path().display().to_string();
+        host.script(
+            "mcpist",
+            &format!(
+                "case \"$1 $2\" in\n\"bundle keygen\") set -- \"$@\" --throwaway ;;\n\"init \"*) set -- \"$@\" --yes ;;\nesac\n\
+                 exec {folder}/bin/mcpist.program --run {folder}/run \"$@\""
+            ),
+        );
+        let other = if Uid::effective().is_root() {
+            let uid = users().client;
+            format!("setpriv --reuid {uid} --regid {uid} --clear-groups ")
+        } else {
+            String::new()
+        };
+        host.script(
+            "sudo",
+            &format!("if [ \"$1\" = -u ]; then shift 2; exec {other}\"$@\"; fi\nexec \"$@\""),
+        );
+        host.script("pass", &format!("echo {CANARY}"));
+        host
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn script(&self, name: &str, text: &str) {
+        let path = self.path(&format!("bin/{name}"));
+        std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// The page's paths, in this host's folder.
+    fn local(&self, text: &str) -> String {
+        let path = |name| self.path(name).display().to_string();
+        text.replace("/var/lib/mcpist", &path("state"))
+            .replace("/run/mcpist", &path("run"))
+    }
+
+    /// Starts daemon and runner, and waits until they have found each other.
+    fn start(&mut self) {
+        let log = |name: &str| std::fs::File::create(self.path(name)).unwrap();
+        let daemon = Command::new(program("mcpistd"))
+            .arg("--config")
+            .arg(self.path("mcpist.toml"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log("mcpistd.log"))
+            .spawn()
+            .unwrap();
+        let mut runner = Command::new(self.path("bin/mcpist-runner.program"));
+        runner
+            .args(["--role", "run", "--connect"])
+            .arg(self.path("run/runner.sock"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log("runner.log"));
+        if Uid::effective().is_root() {
+            // Of the daemon's group, which opens the socket.
+            runner.uid(users().runner).gid(0);
+        }
+        let runner = runner.spawn().unwrap();
+        (self.daemon, self.runner) = (Some(daemon), Some(runner));
+        let deadline = Instant::now() + PATIENCE;
+        while !self.log().contains("runner connected") {
+            assert!(Instant::now() < deadline, "{}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn log(&self) -> String {
+        let read = |name| std::fs::read_to_string(self.path(name)).unwrap_or_default();
+        format!("{}\n{}", read("mcpistd.log"), read("runner.log"))
+    }
+
+    /// What the page's command says here: both streams, and the exit status where it is not 0.
+    fn run(&self, line: &str) -> String {
+        let path = self.path("bin").display().to_string();
+        let output = Command::new("sh")
+            .args(["-c", &format!("exec 2>&1\n{}", self.local(line))])
+            .current_dir(self.path("desk"))
+            .env_clear()
+            .env(
+                "PATH",
+                format!("{path}:/usr/local/bin:/usr/bin:/bin:/usr/sbin"),
+            )
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let mut said = String::from_utf8(output.stdout).unwrap();
+        match output.status.code() {
+            Some(0) => {}
+            code => said.push_str(&format!("[exit {}]\n", code.unwrap_or(-1))),
+        }
+        said.replace("127.0.0.1", "prom.lan")
+    }
+
+    /// The page's command with the keys, numbers and hosts of this host.
+    fn command(&self, line: &str) -> String {
+        let mut line = line
+            .replace("--uid 1000", &format!("--uid {}", users().client))
+            .replace(
+                "--url https://prom.lan:9090/ --ca site-ca.pem",
+                &format!("--url http://127.0.0.1:{}/ --allow-local", self.service),
+            )
+            .replace("--host prom.lan", "--host 127.0.0.1")
+            .replace("--registry ID", &format!("--registry {}", self.registry))
+            .replace("activate ID", &format!("activate {}", self.registry));
+        if !Uid::effective().is_root() && line.starts_with("mcpist grant put") {
+            // Here officer and client are one user, and a grant to oneself takes a second officer.
+            line.push_str(" --proposal grant.json; mcpist change approve grant.json --key bob.key");
+        }
+        for name in HOLDERS {
+            let file = self.path(&format!("desk/{name}.txt"));
+            if let Ok(text) = std::fs::read(file) {
+                let recipient = Identity::parse(text.trim_ascii()).unwrap().recipient();
+                line = line.replace(&format!("{name}=age1…"), &format!("{name}={recipient}"));
+            }
+            let file = self.path(&format!("desk/{name}.key"));
+            if let Ok(text) = std::fs::read(file) {
+                let public = SigningKey::from_throwaway_text(&text).unwrap().public();
+                line = line.replace(&format!("{name}=HEXKEY"), &format!("{name}={public}"));
+            }
+        }
+        line
+    }
+
+    /// What others bring: the holders' identities, the publisher's root and a signed bundle.
+    fn bring(&mut self) {
+        for name in HOLDERS {
+            let text = Identity::generate().to_text().unwrap();
+            std::fs::write(self.path(&format!("desk/{name}.txt")), text.expose()).unwrap();
+        }
+        let publisher = SigningKey::generate().unwrap();
+        let root = format!(
+            "mcpist bundle root root.json --site plant-7 --namespace acme --publisher {0} --root-key {0} --revoke-key {0}",
+            publisher.public()
+        );
+        self.run(&root);
+        let options = BuildOptions {
+            namespace: "acme".parse().unwrap(),
+            name: "monitoring".parse().unwrap(),
+            sequence: 1,
+            audience: vec!["plant-7".parse().unwrap()],
+            created: 1_700_000_000,
+            not_after: 4_000_000_000,
+            notes: String::new(),
+        };
+        let module = workspace().join("modules/catalog/prometheus");
+        let plain = mcpist_bundle::build(&[module], &options).unwrap();
+        let signed = mcpist_bundle::build::sign(&plain, &publisher, Role::Publisher).unwrap();
+        self.registry = mcpist_bundle::inspect(&signed).unwrap().digest.to_string();
+        std::fs::write(self.path("desk/monitoring.bundle"), signed).unwrap();
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        for child in [&mut self.runner, &mut self.daemon].into_iter().flatten() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// A Prometheus that knows one metric and one bearer. Its threads end with the process.
+fn service() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                let lines = BufReader::new(&stream).lines().map_while(Result::ok);
+                let mut known = false;
+                for line in lines {
+                    known |= line.to_lowercase() == format!("authorization: bearer {CANARY}");
+                    if !line.is_empty() {
+                        continue;
+                    }
+                    let (status, body) = if known {
+                        (
+                            "200 OK",
+                            r#"{"data":{"resultType":"vector","result":[{"metric":{},"value":[1,"1"]}]}}"#,
+                        )
+                    } else {
+                        ("401 Unauthorized", "{}")
+                    };
+                    let length = body.len();
+                    let head = format!(
+                        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+                    );
+                    if (&stream)
+                        .write_all(format!("{head}{body}").as_bytes())
+                        .is_err()
+                    {
+                        return;
+                    }
+                    known = false;
+                }
+            });
+        }
+    });
+    port
+}
+
+/// The fenced blocks of one language.
+fn blocks(page: &str, language: &str) -> Vec<String> {
+    page.split(&format!("```{language}\n"))
+        .skip(1)
+        .map(|after| after.split("```").next().unwrap().to_owned())
+        .collect()
+}
+
+/// The commands of a block, each with the lines that it answers.
+fn commands(block: &str) -> Vec<(String, Vec<String>)> {
+    let mut found: Vec<(String, Vec<String>)> = Vec::new();
+    for line in block.lines() {
+        match (line.strip_prefix("$ "), found.last_mut()) {
+            (Some(command), _) => found.push((command.to_owned(), Vec::new())),
+            (None, Some((_, answer))) => answer.push(line.to_owned()),
+            (None, None) => panic!("a block begins with an answer: {line}"),
+        }
+    }
+    found
+}
+
+/// Whether the lines are those of the page; a line `…` is any number of lines.
+fn fits(expected: &[String], said: &[&str]) -> bool {
+    match expected.split_first() {
+        None => said.is_empty(),
+        Some((first, rest)) if first == "…" => (0..=said.len()).any(|n| fits(rest, &said[n..])),
+        Some((first, rest)) => said
+            .split_first()
+            .is_some_and(|(line, after)| line_fits(first, line) && fits(rest, after)),
+    }
+}
+
+/// Whether a line is that of the page; `…` is any text, and spaces count as one.
+fn line_fits(expected: &str, said: &str) -> bool {
+    let squeeze = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let (expected, said) = (squeeze(expected), squeeze(said));
+    let mut parts = expected.split('…');
+    let Some(mut rest) = said.strip_prefix(parts.next().unwrap_or_default()) else {
+        return false;
+    };
+    let parts: Vec<_> = parts.collect();
+    let Some((last, middle)) = parts.split_last() else {
+        return rest.is_empty();
+    };
+    for part in middle {
+        match rest.find(part) {
+            Some(at) => rest = &rest[at + part.len()..],
+            None => return false,
+        }
+    }
+    rest.ends_with(last)
+}
+
+fn page() -> String {
+    std::fs::read_to_string(workspace().join("docs/OPERATING.md")).unwrap()
+}
+
+/// The page's configuration for the users of this test.
+fn config(page: &str) -> String {
+    let toml = blocks(page, "toml").remove(0);
+    let uid = users().runner;
+    let group = own_group();
+    toml.lines()
+        .map(|line| match line.split_once(" = ") {
+            Some(("uid", _)) => format!("uid = {uid}\n"),
+            Some((role, name)) if name.starts_with("\"mcpist-") => {
+                format!("{role} = \"{group}\"\n")
+            }
+            _ => format!("{line}\n"),
+        })
+        .collect()
+}
+
+#[test]
+fn the_page_is_what_happens() {
+    let page = page();
+    let mut host = Host::new(&config(&page));
+    host.bring();
+    host.start();
+    let mut typed = 0;
+    for (command, expected) in blocks(&page, "console").iter().flat_map(|b| commands(b)) {
+        let said = host.run(&host.command(&command));
+        let lines: Vec<_> = said.lines().collect();
+        assert!(
+            fits(&expected, &lines),
+            "$ {command}\nsays\n{said}\nand the page says\n{}\n\n{}",
+            expected.join("\n"),
+            host.log()
+        );
+        typed += 1;
+    }
+    assert!(typed > 25, "{typed} commands");
+    for folder in ["state", "desk", "mcpistd.log", "runner.log"] {
+        let found = Command::new("grep")
+            .args(["-rlaF", CANARY])
+            .arg(host.path(folder))
+            .output()
+            .unwrap();
+        assert_eq!(
+            String::from_utf8_lossy(&found.stdout),
+            "",
+            "the credential in a file"
+        );
+    }
+}
+
+#[test]
+fn who_is_in_no_group_has_no_role_and_is_told_which_there_are() {
+    let page = page();
+    let toml = config(&page);
+    let (head, _) = toml.split_once("[roles]").unwrap();
+    let mut host = Host::new(head);
+    host.start();
+    let said = host.run("mcpist status");
+    assert!(said.starts_with("error[forbidden]: "), "{said}");
+    assert!(
+        said.contains("\nnext: ask for membership in mcpist-operator or "),
+        "{said}"
+    );
+    assert!(
+        host.log().contains("no store yet: 'mcpist init' needs "),
+        "{}",
+        host.log()
+    );
+}
+
+#[test]
+fn an_answer_that_the_page_does_not_give_is_found() {
+    let expected = ["store  …".to_owned(), "…".to_owned(), "end …".to_owned()];
+    assert!(fits(&expected, &["store none", "end x"]));
+    assert!(fits(&expected, &["store none", "a", "b", "end x"]));
+    assert!(!fits(&expected, &["store none", "a", "b"]));
+    assert!(!fits(&expected, &["other", "end x"]));
+    assert!(!line_fits("a … c", "a b d") && line_fits("a … c", "a b c"));
+    assert!(!fits(&[], &["more"]));
+}
