@@ -1,44 +1,51 @@
 //! The admin socket: HTTP and JSON over a Unix socket, on a thread of its own.
 //!
-//! Owns routes, roles and the one form of reply. Promises that every request is answered with
+//! Owns routes, roles, bounds and the one form of reply. Promises that every request is answered with
 //! [`Reply`](mcpist_core::api::Reply) or [`Failure`](mcpist_core::api::Failure), that a caller without the role
-//! learns nothing but that, and that neither `status` nor cutting clients off waits for the keeper (docs/DECISIONS.md says what wiping waits for). Does
-//! not carry secrets: those come over [`crate::secret_socket`].
+//! learns nothing but that, that neither `status` nor a seal depends on the keeper or on the audit log's disk, and that
+//! no user's connections keep another's out. Does not carry secrets: those come over [`crate::secret_socket`].
 
+mod clerk;
+mod connections;
 mod policy;
+mod status;
 mod store;
+#[cfg(test)]
+mod tests;
 
-pub(crate) use store::started;
+pub(crate) use clerk::Clerk;
+#[cfg(test)]
+pub(crate) use status::shown;
+pub(crate) use status::started;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Extension, State};
+use axum::body::{Body, to_bytes};
+use axum::extract::{DefaultBodyLimit, Extension, FromRequestParts, Request};
+use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
-use axum::middleware::map_response;
+use axum::middleware::{Next, from_fn, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
+use http_body_util::LengthLimitError;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use mcpist_core::api::{ApiError, Done, MAX_MESSAGE, Reply, TicketRequest, path};
+use mcpist_core::api::{ApiError, MAX_MESSAGE, Reply, path};
 use mcpist_core::error::ErrorCode;
-use mcpist_core::event::Event;
-use mcpist_secret::frame::Ticket;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::{UnixListener, UnixStream};
 
-use crate::clock::steady_seconds;
+use crate::admin::clerk::Errand;
+use crate::admin::connections::Connections;
 use crate::house::House;
-use crate::keeper::{KeeperHandle, lock};
+use crate::keeper::{Keeper, KeeperHandle};
 use crate::roles::{Caller, Role};
-use crate::secret_socket::Purpose;
-use crate::tickets::LIFETIME_S;
 
-/// Headers of a request must be there within this time.
-const HEADERS: Duration = Duration::from_secs(10);
+/// Headers of a request must be there within this time, and its body within as much again.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// The form of every answer.
 const JSON: &str = "application/json";
 
@@ -47,18 +54,89 @@ const JSON: &str = "application/json";
 pub(crate) struct Admin {
     pub(crate) house: Arc<House>,
     pub(crate) keeper: KeeperHandle,
+    pub(crate) clerk: Clerk,
 }
 
 type Answer<T> = Result<T, ApiError>;
 
+/// Who asks whom: what every handler begins with.
+pub(crate) struct Call {
+    admin: Admin,
+    caller: Caller,
+}
+
+impl FromRequestParts<Admin> for Call {
+    type Rejection = StatusCode;
+
+    async fn from_request_parts(parts: &mut Parts, admin: &Admin) -> Result<Self, StatusCode> {
+        // Every connection's requests carry it.
+        let caller = parts.extensions.get::<Caller>().copied();
+        Ok(Call {
+            admin: admin.clone(),
+            caller: caller.ok_or(StatusCode::UNAUTHORIZED)?,
+        })
+    }
+}
+
+impl Call {
+    /// Refuses a caller that has none of `roles`; the refusal is recorded where the log is open.
+    fn demand(&self, roles: &[Role], action: &'static str) -> Answer<()> {
+        let config = &self.admin.house.config;
+        let (uid, groups) = (self.caller.uid, &config.roles);
+        self.caller
+            .has_any(roles, (!config.dev).then_some(groups))
+            .map_err(|code| {
+                log::warn!("admin: uid {uid} refused: {action}");
+                self.admin.clerk.send(Errand::Refused { uid, action, code });
+                let groups: Vec<_> = roles.iter().map(|r| groups.of(*r)).collect();
+                ApiError::of(code).next(&format!("ask for membership in {}", groups.join(" or ")))
+            })
+    }
+
+    /// The answer of an act of the keeper, which the caller's uid comes along with.
+    async fn ask<T: Serialize + Send + 'static>(
+        self,
+        roles: &[Role],
+        action: &'static str,
+        act: impl FnOnce(&mut Keeper, u32) -> Answer<T> + Send + 'static,
+    ) -> Response {
+        if let Err(e) = self.demand(roles, action) {
+            return failure(&e);
+        }
+        let uid = self.caller.uid;
+        reply(self.admin.keeper.ask(move |keeper| act(keeper, uid)).await)
+    }
+
+    /// [`Call::ask`] with what the request's body says.
+    async fn ask_with<B: DeserializeOwned + Send + 'static, T: Serialize + Send + 'static>(
+        self,
+        roles: &[Role],
+        action: &'static str,
+        body: &[u8],
+        act: impl FnOnce(&mut Keeper, u32, B) -> Answer<T> + Send + 'static,
+    ) -> Response {
+        if let Err(e) = self.demand(roles, action) {
+            return failure(&e);
+        }
+        match parse(body) {
+            Ok(asked) => {
+                let uid = self.caller.uid;
+                let act = move |keeper: &mut Keeper| act(keeper, uid, asked);
+                reply(self.admin.keeper.ask(act).await)
+            }
+            Err(e) => failure(&e),
+        }
+    }
+}
+
 impl Admin {
     /// Serves the socket until the process ends.
     pub(crate) async fn serve(self, listener: UnixListener) {
-        let router = self.router();
+        let (router, connections) = (self.router(), Connections::default());
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => {
-                    tokio::spawn(connection(router.clone(), stream));
+                    tokio::spawn(connection(router.clone(), stream, connections.clone()));
                 }
                 Err(e) => {
                     log::warn!("admin socket: accept failed: {}", e.kind());
@@ -70,14 +148,18 @@ impl Admin {
 
     fn router(self) -> Router {
         Router::new()
-            .route(path::STATUS, get(store::status))
+            .route(path::STATUS, get(status::status))
             .route(path::INIT, post(store::init))
             .route(path::INIT_CONFIRM, post(store::init_confirm))
             .route(path::UNSEAL, get(store::unseal_plan))
             .route(path::UNSEAL_CANCEL, post(store::unseal_cancel))
             .route(path::SEAL, post(store::seal))
-            .route(path::TICKET, post(ticket))
-            .route(path::VAULTS, get(store::vaults).post(store::new_vault))
+            .route(path::TICKET, post(store::ticket))
+            .route(path::VAULTS, get(status::vaults).post(store::new_vault))
+            .route(
+                "/v1/vaults/{vault}/confirm-last-write",
+                post(store::confirm_last_write),
+            )
             .route("/v1/vaults/{vault}/credentials", get(store::credentials))
             .route(
                 "/v1/vaults/{vault}/credentials/{name}",
@@ -92,7 +174,7 @@ impl Admin {
             .route("/v1/changes/{change}", delete(policy::withdraw))
             .route("/v1/changes/{change}/approvals", post(policy::approve))
             .route(path::MASK_EXPLAIN, post(policy::explain))
-            .route(path::AUDIT_HEAD, get(store::audit_head))
+            .route(path::AUDIT_HEAD, get(status::audit_head))
             .fallback(|| async {
                 failure(&ApiError::new(
                     ErrorCode::NotFound,
@@ -106,43 +188,23 @@ impl Admin {
                 ))
             })
             .layer(DefaultBodyLimit::max(MAX_MESSAGE))
+            .layer(from_fn(|request, next| in_time(PATIENCE, request, next)))
             .layer(map_response(in_our_form))
             .with_state(self)
     }
-
-    /// Refuses a caller that has none of `roles`; the refusal is recorded where the log is open.
-    pub(crate) fn demand(
-        &self,
-        caller: Caller,
-        roles: &[Role],
-        action: &'static str,
-    ) -> Answer<()> {
-        let config = &self.house.config;
-        let groups = &config.roles;
-        caller
-            .has_any(roles, (!config.dev).then_some(groups))
-            .map_err(|code| {
-                log::warn!("admin: uid {} refused: {action}", caller.uid);
-                let event = Event::AdminRefused {
-                    uid: caller.uid,
-                    action,
-                    code,
-                };
-                if let Err(e) = self.house.audit.append(&event) {
-                    log::debug!("not in the audit log: {e}");
-                }
-                let groups: Vec<_> = roles.iter().map(|r| groups.of(*r)).collect();
-                ApiError::of(code).next(&format!("ask for membership in {}", groups.join(" or ")))
-            })
-    }
 }
 
-async fn connection(router: Router, stream: UnixStream) {
+async fn connection(router: Router, stream: UnixStream, connections: Connections) {
     let Ok(cred) = stream.peer_cred() else { return };
-    let service = router.layer(Extension(Caller { uid: cred.uid() }));
+    let uid = cred.uid();
+    let Some(_admitted) = connections.admit(uid) else {
+        log::warn!("admin socket: uid {uid} has too many connections, or all users together");
+        return;
+    };
+    let service = router.layer(Extension(Caller { uid }));
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADERS)
+        .header_read_timeout(PATIENCE)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service))
         .await;
     if let Err(e) = served {
@@ -150,43 +212,27 @@ async fn connection(router: Router, stream: UnixStream) {
     }
 }
 
-/// A ticket for the secret socket, for whoever may use its purpose.
-async fn ticket(
-    State(admin): State<Admin>,
-    Extension(caller): Extension<Caller>,
-    body: Bytes,
-) -> Response {
-    reply(
-        async {
-            let TicketRequest { purpose } = parse(&body)?;
-            let role = match purpose {
-                Purpose::InitToken | Purpose::Unseal { .. } => Role::Operator,
-                Purpose::Credential { .. } => Role::Custodian,
-                Purpose::Import => Role::Officer,
-            };
-            admin.demand(caller, &[role], purpose.as_str())?;
-            let ticket = Ticket::random()
-                .map_err(|e| ApiError::new(ErrorCode::Unavailable, &e.to_string()))?;
-            let name = purpose.as_str();
-            lock(&admin.house.tickets)
-                .issue(&ticket, caller.uid, purpose, steady_seconds())
-                .map_err(|e| ApiError::new(ErrorCode::Busy, &e.to_string()))?;
-            // While sealed there is no log to write to; the ceremony's own lines say what came of the ticket.
-            let _ = admin.house.audit.append(&Event::TicketIssued {
-                uid: caller.uid,
-                purpose: name,
-            });
-            Ok(mcpist_core::api::Ticket {
-                ticket: ticket.to_text(),
-                expires_s: LIFETIME_S,
-            })
+/// Reads the request's body whole, within `patience`.
+async fn in_time(patience: Duration, request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    match tokio::time::timeout(patience, to_bytes(body, MAX_MESSAGE)).await {
+        Ok(Ok(body)) => next.run(Request::from_parts(parts, Body::from(body))).await,
+        Ok(Err(e)) => {
+            if e.into_inner().is::<LengthLimitError>() {
+                StatusCode::PAYLOAD_TOO_LARGE.into_response()
+            } else {
+                StatusCode::BAD_REQUEST.into_response()
+            }
         }
-        .await,
-    )
+        Err(_) => failure(&ApiError::new(
+            ErrorCode::RequestInvalid,
+            "the request's body did not come in time",
+        )),
+    }
 }
 
 /// Reads a request's body, strictly.
-pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Answer<T> {
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Answer<T> {
     serde_json::from_slice(body).map_err(|e| {
         ApiError::new(
             ErrorCode::RequestInvalid,
@@ -196,7 +242,7 @@ pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Answer<T> {
 }
 
 /// The one form of every answer.
-pub(crate) fn reply<T: Serialize>(answer: Answer<T>) -> Response {
+fn reply<T: Serialize>(answer: Answer<T>) -> Response {
     match answer {
         Ok(data) => json(StatusCode::OK, &Reply::new(data)),
         Err(e) => failure(&e),
@@ -234,9 +280,4 @@ fn json(status: StatusCode, value: &impl Serialize) -> Response {
         Ok(body) => (status, [(header::CONTENT_TYPE, JSON)], body).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
-}
-
-/// The reply to an act that has nothing to say.
-pub(crate) fn done(answer: Answer<()>) -> Response {
-    reply(answer.map(|()| Done {}))
 }

@@ -38,8 +38,8 @@ use crate::keeper::ceremony::Planned;
 pub(crate) use crate::keeper::codes::{
     audit_error, io_code, live_error, records_error, vault_error,
 };
-pub(crate) use crate::keeper::handle::KeeperHandle;
-use crate::keeper::handle::{Job, View};
+use crate::keeper::handle::Job;
+pub(crate) use crate::keeper::handle::{KeeperHandle, View};
 use crate::keeper::policy::Policy;
 use crate::keeper::proposals::Proposals;
 use crate::live::Live;
@@ -268,6 +268,7 @@ impl Keeper {
                 view.store = Some(open.barrier.config().store().to_string());
                 view.site = Some(open.root.site().clone());
                 view.alarms = open.policy.alarms();
+                view.modules = open.policy.active_modules();
                 view.keys = Some(open.vaults().clone());
             }
         }
@@ -347,8 +348,16 @@ impl Keeper {
         self.drain(&system)
     }
 
+    /// Refuses an act that the audit log has no room for. Its line is in the act's own commit and copied to the log
+    /// afterwards, so this is asked before.
+    pub(crate) fn recordable(&self) -> Result<(), ApiError> {
+        self.house.audit.has_room().map_err(|e| audit_error(&e))
+    }
+
     /// The open store, for an act that stands on the policy in memory.
     pub(crate) fn open_for_change(&mut self) -> Result<&mut Open, ApiError> {
+        self.open()?;
+        self.recordable()?;
         let open = self.open()?;
         if open.stale {
             return Err(ApiError::new(

@@ -33,6 +33,7 @@ use mcpist_secret::alloc::ZeroOnFree;
 use mcpist_secret::memory::{self, Policy};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use nix::sys::signal::{SigSet, Signal};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
@@ -114,6 +115,7 @@ fn run() -> Result<(), MainError> {
             .map_err(|e| MainError::Io("standard output", e));
     };
     memory::harden_process(cfg!(feature = "test-dumpable"))?;
+    outlive_file_limit()?;
     let config = Config::load(&arguments.config, arguments.dev)?;
     let policy = if config.dev {
         Policy::Warn
@@ -146,6 +148,15 @@ fn run() -> Result<(), MainError> {
     let outcome = runtime.block_on(serve(Arc::clone(&house), keeper.clone(), passed));
     runtime.shutdown_background();
     outcome
+}
+
+/// A file that may grow no further is an error where it is written, and answered there like a full disk. The signal
+/// that comes with it would end the process instead; blocked before any thread begins, it ends none.
+fn outlive_file_limit() -> Result<(), MainError> {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGXFSZ);
+    let blocked = signals.thread_block();
+    blocked.map_err(|errno| MainError::Io("signals", errno.into()))
 }
 
 fn make_folders(config: &Config) -> Result<(), MainError> {
@@ -193,6 +204,8 @@ fn serve_admin(
     let server = Admin {
         house: Arc::clone(house),
         keeper: keeper.clone(),
+        clerk: admin::Clerk::start(Arc::clone(house))
+            .map_err(|e| MainError::Io("admin clerk's thread", e))?,
     };
     let secrets = secret_socket::serve(Arc::clone(house), keeper.clone(), secret);
     std::thread::Builder::new()

@@ -141,6 +141,12 @@ enum VaultCommand {
         /// Its name
         name: VaultName,
     },
+    /// Say that a vault's last write is missing, as its alarm tells, and was put again
+    #[command(after_help = "Examples:\n  mcpist vault confirm team")]
+    Confirm {
+        /// Its name
+        name: VaultName,
+    },
     /// List the vaults and their health
     #[command(after_help = "Examples:\n  mcpist vault list --output json")]
     List,
@@ -151,6 +157,12 @@ pub(crate) async fn vault(context: &Context, args: VaultArgs) -> Result<()> {
         VaultCommand::Create { name } => {
             let done = create_vault(context, name.clone()).await?;
             context.out.data(&done, |_| format!("vault {name} made"))
+        }
+        VaultCommand::Confirm { name } => {
+            let done: Done = context.client.act(&path::confirm_last_write(&name)).await?;
+            context.out.data(&done, |_| {
+                format!("vault {name}: the missing write is confirmed")
+            })
         }
         VaultCommand::List => {
             let vaults: Vaults = context.client.get(path::VAULTS).await?;

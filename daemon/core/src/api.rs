@@ -18,6 +18,7 @@
 //! | `POST` [`path::TICKET`] | [`TicketRequest`] | [`Ticket`] |
 //! | secret socket, after a frame | | [`Redeemed`] |
 //! | `GET`, `POST` [`path::VAULTS`] | [`NewVault`] | [`Vaults`], [`Done`] |
+//! | `POST` [`path::confirm_last_write`] | | [`Done`] |
 //! | `GET` [`path::credentials`] | | [`Credentials`] |
 //! | `DELETE` [`path::credential`] | | [`Done`] |
 //! | `GET` [`path::PRINCIPALS`], … | | [`Principals`], [`Grants`], [`Bindings`], [`Joins`], [`Registries`] |

@@ -1,7 +1,7 @@
 //! Principals, grants, bindings, joins, registries; changes and their approvals; the mask explained.
 
 use axum::body::Bytes;
-use axum::extract::{Extension, Path, State};
+use axum::extract::Path;
 use axum::response::Response;
 use mcpist_core::api::{
     ApiError, Approve, Bindings, Changes, ExplainMask, Grants, Joins, Principals, ProposeChange,
@@ -9,172 +9,109 @@ use mcpist_core::api::{
 };
 use mcpist_core::error::ErrorCode;
 use mcpist_core::ids::Digest;
+use serde::Serialize;
 
-use super::{Admin, Answer, parse, reply};
+use super::{Answer, Call, parse, reply};
 use crate::keeper::policy::Policy;
-use crate::roles::{Caller, Role};
+use crate::roles::Role;
 
-async fn read<T: Send + 'static>(
-    admin: &Admin,
-    caller: Caller,
+async fn read<T: Serialize + Send + 'static>(
+    call: Call,
     action: &'static str,
     read: impl FnOnce(&Policy) -> T + Send + 'static,
-) -> Answer<T> {
-    admin.demand(caller, &Role::ALL, action)?;
-    admin
-        .keeper
-        .ask(move |keeper| keeper.open().map(|open| read(&open.policy)))
-        .await
+) -> Response {
+    let read = |keeper: &mut crate::keeper::Keeper, _| Ok(read(&keeper.open()?.policy));
+    call.ask(&Role::ALL, action, read).await
 }
 
-pub(super) async fn principals(
-    State(admin): State<Admin>,
-    Extension(caller): Extension<Caller>,
-) -> Response {
+pub(super) async fn principals(call: Call) -> Response {
     let list = |policy: &Policy| Principals {
         principals: policy.principals.values().cloned().collect(),
     };
-    reply(read(&admin, caller, "principals", list).await)
+    read(call, "principals", list).await
 }
 
-pub(super) async fn grants(
-    State(admin): State<Admin>,
-    Extension(caller): Extension<Caller>,
-) -> Response {
+pub(super) async fn grants(call: Call) -> Response {
     let list = |policy: &Policy| Grants {
         grants: policy.grants.values().cloned().collect(),
     };
-    reply(read(&admin, caller, "grants", list).await)
+    read(call, "grants", list).await
 }
 
-pub(super) async fn bindings(
-    State(admin): State<Admin>,
-    Extension(caller): Extension<Caller>,
-) -> Response {
+pub(super) async fn bindings(call: Call) -> Response {
     let list = |policy: &Policy| Bindings {
         bindings: policy.bindings.values().cloned().collect(),
     };
-    reply(read(&admin, caller, "bindings", list).await)
+    read(call, "bindings", list).await
 }
 
-pub(super) async fn joins(
-    State(admin): State<Admin>,
-    Extension(caller): Extension<Caller>,
-) -> Response {
+pub(super) async fn joins(call: Call) -> Response {
     let list = |policy: &Policy| Joins {
         joins: policy.joins.values().cloned().collect(),
     };
-    reply(read(&admin, caller, "joins", list).await)
+    read(call, "joins", list).await
 }
 
-pub(super) async fn registries(
-    State(admin): State<Admin>,
-    Extension(caller): Extension<Caller>,
-) -> Response {
-    reply(
-        async {
-            admin.demand(caller, &Role::ALL, "registries")?;
-            let registries = admin.keeper.ask(|keeper| keeper.registries()).await?;
-            Ok(Registries { registries })
-        }
-        .await,
-    )
+pub(super) async fn registries(call: Call) -> Response {
+    call.ask(&Role::ALL, "registries", |keeper, _| {
+        let registries = keeper.registries()?;
+        Ok(Registries { registries })
+    })
+    .await
 }
 
-pub(super) async fn propose(
-    State(admin): State<Admin>,
-    Extension(caller): Extension<Caller>,
-    body: Bytes,
-) -> Response {
-    reply(
-        async {
-            admin.demand(caller, &[Role::Officer], "propose")?;
-            let ProposeChange { change } = parse(&body)?;
-            admin
-                .keeper
-                .ask(move |keeper| keeper.propose(caller.uid, change))
-                .await
-        }
-        .await,
-    )
+pub(super) async fn changes(call: Call) -> Response {
+    call.ask(&Role::ALL, "changes", |keeper, _| {
+        let changes = keeper.waiting()?;
+        Ok(Changes { changes })
+    })
+    .await
 }
 
-pub(super) async fn changes(
-    State(admin): State<Admin>,
-    Extension(caller): Extension<Caller>,
-) -> Response {
-    reply(
-        async {
-            admin.demand(caller, &Role::ALL, "changes")?;
-            let changes = admin.keeper.ask(|keeper| keeper.waiting()).await?;
-            Ok(Changes { changes })
-        }
-        .await,
-    )
+pub(super) async fn propose(call: Call, body: Bytes) -> Response {
+    call.ask_with(&[Role::Officer], "propose", &body, |keeper, uid, asked| {
+        let ProposeChange { change } = asked;
+        keeper.propose(uid, change)
+    })
+    .await
 }
 
-pub(super) async fn withdraw(
-    State(admin): State<Admin>,
-    Extension(caller): Extension<Caller>,
-    Path(change): Path<Digest>,
-) -> Response {
-    reply(
-        async {
-            admin.demand(caller, &[Role::Officer], "withdraw")?;
-            admin
-                .keeper
-                .ask(move |keeper| keeper.withdraw(caller.uid, &change))
-                .await
-        }
-        .await,
-    )
+pub(super) async fn withdraw(call: Call, Path(change): Path<Digest>) -> Response {
+    call.ask(&[Role::Officer], "withdraw", move |keeper, uid| {
+        keeper.withdraw(uid, &change)
+    })
+    .await
 }
 
-pub(super) async fn approve(
-    State(admin): State<Admin>,
-    Extension(caller): Extension<Caller>,
-    Path(change): Path<Digest>,
-    body: Bytes,
-) -> Response {
-    reply(
-        async {
-            admin.demand(caller, &[Role::Officer], "approve")?;
-            let approve: Approve = parse(&body)?;
-            admin
-                .keeper
-                .ask(move |keeper| keeper.approve(caller.uid, &change, approve))
-                .await
-        }
-        .await,
-    )
+pub(super) async fn approve(call: Call, Path(change): Path<Digest>, body: Bytes) -> Response {
+    let approve = move |keeper: &mut crate::keeper::Keeper, uid, asked: Approve| {
+        keeper.approve(uid, &change, asked)
+    };
+    call.ask_with(&[Role::Officer], "approve", &body, approve)
+        .await
 }
 
 /// Names hidden tools, and so is for officers and auditors alone.
-pub(super) async fn explain(
-    State(admin): State<Admin>,
-    Extension(caller): Extension<Caller>,
-    body: Bytes,
-) -> Response {
-    reply(
-        async {
-            admin.demand(caller, &[Role::Officer, Role::Auditor], "mask_explain")?;
-            let asked: ExplainMask = parse(&body)?;
-            let live = admin.house.live().ok_or(ApiError::of(ErrorCode::Sealed))?;
-            let principal = asked.principal.clone();
-            let record = admin
-                .keeper
-                .ask(move |k| Ok(k.open()?.policy.principals.get(&principal).cloned()))
-                .await?;
-            let unknown = || {
-                ApiError::new(
-                    ErrorCode::NotFound,
-                    "no such principal; see 'mcpist principal list'",
-                )
-            };
-            Ok(live
-                .mask
-                .explain(&record.ok_or_else(unknown)?, &asked.module, &asked.tool))
-        }
-        .await,
-    )
+pub(super) async fn explain(call: Call, body: Bytes) -> Response {
+    reply(explained(&call, &body).await)
+}
+
+async fn explained(call: &Call, body: &[u8]) -> Answer<impl Serialize + use<>> {
+    call.demand(&[Role::Officer, Role::Auditor], "mask_explain")?;
+    let asked: ExplainMask = parse(body)?;
+    let live = call.admin.house.live();
+    let live = live.ok_or(ApiError::of(ErrorCode::Sealed))?;
+    let principal = asked.principal.clone();
+    let keeper = &call.admin.keeper;
+    let record = keeper
+        .ask(move |k| Ok(k.open()?.policy.principals.get(&principal).cloned()))
+        .await?;
+    let unknown = || {
+        ApiError::new(
+            ErrorCode::NotFound,
+            "no such principal; see 'mcpist principal list'",
+        )
+    };
+    let record = record.ok_or_else(unknown)?;
+    Ok(live.mask.explain(&record, &asked.module, &asked.tool))
 }

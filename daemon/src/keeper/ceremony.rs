@@ -438,6 +438,9 @@ impl Keeper {
             .iter()
             .filter_map(|n| VaultName::parse(n).ok())
         {
+            log::warn!(
+                "vault {vault}: its last write is missing; a custodian puts it again and confirms: mcpist vault confirm {vault}"
+            );
             append(&Event::LastWriteMissing {
                 vault: &vault,
                 confirmed: None,

@@ -41,6 +41,24 @@ impl Keeper {
         self.drain_system()
     }
 
+    /// A custodian has seen that the last write of a vault is missing.
+    pub(crate) fn confirm_last_write(
+        &mut self,
+        uid: u32,
+        name: &VaultName,
+    ) -> Result<(), ApiError> {
+        let line = outbox_line(&Event::LastWriteMissing {
+            vault: name,
+            confirmed: Some(uid),
+        });
+        let open = self.open()?;
+        open.vaults()
+            .confirm_last_write_missing(name.as_str(), Some(line))
+            .map_err(|e| vault_error(&e))?;
+        log::info!("vault {name}: uid {uid} has seen that its last write is missing");
+        self.drain_system()
+    }
+
     /// Stores a version of a credential.
     pub(crate) fn put_credential(
         &mut self,
@@ -90,6 +108,7 @@ impl Keeper {
             payload: Secret::copy_of(payload.expose()).map_err(|e| invalid(&e))?,
             expect: current.map_or(Expect::Absent, Expect::Version),
         };
+        self.recordable()?;
         let committed = vault.commit(vec![put, Op::Outbox(outbox_line(&event))]);
         self.follow(committed)?;
         self.drain(&spec.vault)?;
@@ -125,6 +144,7 @@ impl Keeper {
             name: name.to_string(),
             expect: Expect::Version(version),
         };
+        self.recordable()?;
         let committed = vault.commit(vec![delete, Op::Outbox(outbox_line(&event))]);
         self.follow(committed)?;
         self.drain(vault_name)

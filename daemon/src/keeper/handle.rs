@@ -11,7 +11,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use mcpist_core::api::{self, Alarm, ApiError, Done, StoreState};
 use mcpist_core::error::ErrorCode;
-use mcpist_core::ids::SiteId;
+use mcpist_core::ids::{ModuleName, RegistryId, SiteId};
 use mcpist_sealer::Vaults;
 use tokio::sync::oneshot;
 
@@ -33,6 +33,8 @@ pub(crate) struct View {
     pub(crate) unseal: Option<api::Progress>,
     /// What the keeper knows and the snapshot does not say.
     pub(crate) alarms: Vec<Alarm>,
+    /// The modules of the active registries.
+    pub(crate) modules: Vec<(ModuleName, RegistryId)>,
     /// The keys that are in memory, also those of an unseal that is not finished yet.
     pub(crate) keys: Option<Vaults>,
 }
@@ -46,6 +48,7 @@ impl View {
             site: None,
             unseal: None,
             alarms: Vec::new(),
+            modules: Vec::new(),
             keys: None,
         }
     }
@@ -148,6 +151,7 @@ impl KeeperHandle {
         let mut view = View::clone(&self.view());
         view.state = StoreState::Sealed;
         (view.site, view.keys) = (None, None);
+        (view.alarms, view.modules) = (Vec::new(), Vec::new());
         self.view.store(Arc::new(view));
         log::info!("sealed without the keeper: {reason}");
         super::sealed(matches!(closed, Ok(Ok(true))))

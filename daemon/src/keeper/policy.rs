@@ -242,6 +242,15 @@ impl Policy {
         self.manifests.insert(id, Arc::new(manifest));
     }
 
+    /// The modules that they are to serve, also of a registry whose folder is damaged.
+    pub(crate) fn active_modules(&self) -> Vec<(ModuleName, RegistryId)> {
+        let active = self.registries.iter();
+        active
+            .filter(|(_, record)| record.state == RegistryState::Active)
+            .flat_map(|(id, record)| record.modules.iter().map(|m| (m.clone(), *id)))
+            .collect()
+    }
+
     /// A registry whose folder is whole again.
     pub(crate) fn mend_registry(&mut self, id: RegistryId, manifest: Manifest) {
         self.damaged.remove(&id);

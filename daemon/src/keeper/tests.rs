@@ -6,3 +6,4 @@ mod import;
 mod policy;
 mod seal;
 mod site;
+mod vaults;

@@ -35,6 +35,11 @@ pub const MASK_EXPLAIN: &str = "/v1/mask/explain";
 /// Where the audit log stands.
 pub const AUDIT_HEAD: &str = "/v1/audit/head";
 
+/// Says that somebody has seen that a vault's last write is missing.
+pub fn confirm_last_write(vault: &VaultName) -> String {
+    format!("{VAULTS}/{vault}/confirm-last-write")
+}
+
 /// The credentials of a vault.
 pub fn credentials(vault: &VaultName) -> String {
     format!("{VAULTS}/{vault}/credentials")

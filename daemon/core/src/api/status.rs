@@ -124,22 +124,18 @@ pub struct ModuleStatus {
     pub reason: Option<String>,
     /// Tools that can be called.
     pub tools: u64,
-    /// Calls that are being made.
-    pub in_flight: u64,
 }
 
 /// How a module is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ModuleState {
-    /// It serves.
+    /// A runner is connected and was told of it.
     Ready,
-    /// The runner does not have it yet.
+    /// No runner is connected.
     Loading,
     /// It could not be built from its bundle.
     Broken,
-    /// It takes no calls.
-    Quarantined,
 }
 
 /// One runner that is expected.
@@ -149,9 +145,6 @@ pub struct RunnerStatus {
     pub role: String,
     /// It is connected.
     pub connected: bool,
-    /// Its process, while it is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pid: Option<u32>,
 }
 
 /// Where the audit log stands.

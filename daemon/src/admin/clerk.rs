@@ -1,0 +1,135 @@
+//! The admin thread's way to the audit log. That log's mutex may be held by a disk that hangs; a status, a refusal or a
+//! ticket must not wait for it.
+//!
+//! Owns a thread and a bounded queue to it. Promises that handing on waits for nothing: what the queue does not take is
+//! in the daemon's log alone. Lines that an act depends on are not written here; the keeper writes those.
+
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::time::Duration;
+
+use mcpist_core::audit::Anchor;
+use mcpist_core::error::ErrorCode;
+use mcpist_core::event::Event;
+use tokio::sync::oneshot;
+
+use crate::house::House;
+
+/// Errands that wait at once.
+const WAITING: usize = 64;
+/// What a status waits for the log's head.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What the clerk is sent for.
+pub(super) enum Errand {
+    /// Records that somebody lacked the role.
+    Refused {
+        uid: u32,
+        action: &'static str,
+        code: ErrorCode,
+    },
+    /// Records that a ticket was given out.
+    Ticket { uid: u32, purpose: &'static str },
+    /// Where the log stands; nowhere while it is closed.
+    Head(oneshot::Sender<Option<Anchor>>),
+}
+
+/// The log does not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the audit log does not answer; see to its disk")]
+pub(crate) struct Stuck;
+
+/// The admin thread's end.
+#[derive(Clone)]
+pub(crate) struct Clerk {
+    desk: SyncSender<Errand>,
+}
+
+impl Clerk {
+    /// A clerk for the log of `house`.
+    pub(crate) fn start(house: Arc<House>) -> std::io::Result<Clerk> {
+        Clerk::working(move |errand| {
+            let recorded = match errand {
+                Errand::Refused { uid, action, code } => {
+                    let refused = Event::AdminRefused { uid, action, code };
+                    house.audit.append(&refused)
+                }
+                Errand::Ticket { uid, purpose } => {
+                    house.audit.append(&Event::TicketIssued { uid, purpose })
+                }
+                Errand::Head(tell) => {
+                    // Nobody listens any more where the patience is over.
+                    let _ = tell.send(house.audit.head());
+                    return;
+                }
+            };
+            // While sealed there is no log to write to.
+            if let Err(e) = recorded {
+                log::debug!("not in the audit log: {e}");
+            }
+        })
+    }
+
+    fn working(mut work: impl FnMut(Errand) + Send + 'static) -> std::io::Result<Clerk> {
+        let (desk, errands) = sync_channel(WAITING);
+        std::thread::Builder::new()
+            .name("admin-clerk".into())
+            .spawn(move || {
+                while let Ok(errand) = errands.recv() {
+                    work(errand);
+                }
+            })?;
+        Ok(Clerk { desk })
+    }
+
+    /// Hands on, and waits for nothing.
+    pub(super) fn send(&self, errand: Errand) {
+        if self.desk.try_send(errand).is_err() {
+            log::error!("the audit log does not answer; an act at the admin socket is not in it");
+        }
+    }
+
+    /// Where the log stands, for a status.
+    pub(super) async fn head(&self) -> Result<Option<Anchor>, Stuck> {
+        self.head_within(PATIENCE).await
+    }
+
+    async fn head_within(&self, patience: Duration) -> Result<Option<Anchor>, Stuck> {
+        let (tell, told) = oneshot::channel();
+        self.desk.try_send(Errand::Head(tell)).map_err(|_| Stuck)?;
+        match tokio::time::timeout(patience, told).await {
+            Ok(Ok(head)) => Ok(head),
+            _ => Err(Stuck),
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_log_that_hangs_keeps_nobody_waiting() {
+        let (release, hang) = channel::<()>();
+        let clerk = Clerk::working(move |errand| {
+            let _ = hang.recv();
+            if let Errand::Head(tell) = errand {
+                let _ = tell.send(None);
+            }
+        })
+        .unwrap();
+        for _ in 0..2 * WAITING {
+            clerk.send(Errand::Ticket {
+                uid: 1,
+                purpose: "import",
+            });
+        }
+        assert_eq!(clerk.head_within(Duration::ZERO).await, Err(Stuck));
+        // Once the disk answers, so does the clerk.
+        drop(release);
+        while clerk.head().await.is_err() {}
+    }
+}

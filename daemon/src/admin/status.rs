@@ -1,0 +1,169 @@
+//! What runs, and how it is. Waits neither for the keeper nor, beyond a second, for the audit log.
+
+use std::time::Instant;
+
+use axum::response::Response;
+use mcpist_core::api::{
+    Alarm, ApiError, AuditHead, MemoryStatus, ModuleState, ModuleStatus, PublicKey, RunnerStatus,
+    Status, VaultHealth, VaultStatus, Vaults,
+};
+use mcpist_core::audit::Anchor;
+use mcpist_core::error::ErrorCode;
+use mcpist_core::ids::VaultName;
+use mcpist_sealer::Health;
+use mcpist_secret::memory::PageKind;
+
+use super::clerk::Stuck;
+use super::{Call, reply};
+use crate::house::House;
+use crate::keeper::View;
+use crate::roles::Role;
+
+/// When the process began, for `uptime_s`. Set by the first status at the latest.
+static STARTED: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+
+/// Notes the start of the process.
+pub(crate) fn started() {
+    STARTED.get_or_init(Instant::now);
+}
+
+pub(super) async fn status(call: Call) -> Response {
+    if let Err(e) = call.demand(&Role::ALL, "status") {
+        return reply::<Status>(Err(e));
+    }
+    let head = call.admin.clerk.head().await;
+    reply(Ok(shown(
+        &call.admin.house,
+        &call.admin.keeper.view(),
+        head,
+    )))
+}
+
+/// The status, as the daemon's parts say it now.
+pub(crate) fn shown(house: &House, view: &View, head: Result<Option<Anchor>, Stuck>) -> Status {
+    let memory = mcpist_secret::memory::protections();
+    let vaults = view.vaults().map(shown_vaults).unwrap_or_default();
+    let mut alarms = view.alarms.clone();
+    alarms.extend(house.live().iter().flat_map(|live| live.alarms().to_vec()));
+    alarms.extend(vaults.iter().filter_map(missing_write));
+    alarms.extend(head.err().map(|stuck| Alarm {
+        code: ErrorCode::AuditUnavailable,
+        message: stuck.to_string(),
+    }));
+    Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        state: view.state,
+        dev: view.dev,
+        store: view.store.clone(),
+        site: view.site.clone(),
+        unseal: view.unseal.clone(),
+        uptime_s: STARTED.get_or_init(Instant::now).elapsed().as_secs(),
+        calls_in_flight: house.runners.in_flight(),
+        memory: MemoryStatus {
+            pages: pages(memory.kind).to_owned(),
+            missing: memory.missing().into_iter().map(str::to_owned).collect(),
+        },
+        vaults,
+        modules: modules(house, view),
+        runners: vec![RunnerStatus {
+            role: "run".into(),
+            connected: house.runners.is_connected(),
+        }],
+        audit: head.ok().flatten().map(shown_head),
+        alarms,
+    }
+}
+
+/// The modules of the active registries: those of the snapshot, and those that it could not be given.
+fn modules(house: &House, view: &View) -> Vec<ModuleStatus> {
+    let Some(live) = house.live() else {
+        return Vec::new();
+    };
+    let state = if house.runners.is_connected() {
+        ModuleState::Ready
+    } else {
+        ModuleState::Loading
+    };
+    let of_snapshot = live.mask.catalogue().modules();
+    let show = |(name, registry): &(_, _)| {
+        let built = of_snapshot
+            .iter()
+            .find(|m| m.name() == name && m.rev().registry == *registry);
+        ModuleStatus {
+            name: name.clone(),
+            registry: *registry,
+            state: built.map_or(ModuleState::Broken, |_| state),
+            reason: built
+                .is_none()
+                .then(|| "it could not be built; the alarms say why".to_owned()),
+            tools: built.map_or(0, |m| m.tools().len() as u64),
+        }
+    };
+    view.modules.iter().map(show).collect()
+}
+
+fn pages(kind: PageKind) -> &'static str {
+    match kind {
+        PageKind::MemfdSecret => "memfd_secret",
+        PageKind::Locked => "locked",
+        PageKind::Plain => "plain",
+    }
+}
+
+fn shown_vaults(vaults: &mcpist_sealer::Vaults) -> Vec<VaultStatus> {
+    let show = |status: mcpist_sealer::VaultStatus| {
+        let (health, reason) = match status.health {
+            Health::Ok => (VaultHealth::Ok, None),
+            Health::Quarantined(reason) => (VaultHealth::Quarantined, Some(reason)),
+            Health::Unavailable | Health::Sealed => (VaultHealth::Unavailable, None),
+        };
+        Some(VaultStatus {
+            name: VaultName::parse(&status.name).ok()?,
+            health,
+            reason,
+            records: status.records,
+            last_write_missing: status.last_write_missing.is_some(),
+        })
+    };
+    vaults.vaults().into_iter().filter_map(show).collect()
+}
+
+fn missing_write(vault: &VaultStatus) -> Option<Alarm> {
+    vault.last_write_missing.then(|| Alarm {
+        code: ErrorCode::LastWriteMissing,
+        message: format!(
+            "vault {0}: its last write is missing; put again what was put last, then: mcpist vault confirm {0}",
+            vault.name
+        ),
+    })
+}
+
+fn shown_head(anchor: Anchor) -> AuditHead {
+    AuditHead {
+        seq: anchor.seq,
+        head: anchor.head,
+        checkpoint: anchor.checkpoint,
+        covered: anchor.covered,
+        next_key: PublicKey(anchor.key),
+    }
+}
+
+pub(super) async fn audit_head(call: Call) -> Response {
+    if let Err(e) = call.demand(&Role::ALL, "audit_head") {
+        return reply::<AuditHead>(Err(e));
+    }
+    let head = call.admin.clerk.head().await;
+    let head = head.map_err(|e| ApiError::new(ErrorCode::AuditUnavailable, &e.to_string()));
+    reply(head.and_then(|head| head.map(shown_head).ok_or(ApiError::of(ErrorCode::Sealed))))
+}
+
+pub(super) async fn vaults(call: Call) -> Response {
+    let demanded = call.demand(&Role::ALL, "vaults");
+    let view = call.admin.keeper.view();
+    reply(demanded.and_then(|()| {
+        let vaults = view.vaults().ok_or(ApiError::of(ErrorCode::Sealed))?;
+        Ok(Vaults {
+            vaults: shown_vaults(vaults),
+        })
+    }))
+}

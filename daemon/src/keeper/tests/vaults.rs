@@ -1,0 +1,89 @@
+//! A vault whose last write a crash cut off.
+
+use std::path::Path;
+
+use mcpist_core::api::{ShareOutcome, VaultHealth};
+use mcpist_core::error::ErrorCode;
+use mcpist_core::ids::VaultName;
+use mcpist_secret::Secret;
+
+use super::site::{Site, UID, run};
+use crate::admin::shown;
+use crate::keeper::records;
+
+/// Waits until no database of the folder is open: SQLite takes the log of one that is closed away.
+fn wait_closed(vaults: &Path) {
+    let is_log = |entry: std::io::Result<std::fs::DirEntry>| {
+        entry.is_ok_and(|e| e.path().extension().is_some_and(|x| x == "db-wal"))
+    };
+    while std::fs::read_dir(vaults).unwrap().any(is_log) {
+        std::thread::yield_now();
+    }
+}
+
+/// A store whose vault `main` was put back to the state before its last write, which control.db had announced.
+async fn rewound() -> Site {
+    let site = Site::open().await;
+    site.put_credential().await;
+    site.keeper.seal(None, "a test").await.unwrap();
+    let vaults = site.state().join("store/vaults");
+    wait_closed(&vaults);
+    let file = std::fs::read_dir(&vaults).unwrap().next().unwrap().unwrap();
+    let before = std::fs::read(file.path()).unwrap();
+    site.unseal().await;
+    // Nothing settles the write: the keys go at once, as in a crash.
+    site.inside(|k| {
+        let open = k.open().unwrap();
+        let vault = open.vaults().vault("main").unwrap();
+        let payload = Secret::copy_of(b"canary-the-next-0c5be1").unwrap();
+        let name = "token".to_owned();
+        let put = records::put_bytes("bearer", name, payload, mcpist_sealer::Expect::Any);
+        vault.commit(vec![put.unwrap()]).unwrap();
+        open.vaults().revoke();
+        k.seal(None, "a test").unwrap();
+    })
+    .await;
+    wait_closed(&vaults);
+    std::fs::write(file.path(), before).unwrap();
+    site
+}
+
+#[test]
+fn a_missing_last_write_is_an_alarm_until_a_custodian_confirms_it() {
+    run(async {
+        let site = rewound().await;
+        let main = VaultName::parse("main").unwrap();
+        let outcome = site.give_share().await.unwrap();
+        let ShareOutcome::Opened(opened) = outcome else {
+            panic!("{outcome:?}")
+        };
+        assert_eq!(opened.last_write_missing, std::slice::from_ref(&main));
+        let status = || shown(&site.keeper.house, &site.keeper.view(), Ok(None));
+        let alarm = |code| status().alarms.iter().any(|alarm| alarm.code == code);
+        assert!(alarm(ErrorCode::LastWriteMissing));
+        let shown = status()
+            .vaults
+            .into_iter()
+            .find(|v| v.name == main)
+            .unwrap();
+        assert!(shown.last_write_missing);
+        assert_eq!(shown.health, VaultHealth::Ok);
+
+        let name = main.clone();
+        let confirm = move |k: &mut crate::keeper::Keeper| k.confirm_last_write(UID, &name);
+        site.keeper.ask(confirm.clone()).await.unwrap();
+        assert!(!alarm(ErrorCode::LastWriteMissing));
+        let again = site.keeper.ask(confirm).await;
+        assert_eq!(again.unwrap_err().code, ErrorCode::NotFound);
+        site.keeper.seal(None, "a test").await.unwrap();
+        let log = std::fs::read_to_string(site.state().join("audit/audit-00000000.jsonl")).unwrap();
+        let lines: Vec<_> = log
+            .lines()
+            .filter(|l| l.contains("last_write_missing"))
+            .collect();
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        assert!(lines[1].contains(&UID.to_string()), "{lines:?}");
+        site.unseal().await;
+        assert!(!alarm(ErrorCode::LastWriteMissing));
+    });
+}
