@@ -25,6 +25,7 @@
 //! AES key schedule, GHASH tables) live on the stack for one call and cannot be wiped from here.
 //! Lengths are not hidden.
 
+use mcpist_secret::stack::wiped;
 use mcpist_secret::{Key, MAX_SECRET, MemoryError, Secret, random_bytes};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use ring::hkdf::{HKDF_SHA256, KeyType, Salt};
@@ -40,6 +41,8 @@ const SALT_LEN: usize = 24;
 const COMMITMENT_LEN: usize = 32;
 const TAG_LEN: usize = 16;
 const KEY_LEN: usize = 32;
+/// The stack below ring's derivation and cipher that is wiped, in bytes: pads and key schedules.
+const CIPHER_STACK: usize = 8 * 1024;
 const NO_EPOCH: [u8; EPOCH_LEN] = [0; EPOCH_LEN];
 
 /// How many bytes longer the sealed form is than the plaintext.
@@ -283,12 +286,14 @@ impl Derived {
                 KEY_LEN + COMMITMENT_LEN
             }
         }
-        let pseudorandom = Salt::new(HKDF_SHA256, salt).extract(key.expose());
         Secret::fill(KEY_LEN + COMMITMENT_LEN, |out| {
-            pseudorandom
-                .expand(&[info], Both)
-                .and_then(|okm| okm.fill(out))
-                .map_err(|_| RecordError::Library("key length"))
+            wiped::<CIPHER_STACK, _>(|| {
+                Salt::new(HKDF_SHA256, salt)
+                    .extract(key.expose())
+                    .expand(&[info], Both)
+                    .and_then(|okm| okm.fill(out))
+                    .map_err(|_| RecordError::Library("key length"))
+            })
         })
         .map(Derived)
     }
@@ -325,10 +330,12 @@ fn seal(
     let body = Secret::fill(plaintext.len() + TAG_LEN, |body| {
         let (message, tag_out) = body.split_at_mut(plaintext.len());
         message.copy_from_slice(plaintext);
-        let tag = derived
-            .cipher()?
-            .seal_in_place_separate_tag(nonce(), Aad::from(aad), message)
-            .map_err(|_| RecordError::Library("message length"))?;
+        let tag = wiped::<CIPHER_STACK, _>(|| {
+            derived
+                .cipher()?
+                .seal_in_place_separate_tag(nonce(), Aad::from(aad), message)
+                .map_err(|_| RecordError::Library("message length"))
+        })?;
         tag_out.copy_from_slice(tag.as_ref());
         Ok::<(), RecordError>(())
     })?;
@@ -361,11 +368,13 @@ fn open(
         let (message, tag) = body.split_at_mut(plain_len);
         message.copy_from_slice(parts.ciphertext);
         tag.copy_from_slice(parts.tag);
-        derived
-            .cipher()?
-            .open_in_place(nonce(), Aad::from(aad), body)
-            .map(|_| ())
-            .map_err(|_| RecordError::Damaged)
+        wiped::<CIPHER_STACK, _>(|| {
+            derived
+                .cipher()?
+                .open_in_place(nonce(), Aad::from(aad), body)
+                .map(|_| ())
+                .map_err(|_| RecordError::Damaged)
+        })
     })?;
     body.truncate(plain_len);
     Ok(body)

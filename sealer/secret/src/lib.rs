@@ -3,7 +3,8 @@
 //!
 //! Owns: the arena of secret pages ([`memory`]), the only two types that hold secret bytes
 //! ([`Secret`], [`Key`]), the zero-on-free allocator ([`alloc`]), redaction by fingerprint
-//! ([`redact`]) and the frame that carries a secret into a process ([`frame`]).
+//! ([`redact`]), the frame that carries a secret into a process ([`frame`]), and the wiping of the
+//! stack behind a library ([`stack`]).
 //!
 //! Promises: a secret has no `Clone`, no `Display` and a `Debug` that shows its length only; its
 //! bytes are wiped before the memory is used again; no error of this crate holds secret bytes.
@@ -16,6 +17,7 @@ pub mod frame;
 pub mod memory;
 pub mod redact;
 mod secret;
+pub mod stack;
 
 pub use memory::{MAX_SECRET, MemoryError};
 pub use secret::{Key, Secret, random_bytes};

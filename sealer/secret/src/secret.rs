@@ -12,6 +12,7 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroize;
 
 use crate::memory::{MemoryError, Slot};
+use crate::stack::wiped;
 
 /// Secret bytes of any length up to [`crate::MAX_SECRET`].
 pub struct Secret {
@@ -104,6 +105,9 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// The stack below a derivation that is wiped, in bytes.
+const DERIVE_STACK: usize = 8 * 1024;
+
 /// A key of exactly 32 bytes.
 pub struct Key(Secret);
 
@@ -155,13 +159,15 @@ impl Key {
     /// # Errors
     /// [`MemoryError::Derive`] and those of [`Secret::zeroed`].
     pub fn derive(&self, salt: &[u8], info: &[u8]) -> Result<Key, MemoryError> {
-        let extracted = Salt::new(HKDF_SHA256, salt).extract(self.expose());
         Key::fill(|bytes| {
-            let info = [info];
-            let expanded = extracted
-                .expand(&info, HKDF_SHA256)
-                .map_err(|_| MemoryError::Derive)?;
-            expanded.fill(bytes).map_err(|_| MemoryError::Derive)
+            wiped::<DERIVE_STACK, _>(|| {
+                let extracted = Salt::new(HKDF_SHA256, salt).extract(self.expose());
+                let info = [info];
+                let expanded = extracted
+                    .expand(&info, HKDF_SHA256)
+                    .map_err(|_| MemoryError::Derive)?;
+                expanded.fill(bytes).map_err(|_| MemoryError::Derive)
+            })
         })
     }
 }

@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::memory::{MAX_SECRET, MemoryError};
 use crate::secret::Key;
+use crate::stack::wiped;
 
 /// The shortest secret that can be told from ordinary text, in bytes.
 pub const MIN_SECRET: usize = 8;
@@ -23,6 +24,8 @@ pub(super) const ANCHOR: usize = 8;
 /// Bytes under a window: an anchor holds two, one at an even and one at an odd place of the body.
 pub(super) const WINDOW: usize = ANCHOR - 1;
 const MAC: usize = 16;
+/// The stack below a MAC's computation that is wiped, in bytes.
+const MAC_STACK: usize = 8 * 1024;
 const MAX_FORMS: usize = 16;
 /// The longest form: [`MAX_SECRET`] in hexadecimal.
 const MAX_FORM: usize = 2 * MAX_SECRET;
@@ -157,13 +160,16 @@ impl RedactKey {
         self.multiplier
     }
 
-    /// HMAC-SHA-256 (RFC 2104), cut to 16 bytes, of what `write` puts in.
+    /// HMAC-SHA-256 (RFC 2104), cut to 16 bytes, of what `write` puts in. The last block of it would
+    /// stay on the stack, in ring's context.
     pub(super) fn mac_of(&self, write: impl FnOnce(&mut hmac::Context)) -> Mac {
-        let mut context = hmac::Context::with_key(&self.mac);
-        write(&mut context);
-        let mut cut = Mac([0; MAC]);
-        cut.0.copy_from_slice(&context.sign().as_ref()[..MAC]);
-        cut
+        wiped::<MAC_STACK, _>(|| {
+            let mut context = hmac::Context::with_key(&self.mac);
+            write(&mut context);
+            let mut cut = Mac([0; MAC]);
+            cut.0.copy_from_slice(&context.sign().as_ref()[..MAC]);
+            cut
+        })
     }
 }
 
