@@ -16,6 +16,7 @@ use mcpist_core::ids::{BindingName, ModuleRev};
 use mcpist_core::manifest::ModuleManifest;
 use mcpist_core::result::ToolError;
 use mcpist_secret::redact::{Fingerprint, RedactKey, Redactor};
+use mcpist_secret::stack;
 use mcpist_wire::runner::Welcome;
 use mcpist_wire::{Answer, Bind, Dropped, LinkEnd, Load, ModuleCall, Request, Requests, Role};
 use tokio::time::Instant;
@@ -24,6 +25,10 @@ use crate::egress::Service;
 use crate::http;
 
 type ServiceKey = (ModuleRev, BindingName, u64);
+
+/// The stack that is wiped after each call, in bytes. HTTP libraries leave parts of what a service answered there, and
+/// it may have answered with its credential. The runner has one thread, so it is the stack that they used.
+const CALL_STACK: usize = 32 * 1024;
 
 /// What mcpistd told since the link began.
 struct State {
@@ -47,12 +52,14 @@ pub async fn serve(role: Role, welcome: Welcome, requests: &mut Requests) -> Lin
                 tokio::spawn(async move {
                     let outcome = tokio::select! {
                         biased;
-                        () = responder.cancelled() => return,
-                        outcome = run(ready) => outcome,
+                        () = responder.cancelled() => None,
+                        outcome = run(ready) => Some(outcome),
                     };
+                    stack::wipe::<CALL_STACK>();
                     match outcome {
-                        Ok(answer) => responder.answer(answer).await,
-                        Err(error) => responder.fail(&error),
+                        Some(Ok(answer)) => responder.answer(answer).await,
+                        Some(Err(error)) => responder.fail(&error),
+                        None => {}
                     }
                 });
             }
