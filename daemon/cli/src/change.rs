@@ -8,11 +8,15 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use mcpist_bundle::SigningKey;
-use mcpist_core::api::{Approve, ChangeOutcome, ProposeChange, Proposed, Status, path};
+use mcpist_core::api::{
+    Approve, ChangeOutcome, Changes, Done, ProposeChange, Proposed, Status, WaitingChange, path,
+};
 use mcpist_core::change::{Approval, Change, Signature, approval_message};
+use mcpist_core::ids::Digest;
 
 use crate::bundle::read_key;
 use crate::error::{Error, Result};
+use crate::output::table;
 use crate::{Context, secret};
 
 /// Longest proposal file in bytes.
@@ -194,10 +198,49 @@ enum ChangeCommand {
         #[arg(long, value_name = "FILE")]
         key: PathBuf,
     },
+    /// List the changes that wait for approval
+    #[command(after_help = "Examples:\n  mcpist change list")]
+    List,
+    /// Take back a change that you proposed
+    #[command(after_help = "Examples:
+  mcpist change withdraw 5f0c8f1f6a2c4f6f9b9d0c3a7e1b2d4c5f0c8f1f6a2c4f6f9b9d0c3a7e1b2d4c")]
+    Withdraw {
+        /// The change's digest, as 'mcpist change list' shows it
+        change: Digest,
+    },
 }
 
 pub(crate) async fn run(context: &Context, args: ChangeArgs) -> Result<()> {
-    let ChangeCommand::Approve { proposal, key } = args.command;
+    match args.command {
+        ChangeCommand::Approve { proposal, key } => approve(context, proposal, &key).await,
+        ChangeCommand::List => {
+            let changes: Changes = context.client.get(path::CHANGES).await?;
+            context.out.data(&changes, show_waiting)
+        }
+        ChangeCommand::Withdraw { change } => {
+            let done: Done = context.client.delete(&path::change(&change)).await?;
+            context
+                .out
+                .data(&done, |_| format!("change {} withdrawn", change.short()))
+        }
+    }
+}
+
+fn show_waiting(changes: &Changes) -> String {
+    let row = |waiting: &WaitingChange| {
+        vec![
+            waiting.change.to_string(),
+            format!("{} {}", waiting.kind, waiting.object),
+            waiting.uid.to_string(),
+            waiting.approved.len().to_string(),
+            format!("{} h", waiting.expires_s / 3600),
+        ]
+    };
+    let rows: Vec<_> = changes.changes.iter().map(row).collect();
+    table(&["change", "what", "uid", "approved", "left"], &rows)
+}
+
+async fn approve(context: &Context, proposal: PathBuf, key: &Path) -> Result<()> {
     let bytes = secret::read_file(&proposal, MAX_FILE)?;
     let proposed: Proposed =
         serde_json::from_slice(&bytes).map_err(|e| Error::file(&proposal, e))?;
@@ -207,7 +250,7 @@ pub(crate) async fn run(context: &Context, args: ChangeArgs) -> Result<()> {
             "its digest is not the change's; have it proposed again",
         ));
     }
-    let approve = show_and_sign(context, &proposed, &key)?;
+    let approve = show_and_sign(context, &proposed, key)?;
     let outcome = approve_change(context, &proposed, &approve).await?;
     context.out.data(
         &Outcome {

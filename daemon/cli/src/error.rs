@@ -17,6 +17,9 @@ use serde::Serialize;
 pub(crate) struct Error {
     code: &'static str,
     message: String,
+    /// The code of the part of the daemon that refused, where it has codes of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
     #[serde(skip)]
@@ -32,6 +35,7 @@ impl Error {
         Error {
             code,
             message: message.to_string(),
+            reason: None,
             next: usual_next(code).map(str::to_owned),
             exit: EXIT_FAILURE,
         }
@@ -64,6 +68,11 @@ impl Error {
     /// The stable code.
     pub(crate) fn code(&self) -> &'static str {
         self.code
+    }
+
+    /// The code of the part that refused.
+    pub(crate) fn reason(&self) -> Option<&str> {
+        self.reason.as_deref()
     }
 
     /// The next command or act.
@@ -130,7 +139,14 @@ impl From<ApiError> for Error {
             code: error.code.as_str(),
             exit: error.code.exit_code(),
             message: error.message,
-            next: error.next,
+            // What is done next depends on what the part found, where that is known here.
+            next: (error
+                .reason
+                .as_deref()
+                .and_then(usual_next)
+                .map(str::to_owned))
+            .or(error.next),
+            reason: error.reason,
         }
     }
 }
@@ -185,6 +201,20 @@ mod tests {
         for code in codes {
             assert!(usual_next(&code).is_some(), "{code} has no next step");
         }
+    }
+
+    #[test]
+    fn a_bundles_refusal_keeps_its_own_code_and_says_what_to_do_about_it() {
+        let refused = ApiError::new(ErrorCode::BundleRefused, "1 of 2 publisher signatures");
+        let error = Error::from(refused.reason("too_few_signatures"));
+        assert_eq!(error.code(), "bundle_refused");
+        assert_eq!(error.reason(), Some("too_few_signatures"));
+        assert_eq!(error.next_step(), usual_next("too_few_signatures"));
+        let json = serde_json::to_value(error).unwrap();
+        assert_eq!(json["reason"], "too_few_signatures");
+        let unknown = ApiError::new(ErrorCode::BundleRefused, "x").reason("made_up_later");
+        let usual = ErrorCode::BundleRefused.next();
+        assert_eq!(Error::from(unknown).next_step(), usual);
     }
 
     #[test]

@@ -95,7 +95,8 @@ impl Output {
             }
         } else {
             let mut err = std::io::stderr().lock();
-            let _ = writeln!(err, "error[{}]: {error}", error.code());
+            let reason = error.reason().map(|r| format!(": {r}")).unwrap_or_default();
+            let _ = writeln!(err, "error[{}{reason}]: {error}", error.code());
             if let Some(next) = error.next_step() {
                 let _ = writeln!(err, "next: {next}");
             }

@@ -127,6 +127,7 @@ fn help() {
         "seal",
         "vault",
         "vault create",
+        "vault confirm",
         "vault list",
         "credential",
         "credential put",
@@ -150,6 +151,8 @@ fn help() {
         "join delete",
         "change",
         "change approve",
+        "change list",
+        "change withdraw",
         "mask",
         "mask explain",
         "registry",
@@ -170,8 +173,12 @@ fn help() {
         "tools",
         "call",
         "connect",
+        "client-config",
+        "doctor",
         "dev",
         "demo",
+        "completions",
+        "man",
     ];
     let lines: Vec<String> = commands
         .iter()
