@@ -175,6 +175,14 @@ impl Audit {
         write(writer.ok_or(AuditError::Closed)?)
     }
 
+    /// Whether one more line could be written now. For an act whose line follows it: what the log has no room for is
+    /// refused before it is done.
+    pub(crate) fn has_room(&self) -> Result<(), AuditError> {
+        let shared = self.shared.load();
+        let tail = shared.tail();
+        tail.writer.as_ref().ok_or(AuditError::Closed)?.has_room()
+    }
+
     /// Waits until line `seq` is on disk.
     pub(crate) async fn synced(&self, seq: Seq) -> Result<(), AuditError> {
         let shared = self.shared.load_full();

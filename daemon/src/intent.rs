@@ -44,7 +44,6 @@ impl IntentSink for Intents<'_> {
 fn coded(error: AuditError) -> IntentError {
     let code = match error {
         AuditError::Closed => ErrorCode::Sealed,
-        AuditError::Write(std::io::ErrorKind::StorageFull) => ErrorCode::DiskFull,
         AuditError::Write(_) | AuditError::Sync => ErrorCode::AuditUnavailable,
     };
     IntentError { code }

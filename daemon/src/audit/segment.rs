@@ -376,7 +376,7 @@ pub(super) fn new_file(
 }
 
 /// Allocates the first `reserve` bytes of a file without making it longer.
-fn reserve_space(file: &File, reserve: u64) -> io::Result<()> {
+pub(super) fn reserve_space(file: &File, reserve: u64) -> io::Result<()> {
     let length = i64::try_from(reserve).unwrap_or(i64::MAX);
     match fallocate(file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, length) {
         // A file system without reservation still has a log; doctor tells.

@@ -29,9 +29,11 @@ pub(super) fn run(shared: &Shared, mut keys: Keys, mut spare: Spare) {
         let mut tail = wait(shared, &mut dirty_since, last_checkpoint);
         let closing = tail.closing;
         tail.urgent = false;
-        let Some(writer) = tail.writer.as_ref() else {
+        let Some(writer) = tail.writer.as_mut() else {
             return;
         };
+        // The next checkpoint stands on the last one's line.
+        let settled = writer.settle().is_ok();
         let (file, anchor) = (Arc::clone(&writer.file), *writer.chain.anchor());
         let full = spare.is_due(writer.end);
         drop(tail);
@@ -55,12 +57,12 @@ pub(super) fn run(shared: &Shared, mut keys: Keys, mut spare: Spare) {
         let age = last_checkpoint.elapsed();
         let due = closing || (uncovered >= LINES && age >= APART) || age >= LATEST;
         // A full segment ends with a checkpoint, however young the last one is.
-        if uncovered > 0 && (due || next.is_some()) {
+        if settled && uncovered > 0 && (due || next.is_some()) {
             last_checkpoint = Instant::now();
             match keys.sign(&anchor, now()) {
                 Ok(checkpoint) => {
                     if let Some(writer) = shared.tail().writer.as_mut() {
-                        writer.write_checkpoint(&checkpoint);
+                        writer.write_checkpoint(checkpoint);
                     }
                 }
                 Err(e) => log::error!("audit log: no checkpoint: {e}"),

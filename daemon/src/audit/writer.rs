@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use mcpist_core::audit::{Body, Chain, Checkpoint, Copied, MAX_LINE, Seq, UnixMs};
 use mcpist_core::ids::VaultName;
+use nix::sys::resource::{Resource, getrlimit};
 
 use super::AuditError;
-use super::segment::Segment;
+use super::segment::{Segment, reserve_space};
 
 pub(super) struct Writer {
     pub(super) chain: Chain,
@@ -21,6 +22,8 @@ pub(super) struct Writer {
     /// Outbox rows that are in the log.
     copied: Copied,
     line: Vec<u8>,
+    /// A checkpoint that the store has and the file has no room for yet. It goes before every other line.
+    pending: Option<Checkpoint>,
     /// Nothing more is accepted until the log is opened anew.
     pub(super) failed: bool,
 }
@@ -33,6 +36,7 @@ impl Writer {
             end: segment.end,
             copied: segment.copied,
             line: Vec::with_capacity(1024),
+            pending: None,
             failed: false,
         }
     }
@@ -44,6 +48,14 @@ impl Writer {
 
     /// Writes what `append` adds to the chain, or leaves chain and file as they were.
     pub(super) fn write(
+        &mut self,
+        append: impl FnOnce(&mut Chain, &mut Vec<u8>) -> Seq,
+    ) -> Result<Seq, AuditError> {
+        self.settle()?;
+        self.write_line(append)
+    }
+
+    fn write_line(
         &mut self,
         append: impl FnOnce(&mut Chain, &mut Vec<u8>) -> Seq,
     ) -> Result<Seq, AuditError> {
@@ -87,13 +99,37 @@ impl Writer {
         Ok(seq)
     }
 
-    /// Writes a checkpoint that the store has already. Where that fails the log takes no more lines: the next opening
-    /// appends it.
-    pub(super) fn write_checkpoint(&mut self, checkpoint: &Checkpoint) {
-        if let Err(e) = self.write(|chain, line| chain.append_checkpoint(checkpoint, line)) {
+    /// Writes a checkpoint that the store has already. Where the disk refuses it, it goes before the next line that
+    /// the disk takes; where there is none, the next opening appends it.
+    pub(super) fn write_checkpoint(&mut self, checkpoint: Checkpoint) {
+        self.pending = Some(checkpoint);
+        if let Err(e) = self.settle() {
             log::error!("audit log: checkpoint not written: {e}");
-            self.failed = true;
         }
+    }
+
+    /// Writes the checkpoint that waits for room, if one does.
+    pub(super) fn settle(&mut self) -> Result<(), AuditError> {
+        if let Some(checkpoint) = self.pending {
+            self.write_line(|chain, line| chain.append_checkpoint(&checkpoint, line))?;
+            self.pending = None;
+        }
+        Ok(())
+    }
+
+    /// Whether one more line could be written now, whatever its length. Keeps the room for it where the file system
+    /// can.
+    pub(super) fn has_room(&self) -> Result<(), AuditError> {
+        if self.failed {
+            return Err(AuditError::Sync);
+        }
+        let refused = |kind| Err(AuditError::Write(kind));
+        let end = self.end.saturating_add(MAX_LINE as u64);
+        // Reserving does not meet the limit on the size of a file; a write would.
+        if getrlimit(Resource::RLIMIT_FSIZE).is_ok_and(|(limit, _)| end > limit) {
+            return refused(std::io::ErrorKind::FileTooLarge);
+        }
+        reserve_space(&self.file, end).or_else(|e| refused(e.kind()))
     }
 
     /// Goes on in the empty file `next` as segment `number`, or stays where it is. What was written before is not
@@ -104,6 +140,7 @@ impl Writer {
         number: u64,
         time: UnixMs,
     ) -> Result<(), AuditError> {
+        self.settle()?;
         if self.failed {
             return Err(AuditError::Sync);
         }
