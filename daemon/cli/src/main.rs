@@ -10,11 +10,14 @@ mod bundle;
 mod ceremony;
 mod change;
 mod client;
+mod clients;
 mod connect;
 mod demo;
 mod dev;
+mod doctor;
 mod error;
 mod host;
+mod manual;
 mod mcp;
 mod output;
 mod policy;
@@ -25,7 +28,7 @@ mod tools;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::client::Client;
 use crate::error::{Error, Result};
@@ -42,6 +45,7 @@ const GLOBAL: &str = "Options of every command";
     after_help = "Examples:
   mcpist demo                          see everything once, in a temporary folder
   mcpist status                        is the store open? exit status 0, sealed 2
+  mcpist doctor                        what does this host lack?
   mcpist unseal                        give one share
   mcpist tools --mcp /run/mcpist/mcp.sock
 
@@ -89,8 +93,12 @@ enum Command {
     Tools(tools::ToolsArgs),
     Call(tools::CallArgs),
     Connect(connect::ConnectArgs),
+    ClientConfig(clients::ClientConfigArgs),
+    Doctor(doctor::DoctorArgs),
     Dev(dev::DevArgs),
     Demo(demo::DemoArgs),
+    Completions(manual::CompletionsArgs),
+    Man(manual::ManArgs),
 }
 
 /// What every command gets.
@@ -161,6 +169,7 @@ async fn dispatch(command: Command, context: Context) -> Result<u8> {
     let done = match command {
         Command::Status(_) => return store::status(&context).await,
         Command::Audit(args) => return audit::run(&context, args).await,
+        Command::Doctor(args) => return doctor::run(&context, args).await,
         Command::Init(args) => ceremony::init(&context, args).await,
         Command::Unseal(args) => ceremony::unseal(&context, args).await,
         Command::Seal(_) => ceremony::seal(&context).await,
@@ -177,6 +186,9 @@ async fn dispatch(command: Command, context: Context) -> Result<u8> {
         Command::Tools(args) => tools::tools(&context, args).await,
         Command::Call(args) => tools::call(&context, args).await,
         Command::Connect(args) => connect::run(&context, args),
+        Command::ClientConfig(args) => clients::config(&context, args),
+        Command::Completions(args) => manual::completions(&context, args, Cli::command()),
+        Command::Man(args) => manual::man(&context, args, Cli::command()),
         Command::Dev(args) => dev::run(&context, args).await,
         Command::Demo(args) => demo::run(&context, args).await,
     };
@@ -185,8 +197,6 @@ async fn dispatch(command: Command, context: Context) -> Result<u8> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
