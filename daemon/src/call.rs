@@ -8,10 +8,12 @@
 //! take the same way and give the same answer; whatever happens after the permit, an outcome is recorded while the log is open. Does not
 //! decide anything itself: each stage is a function of the crate that owns it.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mcpist_core::args::Arguments;
 use mcpist_core::audit::Seq;
+use mcpist_core::catalogue::Tool;
 use mcpist_core::error::ErrorCode;
 use mcpist_core::event::{Event, Outcome};
 use mcpist_core::ids::CallId;
@@ -67,6 +69,7 @@ pub(crate) async fn call(house: &House, peer: &Peer, asked: ToolCall) -> CallAns
             Err(e) => return ToolError::of(e.code).into(),
         };
     let (started, intent) = (Instant::now(), permit.intent());
+    let tool = Arc::clone(permit.tool());
     // 7 lease, 8 run
     let answer = tokio::select! {
         biased;
@@ -74,6 +77,11 @@ pub(crate) async fn call(house: &House, peer: &Peer, asked: ToolCall) -> CallAns
         answer = run(house, &live, permit, started, &asked.cancel) => answer,
     };
     // 9 outcome
+    if let Err(e) = &answer
+        && e.code() == ErrorCode::CredentialSuspect
+    {
+        alert(house, &live, id, &tool);
+    }
     finish(house, id, intent, started, answer)
 }
 
@@ -114,7 +122,8 @@ const GRACE: Duration = Duration::from_secs(1);
 /// An error's text may hold a field of the service's own error.
 fn redact_error(live: &Live, error: &ToolError) -> ToolError {
     let text = live.redactor.redact(error.message().as_bytes().to_vec());
-    ToolError::with(error.code(), &String::from_utf8_lossy(&text.bytes))
+    let hits = error.hits().saturating_add(text.hits);
+    ToolError::with(error.code(), &String::from_utf8_lossy(&text.bytes)).with_hits(hits)
 }
 
 fn redact(live: &Live, mut answer: Answer) -> Result<Redacted, ToolError> {
@@ -130,6 +139,28 @@ fn redact(live: &Live, mut answer: Answer) -> Result<Redacted, ToolError> {
         result: answer.into_result()?,
         hits,
     })
+}
+
+/// A service refused a credential: the binding is named, for whoever looks after it.
+fn alert(house: &House, live: &Live, call: CallId, tool: &Tool) {
+    let slot = &tool.manifest().http.slot;
+    let bound = tool.slots().iter().find(|(name, _)| name == slot);
+    let Some(bound) = bound.and_then(|(_, binding)| live.broker.binding(binding)) else {
+        return;
+    };
+    let (binding, version) = (&bound.binding.name, bound.version);
+    log::warn!("credential_suspect: a service refused what binding {binding} injects");
+    let event = Event::CredentialSuspect {
+        call,
+        binding,
+        version,
+    };
+    if let Err(e) = house.audit.append(&event) {
+        log::error!(
+            "audit_lost: credential_suspect of call {} not recorded: {e}",
+            call.0
+        );
+    }
 }
 
 /// Stage 9: the outcome is recorded, then the answer goes back.
@@ -155,7 +186,7 @@ fn finish(
             is_error: true,
             truncated: false,
             bytes: 0,
-            hits: 0,
+            hits: e.hits(),
             micros,
         },
     };

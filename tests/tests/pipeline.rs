@@ -185,21 +185,24 @@ fn a_killed_runner_costs_the_calls_in_flight_and_comes_back() {
     assert!(service.seen().iter().any(|s| s.line.contains("/api/y")));
 }
 
-/// The call's outcome in the audit files, as its code, and whether it stands before the line of the seal.
-fn outcomes(appliance: &Appliance) -> Vec<(String, bool)> {
-    let mut lines = Vec::new();
+/// The lines of the audit files.
+fn audit_lines(appliance: &Appliance) -> Vec<Value> {
+    let mut lines: Vec<String> = Vec::new();
     let folder = appliance.folder().join("state/audit");
     for entry in std::fs::read_dir(folder).expect("the log's folder") {
         let text = std::fs::read_to_string(entry.expect("a file").path()).expect("lines");
         lines.extend(text.lines().map(str::to_owned));
     }
-    let line = |text: &String| serde_json::from_str::<Value>(text).expect("JSON");
-    let sealed = lines.iter().map(line).find(|l| l["event"] == "sealed");
+    let line = |text: &String| serde_json::from_str(text).expect("JSON");
+    lines.iter().map(line).collect()
+}
+
+/// The calls' outcomes in the log, as their codes, and whether they stand before the line of the seal.
+fn outcomes(appliance: &Appliance) -> Vec<(String, bool)> {
+    let lines = audit_lines(appliance);
+    let sealed = lines.iter().find(|l| l["event"] == "sealed");
     let sealed = sealed.expect("a seal")["seq"].as_u64();
-    let outcomes = lines
-        .iter()
-        .map(line)
-        .filter(|l| l["event"] == "call_outcome");
+    let outcomes = lines.iter().filter(|l| l["event"] == "call_outcome");
     outcomes
         .map(|l| {
             let code = l["code"].as_str().unwrap_or_default().to_owned();
@@ -286,4 +289,22 @@ fn a_bundle_that_ended_before_the_time_floor_stays_out_whatever_the_clock_says()
     let good = appliance.bundle_with(&fixture, |options| options.not_after = FLOOR);
     let answer = appliance.import(&good);
     assert!(answer["import"]["registry"]["id"].is_string(), "{answer}");
+}
+
+#[test]
+fn what_an_error_answer_gave_away_and_a_refused_credential_are_in_the_log() {
+    let (appliance, _service) = appliance();
+    let mut ada = appliance.client("ada");
+    let mut outcome = |item: &str| code(&ada.call("echo", "get", &json!({ "item": item })));
+    assert_eq!(outcome("picked"), "upstream_status");
+    assert_eq!(outcome("refuses"), "credential_suspect");
+    appliance.ask("POST", "/v1/seal", None);
+    let lines = audit_lines(&appliance);
+    let of = |event: &'static str| lines.iter().filter(move |l| l["event"] == event);
+    let hits: Vec<_> = of("call_outcome").map(|l| l["hits"].clone()).collect();
+    assert_eq!(hits, [json!(1), json!(0)]);
+    let suspects: Vec<_> = of("credential_suspect")
+        .map(|l| l["binding"].clone())
+        .collect();
+    assert_eq!(suspects, ["service"]);
 }

@@ -216,11 +216,11 @@ pub enum Event<'a> {
         version: u64,
         uid: u32,
     },
-    /// A service refused a credential.
+    /// A service refused a credential. `version` is the binding's.
     CredentialSuspect {
+        call: CallId,
         binding: &'a BindingName,
         version: u64,
-        status: u16,
     },
     /// A bundle was imported; it is not active yet.
     BundleImported {

@@ -34,6 +34,7 @@ pub struct ToolResult {
 pub struct ToolError {
     code: ErrorCode,
     message: String,
+    hits: u32,
 }
 
 impl ToolError {
@@ -42,6 +43,7 @@ impl ToolError {
         ToolError {
             code,
             message: code.about().to_owned(),
+            hits: 0,
         }
     }
 
@@ -50,12 +52,24 @@ impl ToolError {
         ToolError {
             code,
             message: excerpt(message, MAX_ERROR_TEXT),
+            hits: 0,
         }
+    }
+
+    /// The same, after `hits` secrets were taken out of what the service sent.
+    #[must_use]
+    pub fn with_hits(self, hits: u32) -> ToolError {
+        ToolError { hits, ..self }
     }
 
     /// The stable code.
     pub fn code(&self) -> ErrorCode {
         self.code
+    }
+
+    /// Secrets that the redactors took out on the way to this error; for the log, not for the client.
+    pub fn hits(&self) -> u32 {
+        self.hits
     }
 
     /// The text for the client.

@@ -73,6 +73,13 @@ pub async fn run(call: Call<'_>) -> Result<Answer, ToolError> {
         base: Base::of(rendered),
         hits: 0,
     };
+    let answer = request(&call, &mut sender).await;
+    // Also of answers that became an error: what was taken out counts.
+    answer.map_err(|error| error.with_hits(sender.hits))
+}
+
+/// The requests, and what is made of their answers.
+async fn request(call: &Call<'_>, sender: &mut Sender<'_>) -> Result<Answer, ToolError> {
     let first = match &call.tool.http.pages {
         Some(Pagination::Count { query, first, .. }) => {
             sender.send(Some((query, &first.to_string()))).await?
@@ -80,18 +87,18 @@ pub async fn run(call: Call<'_>) -> Result<Answer, ToolError> {
         Some(Pagination::Cursor { .. }) | None => sender.send(None).await?,
     };
     if call.tool.http.response.text || first.body.is_empty() {
-        return text_answer(&call, &first, sender.hits);
+        return text_answer(call, &first, sender.hits);
     }
     let doc = parse(&first.body)?;
     let shaped = match &call.tool.http.pages {
-        None => shaped(&call, &Source::single(&doc)),
+        None => shaped(call, &Source::single(&doc)),
         Some(pages) => {
             let (bodies, more) = sender.pages(pages, &doc).await?;
             let others = bodies
                 .iter()
                 .map(|body| parse(body))
                 .collect::<Result<Vec<_>, _>>()?;
-            let mut shaped = shaped(&call, &Source::paged(&doc, &others, items(pages)));
+            let mut shaped = shaped(call, &Source::paged(&doc, &others, items(pages)));
             if more {
                 shaped.notes.push(format!(
                     "{} pages were read; there are more",
@@ -101,7 +108,7 @@ pub async fn run(call: Call<'_>) -> Result<Answer, ToolError> {
             shaped
         }
     };
-    json_answer(&call, shaped, sender.hits)
+    json_answer(call, shaped, sender.hits)
 }
 
 fn shaped(call: &Call<'_>, source: &Source<'_>) -> Shaped {

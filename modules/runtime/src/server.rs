@@ -104,10 +104,11 @@ async fn run(ready: Result<Ready, ToolError>) -> Result<Answer, ToolError> {
         deadline,
     })
     .await;
-    if let Ok(Answer {
-        hits: hits @ 1.., ..
-    }) = &outcome
-    {
+    let hits = match &outcome {
+        Ok(answer) => answer.hits,
+        Err(error) => error.hits(),
+    };
+    if hits > 0 {
         log::warn!(
             "{} {}: {hits} secrets in the service's answer",
             call.rev(),

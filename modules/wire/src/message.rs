@@ -446,17 +446,19 @@ impl AnswerHead {
 
 pub(crate) fn encode_error(error: &ToolError, out: &mut Vec<u8>) {
     put_name(out, error.code().as_str());
+    put_u32(out, error.hits());
     out.extend_from_slice(error.message().as_bytes());
 }
 
-/// A failed call's code and text; a code of a newer runner is `internal`, the text is bounded and escaped.
+/// A failed call's code, hits and text; a code of a newer runner is `internal`, the text is bounded and escaped.
 pub(crate) fn decode_error(payload: &[u8]) -> Result<ToolError, PayloadError> {
     let mut cursor = Cursor::new(payload);
     let code = ErrorCode::parse_or_internal(cursor.name("the error code")?);
+    let hits = cursor.u32("the redaction hits")?;
     let text = cursor.rest();
     if text.len() > MAX_ERROR_TEXT {
         return Err(PayloadError::TooLong("the error text"));
     }
     let text = std::str::from_utf8(text).map_err(|_| PayloadError::Invalid("the error text"))?;
-    Ok(ToolError::with(code, text))
+    Ok(ToolError::with(code, text).with_hits(hits))
 }

@@ -252,9 +252,9 @@ fn every_event_is_one_flat_object_with_its_own_name() {
             uid: 1,
         },
         Event::CredentialSuspect {
+            call: CallId(9),
             binding: &binding,
             version: 2,
-            status: 401,
         },
         Event::BundleImported {
             registry: &registry,

@@ -168,13 +168,13 @@ impl Event<'_> {
                     .number("uid", uid.into());
             }
             Event::CredentialSuspect {
+                call,
                 binding,
                 version,
-                status,
             } => {
-                line.text("binding", binding.as_str())
-                    .number("version", version)
-                    .number("status", status.into());
+                line.number("call", call.0)
+                    .text("binding", binding.as_str())
+                    .number("version", version);
             }
             Event::BundleImported {
                 registry,

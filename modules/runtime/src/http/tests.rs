@@ -241,6 +241,25 @@ async fn a_credential_in_an_answer_is_counted() {
     );
 }
 
+#[tokio::test]
+async fn a_credential_in_an_error_answer_is_counted() {
+    let http = r#"{"slot":"s","method":"GET","path":"/l","errors":[{"status":422,"pick":"h"}]}"#;
+    let echo = |seen: &Seen| {
+        let body = serde_json::json!({"h": seen.head}).to_string();
+        Reply::Raw(answer("422 Unprocessable Entity", "", &body))
+    };
+    let error = Bench::new(http, echo).await.call("{}").await.unwrap_err();
+    assert_eq!(error.hits(), 1);
+    assert!(!error.message().contains(TOKEN), "{}", error.message());
+    // An answer that the tool's schema refuses was read and redacted all the same.
+    let bad = |seen: &Seen| ok(format!("{{\"h\":{:?}", seen.head));
+    let error = Bench::get(bad).await.call("{}").await.unwrap_err();
+    assert_eq!(
+        (error.code(), error.hits()),
+        (ErrorCode::UpstreamInvalid, 1)
+    );
+}
+
 const CURSOR: &str = r#"{"slot":"s","method":"GET","path":"/l","query":[{"name":"a","value":"1"}],
     "response":{"pick":[{"from":"items[*].n","to":"n"}]},
     "pages":{"cursor":{"query":"after","next":"meta.next","items":"items","pages":9}}}"#;

@@ -94,7 +94,7 @@ async fn an_answer_given_twice_counts_once() {
     assert_eq!(raw.next().await.unwrap().0, Kind::Call);
     raw.send_answer(1, false, 2, b"[]").await;
     raw.send_answer(1, false, 3, b"[2]").await;
-    raw.send(Kind::Error, false, 1, b"\x04busy").await;
+    raw.send(Kind::Error, false, 1, b"\x04busy\0\0\0\0").await;
     assert_eq!(first.await.unwrap().unwrap().content, b"[]");
     let second = spawn_call(&link, 2, 10);
     assert_eq!(raw.next().await.unwrap().2, 2);
@@ -107,7 +107,7 @@ async fn what_belongs_to_no_call_is_ignored() {
     let (link, mut raw) = raw_runner().await;
     raw.send_answer(77, true, u32::MAX, b"[").await;
     raw.send(Kind::Chunk, true, 77, b"x").await;
-    raw.send(Kind::Error, false, 77, b"\x04busy").await;
+    raw.send(Kind::Error, false, 77, b"\x04busy\0\0\0\0").await;
     raw.send(Kind::Pong, false, 77, b"").await;
     let call = spawn_call(&link, 1, 10);
     assert_eq!(raw.next().await.unwrap().0, Kind::Call);
@@ -229,6 +229,7 @@ async fn a_broken_answer_head_ends_the_link() {
     ends_the_link(async |raw| raw.send(Kind::Answer, false, 1, &[0; 12]).await).await;
     ends_the_link(async |raw| raw.send(Kind::Answer, false, 1, &[8; 13]).await).await;
     ends_the_link(async |raw| raw.send(Kind::Error, false, 1, b"\x04bus").await).await;
+    ends_the_link(async |raw| raw.send(Kind::Error, false, 1, b"\x04busy\0\0\0").await).await;
 }
 
 #[tokio::test]

@@ -168,7 +168,7 @@ async fn failures_arrive_with_code_and_text() {
     let Request::Call(_, two) = requests.next().await.unwrap() else {
         panic!()
     };
-    let sent = ToolError::with(ErrorCode::UpstreamStatus, "the service said 503");
+    let sent = ToolError::with(ErrorCode::UpstreamStatus, "the service said 503").with_hits(3);
     one.fail(&sent);
     drop(two);
     let CallError::Failed(got) = first.await.unwrap().unwrap_err() else {
