@@ -6,14 +6,19 @@ use mcpist_core::audit::{Fault, Report, Verifier};
 
 use super::{Site, open, works};
 
-fn verified(site: &Site, files: &[Vec<u8>]) -> Report {
+/// The first audit key in hexadecimal, from the ceremony record.
+pub(super) fn first_key(site: &Site) -> String {
     let record = site.folder().join("ceremony-record");
     let record = std::fs::read_to_string(record).expect("a file");
     let key = record
         .lines()
         .find_map(|line| line.strip_prefix("audit key"))
         .expect("the key's line");
-    let key = hex::decode(key.trim()).expect("hexadecimal");
+    key.trim().to_owned()
+}
+
+fn verified(site: &Site, files: &[Vec<u8>]) -> Report {
+    let key = hex::decode(first_key(site)).expect("hexadecimal");
     let mut verifier = Verifier::new(key.try_into().expect("32 bytes"));
     for (number, file) in files.iter().enumerate() {
         if number > 0 {

@@ -6,6 +6,7 @@
 mod audit;
 mod bundles;
 mod clients;
+mod full;
 mod large;
 mod service;
 mod shares;
