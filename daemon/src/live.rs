@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mcpist_broker::{BoundBinding, Broker, SealedVault, Vault, VaultFault};
-use mcpist_bundle::Verified;
+use mcpist_bundle::{LoadError, Loaded, Verified};
 use mcpist_core::api::Alarm;
 use mcpist_core::binding::Binding;
 use mcpist_core::catalogue::{ActiveModule, Catalogue, CatalogueError, Module, ModuleError};
@@ -17,6 +17,7 @@ use mcpist_core::change::{Change, Object};
 use mcpist_core::error::ErrorCode;
 use mcpist_core::floor::FloorError;
 use mcpist_core::ids::{BindingName, ModuleRev, RegistryId, SlotName};
+use mcpist_core::manifest::{BlobPath, ModuleManifest};
 use mcpist_core::mask::Mask;
 use mcpist_core::principal::Identities;
 use mcpist_sealer::{AuditKey, Vaults};
@@ -257,10 +258,17 @@ fn build_modules(
                 }
             }
             let Some(found) = &loaded else { break };
+            let schemas = match schemas(module, found) {
+                Ok(schemas) => schemas,
+                Err(e) => {
+                    alarm(alarms, &e);
+                    continue;
+                }
+            };
             let source = ActiveModule {
                 rev: rev.clone(),
                 manifest: module.clone(),
-                schemas: found.blobs.clone(),
+                schemas,
                 joins: joins.clone(),
             };
             match Module::build(source) {
@@ -281,6 +289,20 @@ fn build_modules(
         }
     }
     (modules, manifests)
+}
+
+/// The blobs that the module names, and no others.
+fn schemas(
+    module: &ModuleManifest,
+    registry: &Loaded,
+) -> Result<BTreeMap<BlobPath, Vec<u8>>, LoadError> {
+    let mut schemas = BTreeMap::new();
+    for path in module.blobs() {
+        if let Some(bytes) = registry.blob(path)? {
+            schemas.insert(path.clone(), bytes);
+        }
+    }
+    Ok(schemas)
 }
 
 fn alarm(alarms: &mut Vec<Alarm>, error: &dyn std::fmt::Display) {

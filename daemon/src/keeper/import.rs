@@ -12,7 +12,7 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-use mcpist_bundle::{Floor, Quarantined, Root, TakeError, VerifyError};
+use mcpist_bundle::{Floor, LoadError, Quarantined, Root, TakeError, VerifyError};
 use mcpist_core::api::{ApiError, Imported, Registry, RegistryState};
 use mcpist_core::change::{Change, Object};
 use mcpist_core::error::ErrorCode;
@@ -40,9 +40,9 @@ const COPIES: usize = 2;
 /// `status` and the daemon's log name it.
 pub(super) fn read_manifests(policy: &mut Policy, folder: &Path) {
     for id in policy.registries.keys() {
-        match mcpist_bundle::load(folder, id) {
-            Ok(loaded) => {
-                policy.manifests.insert(*id, Arc::new(loaded.manifest));
+        match whole_manifest(folder, id) {
+            Ok(manifest) => {
+                policy.manifests.insert(*id, Arc::new(manifest));
             }
             Err(e) => {
                 log::error!("damaged, serves nothing: {e}");
@@ -51,6 +51,13 @@ pub(super) fn read_manifests(policy: &mut Policy, folder: &Path) {
             }
         }
     }
+}
+
+/// The manifest of a registry, after each of its files was hashed.
+fn whole_manifest(folder: &Path, id: &RegistryId) -> Result<Manifest, LoadError> {
+    let loaded = mcpist_bundle::load(folder, id)?;
+    loaded.check()?;
+    Ok(loaded.manifest)
 }
 
 /// What bounds imports.
@@ -308,7 +315,7 @@ fn stage(ground: Ground, taken: &Quarantined, config: &Config) -> Result<Staged,
 fn is_damaged(system: &OpenVault, id: &RegistryId, config: &Config) -> Result<bool, Refusal> {
     let known = records::get::<RegistryRecord>(system, &records::registry_name(id))
         .map_err(|e| records_error(&e))?;
-    Ok(known.is_some() && mcpist_bundle::load(&config.registries(), id).is_err())
+    Ok(known.is_some() && whole_manifest(&config.registries(), id).is_err())
 }
 
 fn commit(open: &mut Open, uid: u32, staged: Staged) -> Result<Imported, ApiError> {

@@ -2,17 +2,16 @@
 //!
 //! A registry's folder is named by the manifest's digest and holds `manifest` and `blobs/PATH`. Promises: the folder
 //! appears whole or not at all (staged under another name, synced, renamed); every path is resolved beneath the
-//! folder by the kernel (openat2, no links followed); what is loaded is hashed again. Does not decide what is
-//! imported: the record in the store does.
+//! folder by the kernel (openat2, no links followed); what is loaded is hashed again, and blobs are loaded one by one.
+//! Does not decide what is imported: the record in the store does.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use mcpist_core::ids::{Digest, RegistryId};
+use mcpist_core::ids::RegistryId;
 use mcpist_core::manifest::{Blob, BlobPath, MAX_MANIFEST, Manifest, ManifestError};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
@@ -79,18 +78,76 @@ pub enum LoadError {
     },
 }
 
-/// A registry as read from its folder.
+/// A registry in its folder: the manifest is in memory, blobs are read when they are asked for.
 #[derive(Debug)]
 pub struct Loaded {
     /// The bytes that were signed.
     pub manifest_bytes: Vec<u8>,
     /// The manifest.
     pub manifest: Manifest,
-    /// Every blob.
-    pub blobs: BTreeMap<BlobPath, Vec<u8>>,
+    id: RegistryId,
+    folder: Folder,
+}
+
+impl Loaded {
+    /// The bytes of one blob, hashed; `None` where the manifest lists no such blob.
+    ///
+    /// # Errors
+    /// [`LoadError`].
+    pub fn blob(&self, path: &BlobPath) -> Result<Option<Vec<u8>>, LoadError> {
+        let Some(blob) = self.manifest.blobs.iter().find(|b| b.path == *path) else {
+            return Ok(None);
+        };
+        let mut bytes = Vec::new();
+        self.each_slice(blob, |slice| bytes.extend_from_slice(slice))?;
+        Ok(Some(bytes))
+    }
+
+    /// Hashes every blob, a slice in memory at a time.
+    ///
+    /// # Errors
+    /// [`LoadError`] of the first that is missing or damaged.
+    pub fn check(&self) -> Result<(), LoadError> {
+        let each = |blob| self.each_slice(blob, |_| ());
+        self.manifest.blobs.iter().try_for_each(each)
+    }
+
+    /// Hands the blob's bytes on; what was handed on counts only where this ends well.
+    fn each_slice(&self, blob: &Blob, mut each: impl FnMut(&[u8])) -> Result<(), LoadError> {
+        let path = blob_file(&blob.path);
+        let io = |source| LoadError::Io {
+            registry: self.id.short(),
+            path: path.clone(),
+            source,
+        };
+        let mut file = self
+            .folder
+            .read(&path)
+            .map_err(io)?
+            .take(blob.length.saturating_add(1));
+        let mut slice = vec![0; SLICE.min(usize::try_from(blob.length).unwrap_or(SLICE) + 1)];
+        let (mut hash, mut length) = (Context::new(&SHA256), 0);
+        loop {
+            let read = file.read(&mut slice).map_err(io)?;
+            if read == 0 {
+                break;
+            }
+            length += read as u64;
+            hash.update(&slice[..read]);
+            each(&slice[..read]);
+        }
+        if length != blob.length || hash.finish().as_ref() != blob.digest.as_bytes() {
+            return Err(LoadError::Damaged {
+                registry: self.id.short(),
+                path,
+            });
+        }
+        Ok(())
+    }
 }
 
 /// A folder below which paths are resolved.
+#[derive(Debug)]
 struct Folder(OwnedFd);
 
 impl Folder {
@@ -199,7 +256,7 @@ impl Verified<'_> {
     }
 }
 
-/// Reads a registry's folder and hashes everything again.
+/// Opens a registry's folder and reads its manifest, whose digest is the registry's name. No blob is read.
 ///
 /// # Errors
 /// [`LoadError`].
@@ -210,44 +267,30 @@ pub fn load(registries: &Path, id: &RegistryId) -> Result<Loaded, LoadError> {
         path: path.to_owned(),
         source,
     };
-    let damaged = |path: &str| LoadError::Damaged {
-        registry: registry(),
-        path: path.to_owned(),
-    };
     let folder = Folder::open(&folder_of(registries, id)).map_err(|e| io(".", e))?;
-    let read = |path: &str, limit: u64| {
-        let mut bytes = Vec::new();
-        let file = folder.read(path).map_err(|e| io(path, e))?;
-        file.take(limit + 1)
-            .read_to_end(&mut bytes)
-            .map_err(|e| io(path, e))?;
-        if bytes.len() as u64 > limit {
-            Err(damaged(path))
-        } else {
-            Ok(bytes)
-        }
-    };
-    let manifest_bytes = read(MANIFEST, MAX_MANIFEST as u64)?;
-    if RegistryId::of_manifest(&manifest_bytes) != *id {
-        return Err(damaged(MANIFEST));
+    let mut manifest_bytes = Vec::new();
+    folder
+        .read(MANIFEST)
+        .and_then(|file| {
+            file.take(MAX_MANIFEST as u64 + 1)
+                .read_to_end(&mut manifest_bytes)
+        })
+        .map_err(|e| io(MANIFEST, e))?;
+    if manifest_bytes.len() > MAX_MANIFEST || RegistryId::of_manifest(&manifest_bytes) != *id {
+        return Err(LoadError::Damaged {
+            registry: registry(),
+            path: MANIFEST.to_owned(),
+        });
     }
     let manifest = Manifest::parse(&manifest_bytes).map_err(|source| LoadError::Manifest {
         registry: registry(),
         source,
     })?;
-    let mut blobs = BTreeMap::new();
-    for blob in &manifest.blobs {
-        let path = blob_file(&blob.path);
-        let bytes = read(&path, blob.length)?;
-        if Digest::of(&bytes) != blob.digest {
-            return Err(damaged(&path));
-        }
-        blobs.insert(blob.path.clone(), bytes);
-    }
     Ok(Loaded {
         manifest_bytes,
         manifest,
-        blobs,
+        id: *id,
+        folder,
     })
 }
 

@@ -249,19 +249,39 @@ fn what_is_staged_loads_back_and_damage_is_found() {
     verified.stage(registries.path()).unwrap();
     let loaded = load(registries.path(), &id).unwrap();
     assert_eq!(loaded.manifest_bytes, verified.manifest_bytes());
-    assert_eq!(loaded.blobs.len(), loaded.manifest.blobs.len());
+    loaded.check().unwrap();
+    let whole = |path: &BlobPath| loaded.blob(path).unwrap().map(|bytes| bytes.len() as u64);
+    for blob in &loaded.manifest.blobs {
+        assert_eq!(whole(&blob.path), Some(blob.length));
+    }
+    assert_eq!(whole(&BlobPath::parse("not/listed.json").unwrap()), None);
 
     let folder = registries.path().join(id.digest().to_string());
     let schema = folder.join("blobs/prometheus/schemas/query.json");
     let bytes = std::fs::read(&schema).unwrap();
-    std::fs::write(&schema, b"{}").unwrap();
-    assert!(load(registries.path(), &id).is_err());
+    let path = BlobPath::parse("prometheus/schemas/query.json").unwrap();
+    let is_found = || {
+        // The manifest alone says nothing of its blobs.
+        let loaded = load(registries.path(), &id).unwrap();
+        let found = loaded.check().is_err();
+        assert_eq!(loaded.blob(&path).is_err(), found);
+        found
+    };
+    let mut longer = bytes.clone();
+    longer.push(b' ');
+    for bad in [&b"{}"[..], &bytes[1..], &longer] {
+        std::fs::write(&schema, bad).unwrap();
+        assert!(is_found());
+    }
     std::fs::remove_file(&schema).unwrap();
+    assert!(is_found());
     std::os::unix::fs::symlink("/etc/passwd", &schema).unwrap();
-    assert!(load(registries.path(), &id).is_err());
+    assert!(is_found());
     std::fs::remove_file(&schema).unwrap();
     std::fs::write(&schema, bytes).unwrap();
-    assert!(load(registries.path(), &id).is_ok());
+    assert!(!is_found());
+    std::fs::write(folder.join("manifest"), b"{}").unwrap();
+    assert!(load(registries.path(), &id).is_err());
 }
 
 #[test]
