@@ -66,6 +66,10 @@ enum MainError {
     Start(#[from] keeper::StartError),
     #[error(transparent)]
     Bind(#[from] listen::BindError),
+    #[error(
+        "a socket named {0:?} was passed and is not served; name each by FileDescriptorName=: admin, secret or runner (not with --dev) once, mcp as often as wanted"
+    )]
+    NotServed(String),
     #[error("{0}: {1}")]
     Io(&'static str, std::io::Error),
 }
@@ -135,9 +139,9 @@ fn run() -> Result<(), MainError> {
     if !config.dev {
         config.roles.warn_of_missing();
     }
+    let mut passed = Passed::from_env(config.dev)?;
     let house = Arc::new(House::new(config));
     let keeper = keeper::start(Arc::clone(&house))?;
-    let mut passed = Passed::from_env();
     serve_admin(&house, &keeper, &mut passed)?;
     // One thread: a call waits far longer for its service than it computes, and each hand-over between threads would
     // cost it a wake-up.
@@ -226,12 +230,25 @@ struct Passed {
 }
 
 impl Passed {
-    fn from_env() -> Self {
+    /// Takes what was passed. A name that is not served here, or once too often, is refused: behind it somebody would
+    /// wait for an answer in vain.
+    fn from_env(dev: bool) -> Result<Self, MainError> {
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
-        Self {
-            sockets: listenfd::ListenFd::from_env(),
-            names: names.split(':').map(str::to_owned).collect(),
+        let sockets = listenfd::ListenFd::from_env();
+        let mut names: Vec<String> = names.split(':').map(str::to_owned).collect();
+        names.resize(sockets.len(), "unknown".to_owned());
+        for (position, name) in names.iter().enumerate() {
+            let served = match name.as_str() {
+                "mcp" => true,
+                "admin" | "secret" => !names[..position].contains(name),
+                "runner" => !dev && !names[..position].contains(name),
+                _ => false,
+            };
+            if !served {
+                return Err(MainError::NotServed(name.clone()));
+            }
         }
+        Ok(Self { sockets, names })
     }
 
     /// The next socket of this name. Needs an entered runtime.

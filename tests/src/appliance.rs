@@ -96,7 +96,7 @@ impl Appliance {
         self.wait();
     }
 
-    /// Waits for the admin socket to answer.
+    /// Waits for the admin socket to answer. One that was passed takes connections before there is a daemon.
     fn wait(&mut self) {
         let deadline = Instant::now() + PATIENCE;
         while UnixStream::connect(self.socket("admin")).is_err() {
@@ -106,6 +106,7 @@ impl Appliance {
             assert!(Instant::now() < deadline, "no admin socket: {}", self.log());
             std::thread::sleep(Duration::from_millis(1));
         }
+        self.ask("GET", "/v1/status", None);
     }
 
     /// Its folder.

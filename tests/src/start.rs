@@ -4,8 +4,12 @@
 //! anybody, its daemon runs in a user namespace in which the tests' own user has the uid [`Start::UID`] and is in every
 //! group of MCPist. A host that forbids user namespaces fails these tests, and says so.
 
+use std::os::fd::RawFd;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+
+use nix::fcntl::{FcntlArg, fcntl};
 
 /// What the users of a service are.
 const PASSWD: &str = "site:x:1000:1000::/:/bin/false\n";
@@ -19,7 +23,12 @@ pub struct Start {
     /// A command that ends by executing its further arguments; run in the appliance's folder.
     before: Vec<String>,
     config: String,
+    /// Names and files of the sockets that are bound here and passed to the daemon.
+    passed: Vec<(String, String)>,
 }
+
+/// The lowest of the descriptors that passed sockets have on their way.
+const LOWEST: i32 = 20;
 
 impl Start {
     /// The uid that a service sees the tests' user as.
@@ -32,6 +41,7 @@ impl Start {
             dev: true,
             before: Vec::new(),
             config: String::new(),
+            passed: Vec::new(),
         }
     }
 
@@ -47,6 +57,7 @@ impl Start {
             dev: false,
             before: Vec::new(),
             config: format!("[runner]\nuid = {runner_uid}\n"),
+            passed: Vec::new(),
         };
         start.in_namespace(script)
     }
@@ -85,13 +96,21 @@ impl Start {
         self
     }
 
+    /// The same with sockets that are bound before, as systemd does: (name, file in the run folder) of each.
+    #[must_use]
+    pub fn passing(mut self, sockets: &[(&str, &str)]) -> Start {
+        let own = |&(name, file): &(&str, &str)| (name.to_owned(), file.to_owned());
+        self.passed = sockets.iter().map(own).collect();
+        self
+    }
+
     /// Whether this is dev mode.
     pub fn is_dev(&self) -> bool {
         self.dev
     }
 
     /// Makes what the daemon finds in `folder`.
-    pub(crate) fn furnish(&self, folder: &Path) {
+    pub fn furnish(&self, folder: &Path) {
         let at = folder.display();
         let mut config = format!("state = \"{at}/state\"\nrun = \"{at}/run\"\n");
         if self.dev {
@@ -117,31 +136,58 @@ impl Start {
     }
 
     /// Starts the daemon on `folder`; what it says goes to the file `log` there.
-    pub(crate) fn launch(&self, folder: &Path) -> Child {
+    pub fn launch(&self, folder: &Path) -> Child {
         let log = std::fs::File::options()
             .create(true)
             .append(true)
             .open(folder.join("log"))
             .expect("a log");
-        let mut command = match self.before.split_first() {
-            None => Command::new(&self.program),
-            Some((first, rest)) => {
-                let mut command = Command::new(first);
-                command.args(rest).arg(&self.program);
-                command
-            }
-        };
+        let sockets: Vec<UnixListener> = (self.passed.iter())
+            .map(|(_, file)| UnixListener::bind(folder.join("run").join(file)).expect("a socket"))
+            .collect();
+        let passed: Vec<RawFd> = sockets.iter().map(inherited).collect();
+        let mut words = self.adopting(&passed);
+        words.extend(self.before.iter().cloned());
+        words.push(self.program.display().to_string());
         if self.dev {
-            command.arg("--dev");
+            words.push("--dev".to_owned());
         }
-        command
+        let daemon = Command::new(&words[0])
+            .args(&words[1..])
             .arg("--config")
             .arg(folder.join("mcpist.toml"))
             .current_dir(folder)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
-            .spawn()
-            .expect("the daemon starts")
+            .spawn();
+        for fd in passed {
+            nix::unistd::close(fd).expect("ours to close");
+        }
+        daemon.expect("the daemon starts")
     }
+
+    /// A command that gives the descriptors the places and the environment that systemd would.
+    fn adopting(&self, passed: &[RawFd]) -> Vec<String> {
+        if passed.is_empty() {
+            return Vec::new();
+        }
+        let moves = passed.iter().zip(3..);
+        let moves: Vec<String> = moves
+            .map(|(fd, to)| format!("{to}<&{fd} {fd}<&-"))
+            .collect();
+        let names: Vec<&str> = self.passed.iter().map(|(name, _)| name.as_str()).collect();
+        let script = format!(
+            "exec {}; export LISTEN_PID=$$ LISTEN_FDS={} LISTEN_FDNAMES={}; exec \"$@\"",
+            moves.join(" "),
+            passed.len(),
+            names.join(":")
+        );
+        ["bash", "-c", &script, "bash"].map(str::to_owned).to_vec()
+    }
+}
+
+/// A second descriptor of `socket` that programs started from here inherit, above those that they know themselves.
+fn inherited(socket: &UnixListener) -> RawFd {
+    fcntl(socket, FcntlArg::F_DUPFD(LOWEST)).expect("a descriptor")
 }
