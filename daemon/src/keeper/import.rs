@@ -12,7 +12,7 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-use mcpist_bundle::{Floor, LoadError, Quarantined, Root, TakeError, VerifyError};
+use mcpist_bundle::{Floor, LoadError, Quarantined, Root, StageError, TakeError, VerifyError};
 use mcpist_core::api::{ApiError, Imported, Registry, RegistryState};
 use mcpist_core::change::{Change, Object};
 use mcpist_core::error::ErrorCode;
@@ -33,8 +33,8 @@ use crate::config::Config;
 
 /// Largest bundle that is taken, in bytes.
 const MAX_BUNDLE: u64 = 4 << 30;
-/// Bundles that are copied at once: a stick that hangs leaves room for another.
-const COPIES: usize = 2;
+/// Imports at once: a stick that hangs leaves room for another.
+const AT_ONCE: usize = 2;
 
 /// Reads the manifest of every registry whose folder is whole. One that is not is left out: it serves nothing, and
 /// `status` and the daemon's log name it.
@@ -62,7 +62,7 @@ fn whole_manifest(folder: &Path, id: &RegistryId) -> Result<Manifest, LoadError>
 
 /// What bounds imports.
 pub(super) struct Imports {
-    copies: Arc<Semaphore>,
+    places: Arc<Semaphore>,
     /// From the verification to the commit there is one at a time.
     bench: Semaphore,
 }
@@ -70,7 +70,7 @@ pub(super) struct Imports {
 impl Imports {
     pub(super) fn new() -> Self {
         Self {
-            copies: Arc::new(Semaphore::new(COPIES)),
+            places: Arc::new(Semaphore::new(AT_ONCE)),
             bench: Semaphore::new(1),
         }
     }
@@ -129,19 +129,16 @@ impl KeeperHandle {
         take: impl FnOnce(&Path) -> Result<Quarantined, TakeError> + Send + 'static,
     ) -> Result<Imported, ApiError> {
         let ground = self.ask(|keeper| keeper.import_ground()).await?;
-        let copies = Arc::clone(&self.imports.copies);
-        let held = copies.try_acquire_owned().map_err(|_| {
+        let places = Arc::clone(&self.imports.places);
+        // Held to the end: each import has a connection of the secret socket, and shares come in by the others.
+        let _held = places.try_acquire_owned().map_err(|_| {
             ApiError::new(
                 ErrorCode::Busy,
-                "other bundles are being copied; pull out a stick that hangs, then try again",
+                "other bundles are being imported; pull out a stick that hangs, then try again",
             )
         })?;
         let house = Arc::clone(&self.house);
-        let taken = blocking(move || {
-            let _held = held;
-            take(&house.config.quarantine())
-        })
-        .await?;
+        let taken = blocking(move || take(&house.config.quarantine())).await?;
         let taken = match taken {
             Ok(taken) => taken,
             Err(e) => return self.refuse(uid, not_taken(&e)).await,
@@ -241,6 +238,14 @@ fn not_verified(error: &VerifyError) -> Refusal {
     refused(code, error.code(), error)
 }
 
+fn not_staged(error: &StageError) -> Refusal {
+    let code = match error {
+        StageError::Io(e) => io_code(e, ErrorCode::Unavailable),
+        StageError::Changed(_) => ErrorCode::BundleRefused,
+    };
+    refused(code, error.code(), error)
+}
+
 /// Verifies the copy and writes the registry's folder.
 fn stage(ground: Ground, taken: &Quarantined, config: &Config) -> Result<Staged, Refusal> {
     let Ground {
@@ -296,13 +301,8 @@ fn stage(ground: Ground, taken: &Quarantined, config: &Config) -> Result<Staged,
     };
     crate::live::check_modules(&id, &verified)
         .map_err(|e| of_this(refused(ErrorCode::BundleRefused, "module_invalid", &e)))?;
-    verified.stage(&config.registries()).map_err(|e| {
-        let code = match &e {
-            mcpist_bundle::StageError::Io(e) => io_code(e, ErrorCode::Unavailable),
-            mcpist_bundle::StageError::Changed(_) => ErrorCode::BundleRefused,
-        };
-        of_this(refused(code, e.code(), &e))
-    })?;
+    let staged = verified.stage(&config.registries());
+    staged.map_err(|e| of_this(not_staged(&e)))?;
     Ok(Staged {
         id,
         manifest,
@@ -419,5 +419,69 @@ fn shown(id: RegistryId, record: &RegistryRecord) -> Registry {
         state: record.state,
         modules: record.modules.clone(),
         imported: record.imported,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Error, ErrorKind};
+
+    use super::*;
+
+    #[test]
+    fn what_refuses_an_import_has_its_code_and_its_reason() {
+        let full = || Error::from(ErrorKind::StorageFull);
+        let other = || Error::from(ErrorKind::TimedOut);
+        let table = [
+            (
+                not_taken(&TakeError::NotAFile),
+                ErrorCode::BundleRefused,
+                "not_a_file",
+            ),
+            (
+                not_taken(&TakeError::Shrunk),
+                ErrorCode::BundleRefused,
+                "shrunk",
+            ),
+            (
+                not_taken(&TakeError::TooLarge { size: 2, cap: 1 }),
+                ErrorCode::TooLarge,
+                "too_large",
+            ),
+            (
+                not_taken(&TakeError::Io(full())),
+                ErrorCode::DiskFull,
+                "quarantine_io",
+            ),
+            (
+                not_taken(&TakeError::Io(other())),
+                ErrorCode::BundleRefused,
+                "quarantine_io",
+            ),
+            (
+                not_staged(&StageError::Io(full())),
+                ErrorCode::DiskFull,
+                "staging_io",
+            ),
+            (
+                not_staged(&StageError::Io(other())),
+                ErrorCode::Unavailable,
+                "staging_io",
+            ),
+            (
+                not_verified(&VerifyError::AlreadyImported { sequence: 1 }),
+                ErrorCode::AlreadyImported,
+                "already_imported",
+            ),
+            (
+                not_verified(&VerifyError::Older { given: 1, known: 2 }),
+                ErrorCode::BundleRefused,
+                "older_sequence",
+            ),
+        ];
+        for (refusal, code, reason) in table {
+            let error = refusal.error;
+            assert_eq!((error.code, error.reason.as_deref()), (code, Some(reason)));
+        }
     }
 }

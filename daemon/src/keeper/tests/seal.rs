@@ -1,6 +1,5 @@
 //! Sealing comes through, whatever hangs.
 
-use std::process::Command;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use mcpist_core::error::ErrorCode;
 use mcpist_sealer::{RecordKey, VaultError};
 use mcpist_secret::Secret;
 
-use super::site::{Site, UID, keeper_in, run};
+use super::site::{Site, UID, in_own_process, keeper_in, run};
 use crate::audit::CheckpointStore;
 use crate::keeper::lock;
 
@@ -123,27 +122,16 @@ fn a_log_on_a_disk_that_hangs_costs_its_last_lines_and_not_the_seal() {
     });
 }
 
-/// Names the folder of the process that [`a_panic_of_the_keeper_ends_the_process`] starts.
-const CHILD: &str = "MCPIST_TEST_PANIC_IN";
-
 #[test]
 fn a_panic_of_the_keeper_ends_the_process() {
     use std::os::unix::process::ExitStatusExt;
-    if std::env::var_os(CHILD).is_some() {
-        run(async {
+    in_own_process(
+        "keeper::tests::seal::a_panic_of_the_keeper_ends_the_process",
+        |status| assert_eq!(status.signal(), Some(6), "{status:?}"),
+        async {
             let folder = tempfile::tempdir().unwrap();
             let keeper = keeper_in(&folder);
             let _ = keeper.ask(|_| -> Result<(), _> { panic!("a test") }).await;
-        });
-        return;
-    }
-    let ended = Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "keeper::tests::seal::a_panic_of_the_keeper_ends_the_process",
-        ])
-        .env(CHILD, "1")
-        .output()
-        .unwrap();
-    assert_eq!(ended.status.signal(), Some(6), "{ended:?}");
+        },
+    );
 }

@@ -35,6 +35,26 @@ pub(super) fn run<T>(future: impl Future<Output = T>) -> T {
     done.expect("the test got no answer")
 }
 
+/// Names the one test that runs in a process of its own.
+const CHILD: &str = "MCPIST_TEST_IN_OWN_PROCESS";
+
+/// Runs the future of test `name` in a process of its own, and judges how that ended.
+pub(super) fn in_own_process(
+    name: &str,
+    judge: impl FnOnce(std::process::ExitStatus),
+    future: impl Future<Output = ()>,
+) {
+    if std::env::var_os(CHILD).is_some_and(|child| child == name) {
+        return run(future);
+    }
+    let ended = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name])
+        .env(CHILD, name)
+        .output()
+        .unwrap();
+    judge(ended.status);
+}
+
 pub(super) struct Site {
     pub(super) folder: tempfile::TempDir,
     pub(super) keeper: KeeperHandle,
