@@ -152,25 +152,61 @@ fn answer(seen: &Seen, out: &mut TcpStream) -> std::io::Result<()> {
         "/api/number" => reply(out, "200 OK", "{\"big\":123456789012345678901234567890}"),
         "/api/echo" => {
             let token = credential.split(' ').next_back().unwrap_or_default();
-            let hex: String = token.bytes().map(|b| format!("{b:02x}")).collect();
-            let percent: String = token.bytes().map(|b| format!("%{b:02X}")).collect();
-            let unicode: String = token
-                .chars()
-                .map(|c| format!("\\u{:04x}", c as u32))
+            let fields: Vec<String> = encodings(token)
+                .iter()
+                .map(|(name, form)| format!("\"{name}\":\"{form}\""))
                 .collect();
-            reply(
-                out,
-                "200 OK",
-                &format!(
-                    "{{\"raw\":\"{token}\",\"hex\":\"{hex}\",\"percent\":\"{percent}\",\"json\":\"{unicode}\"}}"
-                ),
-            )
+            reply(out, "200 OK", &format!("{{{}}}", fields.join(",")))
         }
+        "/api/home" => write!(
+            out,
+            "HTTP/1.1 307 Temporary Redirect\r\nlocation: http://{}/api/elsewhere\r\ncontent-length: 0\r\n\r\n",
+            seen.header("host").unwrap_or_default()
+        ),
         _ => {
             let text = serde_json::json!({ "target": target, "body": String::from_utf8_lossy(&seen.body) });
             reply(out, "200 OK", &text.to_string())
         }
     }
+}
+
+/// The ways in which a service may give a credential back, by name. Each stands in a JSON string as it is.
+pub fn encodings(token: &str) -> Vec<(&'static str, String)> {
+    let each = |form: &dyn Fn(u8) -> String| token.bytes().map(form).collect::<String>();
+    let before = |text: &str| format!("{text}{token}").into_bytes();
+    vec![
+        ("raw", token.to_owned()),
+        ("within", format!("token={token}; path=/")),
+        ("hex", each(&|b| format!("{b:02x}"))),
+        ("upper_hex", each(&|b| format!("{b:02X}"))),
+        ("percent", each(&|b| format!("%{b:02X}"))),
+        ("json", each(&|b| format!("\\u{b:04x}"))),
+        ("base64", base64(token.as_bytes(), b"+/")),
+        ("base64_one_before", base64(&before(":"), b"+/")),
+        ("base64_basic", base64(&before("u:"), b"+/")),
+        ("base64_url", base64(&before("user:"), b"-_")),
+    ]
+}
+
+/// Base64 (RFC 4648 §4) without padding; `last` are the characters for 62 and 63.
+fn base64(bytes: &[u8], last: &[u8; 2]) -> String {
+    let alphabet: Vec<u8> = (b'A'..=b'Z')
+        .chain(b'a'..=b'z')
+        .chain(b'0'..=b'9')
+        .collect();
+    let mut text = String::new();
+    for group in bytes.chunks(3) {
+        let bits = group
+            .iter()
+            .fold(0_u32, |bits, b| bits << 8 | u32::from(*b));
+        let bits = bits << (8 * (3 - group.len()));
+        for n in 0..=group.len() {
+            let value = (bits >> (18 - 6 * n) & 63) as usize;
+            let digit = alphabet.get(value).copied();
+            text.push(digit.unwrap_or_else(|| last[value - 62]).into());
+        }
+    }
+    text
 }
 
 fn reply(out: &mut TcpStream, status: &str, body: &str) -> std::io::Result<()> {

@@ -13,12 +13,13 @@ fn module() -> PathBuf {
     workspace().join("tests/fixtures/echo")
 }
 
-/// `bundle` is refused with `code`, its reason is in the log, and no registry came or went.
+/// `bundle` is refused with `code`, its reason is in the answer and the log, and no registry came or went.
 fn refused_bundle(site: &Site, bundle: &[u8], code: &str, reason: &str) {
     let registries = site.ask("GET", "/v1/registries", None);
     let before = site.log().len();
     let answer = site.import(bundle);
     assert_eq!(answer["error"]["code"], code, "{answer}");
+    assert_eq!(answer["error"]["reason"], reason, "{answer}");
     let log = site.log().split_off(before);
     assert!(log.contains(&format!("bundle refused: {reason}")), "{log}");
     assert_eq!(site.ask("GET", "/v1/registries", None), registries);

@@ -36,6 +36,42 @@ fn an_unknown_module_and_a_hidden_tool_are_the_same_bytes() {
 }
 
 #[test]
+fn wrong_arguments_are_refused_with_path_and_rule() {
+    OPEN.with(|site| {
+        let (mut ada, seen) = (site.client("ada"), site.service.seen().len());
+        for (arguments, path, rule) in [
+            (r#"{"item":7}"#, "/item", "type"),
+            (r#"{}"#, "item", "required"),
+            (r#"{"item":"x","other":1}"#, "other", "Additional properties"),
+            (r#"{"item":"x","tags":["y",7]}"#, "/tags/1", "type"),
+            (r#"{"item":"x","item":"y"}"#, "/item", "twice"),
+            (
+                r#"{"item":"x","count":9223372036854775808000}"#,
+                "/count",
+                "out of range",
+            ),
+            (
+                r#"{"item":"x","count":-9223372036854775809}"#,
+                "/count",
+                "out of range",
+            ),
+            (r#"{"item":"x","tags":[1e999]}"#, "/tags/0", "out of range"),
+        ] {
+            ada.send(&raw_call(7, arguments));
+            let answer = ada.receive();
+            assert_eq!(code(&answer["result"]), "arguments_invalid", "{answer}");
+            let said = answer["result"]["content"][0]["text"].as_str();
+            let said = said.expect("text");
+            assert!(
+                said.contains(path) && said.contains(rule),
+                "{arguments}: {said}"
+            );
+        }
+        goes_on(site, &mut ada, seen);
+    });
+}
+
+#[test]
 fn arguments_of_ten_thousand_levels_are_answered() {
     OPEN.with(|site| {
         let (mut ada, seen) = (site.client("ada"), site.service.seen().len());

@@ -16,9 +16,9 @@ const FAR_TOO_MUCH: usize = 100 * MIB;
 /// How much the daemon's peak may rise for it, in KiB, over what just too much has cost.
 const RISE_KIB: u64 = 4 * 1024;
 
-/// The peak of the daemon's resident memory so far, in KiB.
-fn peak_kib(site: &Site) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", site.pid()));
+/// The peak of a process's resident memory so far, in KiB.
+pub(super) fn peak_kib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"));
     let status = status.expect("a live process");
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let number = line.and_then(|line| line.split_ascii_whitespace().next());
@@ -34,10 +34,10 @@ fn bounded(limit: usize, case: impl Fn(&Site, usize)) {
     for _ in 0..2 {
         case(&site, limit + 1);
     }
-    let before = peak_kib(&site);
+    let before = peak_kib(site.pid());
     case(&site, FAR_TOO_MUCH);
     // The kernel counts in batches: a peak may read a little lower than before.
-    let rise = peak_kib(&site).saturating_sub(before);
+    let rise = peak_kib(site.pid()).saturating_sub(before);
     assert!(rise < RISE_KIB, "the daemon took {rise} KiB more");
     works(&site);
 }

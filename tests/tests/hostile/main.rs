@@ -9,6 +9,7 @@ mod clients;
 mod full;
 mod large;
 mod service;
+mod services;
 mod shares;
 mod store;
 

@@ -137,4 +137,32 @@ fn a_vault_file_that_is_put_back_after_a_crash_is_never_opened_in_silence() {
     let quarantined = main["health"] == "quarantined";
     assert_eq!(quarantined, named("quarantined"), "{main}");
     assert_eq!(main["last_write_missing"], !quarantined, "{main}");
+    let alarms = status["alarms"].as_array().expect("alarms");
+    let alarmed = alarms.iter().any(|a| a["code"] == "last_write_missing");
+    assert_eq!(alarmed, !quarantined, "{status}");
+    let (code, answer) = site.admin("POST", "/v1/vaults/main/confirm-last-write", None);
+    assert_eq!(code == 200, !quarantined, "{answer}");
+    let status = site.ask("GET", "/v1/status", None);
+    assert!(
+        !status.to_string().contains("last write is missing"),
+        "{status}"
+    );
+}
+
+#[test]
+fn a_change_that_waits_is_listed_and_taken_back() {
+    OPEN.with(|site| {
+        let change = json!({ "change": { "principal-put": { "name": "waits" } } });
+        let proposed = site.ask("POST", "/v1/changes", Some(&change));
+        let digest = proposed["review"]["change"].as_str().expect("a digest");
+        let waiting = site.ask("GET", "/v1/changes", None);
+        assert_eq!(waiting["changes"][0]["change"], digest, "{waiting}");
+        let path = format!("/v1/changes/{digest}");
+        site.ask("DELETE", &path, None);
+        let (code, _) = site.admin("DELETE", &path, None);
+        assert_eq!(code, 404);
+        let approvals = format!("{path}/approvals");
+        let (code, answer) = site.admin("POST", &approvals, Some(&json!("dev")));
+        assert_eq!(code, 404, "{answer}");
+    });
 }
