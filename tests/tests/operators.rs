@@ -422,6 +422,55 @@ fn who_is_in_no_group_has_no_role_and_is_told_which_there_are() {
 }
 
 #[test]
+fn a_share_without_a_recipient_is_shown_on_a_terminal_and_nowhere_else() {
+    let mut host = Host::new(&config(&page()));
+    host.bring();
+    host.start();
+    host.run("mcpist bundle keygen ada.key; mcpist bundle keygen bob.key");
+    let init = host.command(
+        "mcpist init --threshold 2 --qr --holder ada --holder bob --holder eve --officer ada=HEXKEY \
+         --officer bob=HEXKEY --root root.json --token-file /var/lib/mcpist/init-token --out shares",
+    );
+    let said = host.run(&format!("setsid -w {init}"));
+    assert!(said.starts_with("error[no_terminal]: "), "{said}");
+    assert!(host.run("mcpist status").starts_with("store     none"));
+    // The terminal is one that `script` makes; what is typed is Enter, twice for each share.
+    let enter = "\\n".repeat(6);
+    let shown = host.run(&format!(
+        "printf '{enter}' | script -qec '{init}' /dev/null"
+    ));
+    let shares: Vec<_> = shown
+        .split("mcpist-share1")
+        .skip(1)
+        .map(|after| format!("mcpist-share1{}", after.split_whitespace().next().unwrap()))
+        .collect();
+    assert_eq!(shares.len(), 3, "{shown}");
+    assert!(shown.contains('█'), "{shown}");
+    let opened: Vec<_> = shares[1..]
+        .iter()
+        .map(|share| host.run(&format!("echo {share} | mcpist unseal")))
+        .collect();
+    assert!(
+        opened[0].contains("taken: 1 of 2 shares (bob)"),
+        "{}",
+        opened[0]
+    );
+    assert!(opened[1].contains("unsealed: "), "{}", opened[1]);
+    for folder in ["state", "desk", "mcpistd.log", "runner.log"] {
+        let found = Command::new("grep")
+            .args(["-rlaF", "mcpist-share1"])
+            .arg(host.path(folder))
+            .output()
+            .unwrap();
+        assert_eq!(
+            String::from_utf8_lossy(&found.stdout),
+            "",
+            "a share in a file"
+        );
+    }
+}
+
+#[test]
 fn an_answer_that_the_page_does_not_give_is_found() {
     let expected = ["store  …".to_owned(), "…".to_owned(), "end …".to_owned()];
     assert!(fits(&expected, &["store none", "end x"]));

@@ -308,6 +308,12 @@ pub(crate) fn read_key(file: &Path) -> Result<SigningKey> {
     if let Ok(key) = SigningKey::from_throwaway_text(bytes.expose()) {
         return Ok(key);
     }
+    if !bytes.expose().starts_with(b"age-encryption.org/v1") {
+        return Err(Error::new(
+            "key",
+            format!("{}: no key file", file.display()),
+        ));
+    }
     let passphrase = secret::ask(&format!("Passphrase of {}: ", file.display()))?;
     SigningKey::from_file(bytes.expose(), &passphrase)
         .map_err(|e| Error::new("key", format!("{}: {e}", file.display())))

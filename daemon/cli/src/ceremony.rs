@@ -1,9 +1,11 @@
 //! `init`, `unseal` and `seal`.
 //!
 //! Promises that a plan is shown before it is carried out, under the digest that this program computed from its bytes;
-//! that shares are written to new files only, each still encrypted to its holder; and that a refused share is named.
+//! that shares are written to new files only, each still encrypted to its holder; that one in plain text is shown on a
+//! terminal only ([`crate::reveal`]); and that a refused share is named.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -17,7 +19,7 @@ use mcpist_quorum::{Act, Identity, Plan, open_share_file};
 use mcpist_secret::Secret;
 
 use crate::error::{Error, Result};
-use crate::{Context, secret};
+use crate::{Context, reveal, secret};
 
 const MAX_FILE: u64 = 64 * 1024;
 
@@ -28,6 +30,7 @@ const MAX_FILE: u64 = 64 * 1024;
       --officer ada=HEXKEY --officer bob=HEXKEY --root root.json --out shares/
 
   sudo cat /var/lib/mcpist/init-token | mcpist init --token-file - …
+  mcpist init --threshold 2 --holder ada --holder bob=age1… --holder eve=age1… --qr …
 
 Shares leave the daemon encrypted to their holders and are written into --out as age files. Keep ceremony.bin:
 its first audit key is what 'mcpist audit verify' starts from.")]
@@ -35,9 +38,13 @@ pub(crate) struct InitArgs {
     /// Shares that open the store
     #[arg(long, value_name = "N")]
     threshold: u8,
-    /// A holder of a share and the age recipient to encrypt it to; repeat
+    /// A holder of a share and the age recipient to encrypt it to; repeat. With --qr, LABEL alone is a holder without
+    /// a recipient
     #[arg(long = "holder", value_name = "LABEL=RECIPIENT", required = true)]
     holders: Vec<String>,
+    /// Show the shares of holders without a recipient on this terminal, as text and QR code, each once
+    #[arg(long)]
+    qr: bool,
     /// An officer and the officer's public key of 64 hexadecimal digits; repeat
     #[arg(long = "officer", value_name = "NAME=HEXKEY")]
     officers: Vec<String>,
@@ -78,10 +85,24 @@ fn pair(text: &str) -> Result<(String, String)> {
 
 pub(crate) async fn init(context: &Context, args: InitArgs) -> Result<()> {
     let mut holders = Vec::new();
-    for text in &args.holders {
-        let (label, recipient) = pair(text)?;
+    // By place, the identities of those whose share is shown.
+    let mut shown: BTreeMap<usize, Identity> = BTreeMap::new();
+    for (index, text) in args.holders.iter().enumerate() {
+        let (label, recipient) = if args.qr && !text.contains('=') {
+            let identity = Identity::generate();
+            let recipient = identity.recipient();
+            shown.insert(index, identity);
+            (text.clone(), recipient)
+        } else {
+            pair(text)?
+        };
         holders.push(NewHolder { label, recipient });
     }
+    // Before anything is made: a share that cannot be shown would be lost.
+    let mut terminal = match shown.is_empty() {
+        true => None,
+        false => Some(reveal::terminal()?),
+    };
     let mut officers = Vec::new();
     for text in &args.officers {
         let (name, key) = pair(text)?;
@@ -116,7 +137,19 @@ pub(crate) async fn init(context: &Context, args: InitArgs) -> Result<()> {
     let labels: Vec<&str> = request.holders.iter().map(|h| h.label.as_str()).collect();
     check_room(&args.out, &labels)?;
     let done = confirm_init(context, digest).await?;
-    let files = match write_shares(&args.out, &done) {
+    let written = write_shares(&args.out, &done, |index| !shown.contains_key(&index));
+    let mut all_shown = Ok(());
+    if let Some(terminal) = &mut terminal {
+        for (index, identity) in &shown {
+            let Some(share) = done.shares.get(*index) else {
+                continue;
+            };
+            if let Err(e) = reveal::show(terminal, identity, share) {
+                all_shown = Err(e.during(format!("the share of {} is lost", share.label)));
+            }
+        }
+    }
+    let files = match written {
         Ok(files) => files,
         Err(e) => {
             // The store is made, and each share is encrypted to its holder: better shown here than lost.
@@ -151,7 +184,8 @@ pub(crate) async fn init(context: &Context, args: InitArgs) -> Result<()> {
                 files.join("\n")
             )
         },
-    )
+    )?;
+    all_shown
 }
 
 /// Asks for a plan, and computes its digest here.
@@ -223,21 +257,12 @@ fn describe(plan: &Plan, digest: &Digest) -> String {
 
 /// Asks on the terminal, whatever standard input is.
 fn confirm(question: &str) -> Result<()> {
-    let mut terminal = std::fs::File::options()
-        .read(true)
-        .write(true)
-        .open("/dev/tty")
-        .map_err(|e| {
-            Error::new(
-                "not_confirmed",
-                format!("no terminal to confirm on: {e}; nothing was done"),
-            )
+    let mut terminal = reveal::terminal().map_err(|e| {
+        Error::new("not_confirmed", format!("{e}; nothing was done"))
             .next("repeat the command with --yes")
-        })?;
+    })?;
     write!(terminal, "{question} [y/N] ")?;
-    let mut answer = String::new();
-    BufReader::new(terminal.take(64)).read_line(&mut answer)?;
-    if matches!(answer.trim(), "y" | "Y" | "yes") {
+    if matches!(reveal::answer(&mut terminal)?.as_str(), "y" | "Y" | "yes") {
         Ok(())
     } else {
         Err(Error::new("not_confirmed", "nothing was done").next("repeat the command and answer y"))
@@ -278,8 +303,12 @@ fn check_room(folder: &Path, labels: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Writes each share's age file and the ceremony record; nothing is overwritten.
-pub(crate) fn write_shares(folder: &Path, done: &InitDone) -> Result<Vec<PathBuf>> {
+/// Writes the age file of each wanted share, by its place, and the ceremony record; nothing is overwritten.
+pub(crate) fn write_shares(
+    folder: &Path,
+    done: &InitDone,
+    wanted: impl Fn(usize) -> bool,
+) -> Result<Vec<PathBuf>> {
     std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, e))?;
     let mut files = Vec::new();
     let mut write = |name: String, mode, bytes: &[u8]| {
@@ -290,7 +319,7 @@ pub(crate) fn write_shares(folder: &Path, done: &InitDone) -> Result<Vec<PathBuf
     };
     write(RECORD_TEXT.to_owned(), 0o644, done.record_text.as_bytes())?;
     write(RECORD.to_owned(), 0o644, &done.record.0)?;
-    for (index, share) in done.shares.iter().enumerate() {
+    for (index, share) in done.shares.iter().enumerate().filter(|(i, _)| wanted(*i)) {
         write(share_file(index, &share.label), 0o600, share.age.as_bytes())?;
     }
     Ok(files)

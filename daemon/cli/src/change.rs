@@ -240,15 +240,16 @@ fn show_waiting(changes: &Changes) -> String {
     table(&["change", "what", "uid", "approved", "left"], &rows)
 }
 
+fn bad_proposal(file: &Path, why: &dyn std::fmt::Display) -> Error {
+    Error::new("proposal", format!("{}: {why}", file.display()))
+}
+
 async fn approve(context: &Context, proposal: PathBuf, key: &Path) -> Result<()> {
     let bytes = secret::read_file(&proposal, MAX_FILE)?;
     let proposed: Proposed =
-        serde_json::from_slice(&bytes).map_err(|e| Error::file(&proposal, e))?;
+        serde_json::from_slice(&bytes).map_err(|e| bad_proposal(&proposal, &e))?;
     if proposed.change.digest() != proposed.review.change {
-        return Err(Error::file(
-            &proposal,
-            "its digest is not the change's; have it proposed again",
-        ));
+        return Err(bad_proposal(&proposal, &"its digest is not the change's"));
     }
     let approve = show_and_sign(context, &proposed, key)?;
     let outcome = approve_change(context, &proposed, &approve).await?;

@@ -106,8 +106,9 @@ fn usual_next(code: &str) -> Option<&'static str> {
         "key" => "give the key file that 'mcpist bundle keygen' wrote, and its passphrase",
         "mcp" => "mcpist status",
         "memory" => "mcpist doctor",
-        "no_terminal" => "give the secret on standard input",
+        "no_terminal" => "run the command in a terminal, or give the secret on standard input",
         "not_confirmed" => "repeat the command with --yes",
+        "proposal" => "have the change proposed again: the same command with --proposal NEW-FILE",
         "root" => "give root.json as 'mcpist bundle root' wrote it",
         "share_file" => {
             "mcpist unseal --share-file FILE --identity IDENTITY, both of the same holder"

@@ -21,6 +21,7 @@ mod manual;
 mod mcp;
 mod output;
 mod policy;
+mod reveal;
 mod secret;
 mod store;
 mod tools;
@@ -29,6 +30,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use mcpist_secret::alloc::ZeroOnFree;
+use mcpist_secret::memory::harden_process;
 
 use crate::client::Client;
 use crate::error::{Error, Result};
@@ -110,6 +113,10 @@ pub(crate) struct Context {
     pub(crate) out: Output,
 }
 
+/// Freed memory is wiped: shares and passphrases pass through buffers of libraries.
+#[global_allocator]
+static ALLOCATOR: ZeroOnFree = ZeroOnFree;
+
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -151,6 +158,8 @@ fn usage(e: &clap::Error) -> ExitCode {
 }
 
 fn run(cli: Cli, out: Output) -> Result<u8> {
+    // Shares, passphrases and credentials pass through this process: no dump, and no look from its user's others.
+    harden_process(false)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -60,6 +60,13 @@ fn a_line_goes_on_at_once_and_the_daemon_s_end_ends_the_bridge() {
         stdout.read_exact(&mut seen).unwrap();
         assert_eq!(&seen, line);
     }
+    // Not dumpable: /proc gives its files to root, and its core limit is 0.
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", child.id())).unwrap();
+    let core = limits
+        .lines()
+        .find(|l| l.starts_with("Max core file size"))
+        .unwrap();
+    assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
     drop(stream);
     // The client still holds its end open.
     assert!(child.wait().unwrap().success());

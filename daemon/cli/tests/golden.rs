@@ -6,12 +6,17 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fmt::Write;
+use std::io::{BufRead, BufReader, Write as _};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use mcpist_core::api::ApiError;
 use mcpist_core::audit::{Anchor, Chain, Copied, UnixMs};
+use mcpist_core::change::Change;
 use mcpist_core::error::ErrorCode;
 use mcpist_core::event::Event;
+use mcpist_core::ids::Digest;
 
 const FIRST_KEY: &str = "1111111111111111111111111111111111111111111111111111111111111111";
 
@@ -305,4 +310,58 @@ fn errors_say_what_why_and_what_next() {
             "vault create --output json",
         ],
     );
+}
+
+/// A proposal as `--proposal` writes it, and what an officer sees before a key signs: whatever is asked to be quiet.
+#[test]
+fn what_is_signed_is_shown_always() {
+    let folder = site();
+    let change: Change =
+        serde_json::from_value(serde_json::json!({ "grant-put": { "name": "ops-read",
+            "subject": { "group": "ops" }, "module": { "named": "plant" }, "tools": "all", "access": "destructive" } }))
+        .unwrap();
+    let proposed = serde_json::json!({ "change": change, "review": { "change": change.digest(),
+        "state": Digest::of(b"a state"), "needs": 2, "reason": "it is a destructive grant" } });
+    let file = folder.path().join("grant.json");
+    std::fs::write(&file, proposed.to_string()).unwrap();
+    let other = proposed.to_string().replace("ops-read", "ops-write");
+    std::fs::write(folder.path().join("changed.json"), other).unwrap();
+    golden(
+        "signing.txt",
+        folder.path(),
+        &[
+            "change approve grant.json --key one.key --run run",
+            "change approve grant.json --key one.key --run run --quiet",
+            "change approve grant.json --key one.key --run run --quiet --output json",
+            "change approve changed.json --key one.key --run run",
+            "change approve one.key --key one.key --run run",
+            "change approve grant.json --key grant.json --run run",
+        ],
+    );
+}
+
+/// Every refusal that the daemon knows, as its operator sees it.
+#[test]
+fn refusals_of_the_daemon_say_what_and_what_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut commands = Vec::new();
+    for code in ErrorCode::ALL {
+        let run = folder.path().join(code.as_str());
+        std::fs::create_dir(&run).unwrap();
+        let listener = UnixListener::bind(run.join("admin.sock")).unwrap();
+        let body = serde_json::to_string(&ApiError::of(*code).into_failure()).unwrap();
+        let status = code.http_status();
+        std::thread::spawn(move || {
+            let (stream, _) = listener.accept().unwrap();
+            let mut lines = BufReader::new(&stream).lines();
+            while lines.next().is_some_and(|line| !line.unwrap().is_empty()) {}
+            let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n", body.len());
+            (&stream)
+                .write_all(format!("{head}\r\n{body}").as_bytes())
+                .unwrap();
+        });
+        commands.push(format!("vault list --run {code}"));
+    }
+    let commands: Vec<_> = commands.iter().map(String::as_str).collect();
+    golden("refusals.txt", folder.path(), &commands);
 }
