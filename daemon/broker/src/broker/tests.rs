@@ -466,6 +466,22 @@ fn a_number_stands_for_one_part_of_one_version() {
 }
 
 #[test]
+fn a_credential_that_cannot_be_opened_for_its_fingerprint_is_not_passed_over() {
+    let vault = Memory::with("notes", TOKEN);
+    let broker = build(&vault, bound(|_| {}), None);
+    let key = RedactKey::random().unwrap();
+    for fault in [VaultFault::Unavailable, VaultFault::NoMemory] {
+        *vault.0.away.lock().unwrap() = Some(fault.clone());
+        assert_eq!(broker.fingerprints(&key, |_| true).err(), Some(fault));
+    }
+    // Of these no lease comes either, so that there is nothing to redact.
+    for fault in [VaultFault::Sealed, VaultFault::Quarantined] {
+        *vault.0.away.lock().unwrap() = Some(fault);
+        assert!(broker.fingerprints(&key, |_| true).unwrap().is_empty());
+    }
+}
+
+#[test]
 fn a_fault_of_the_sealer_keeps_its_meaning() {
     use mcpist_sealer::VaultError;
     assert_eq!(VaultFault::from(VaultError::Sealed), VaultFault::Sealed);

@@ -1,6 +1,7 @@
 //! Imports beside the keeper, and repairs.
 
 use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::channel;
 
 use mcpist_core::api::{Done, RegistryState};
@@ -21,7 +22,7 @@ fn a_stick_that_hangs_keeps_nobody_waiting_and_a_seal_comes_through() {
             let (tell, told) = tokio::sync::oneshot::channel();
             let (keeper, bytes) = (site.keeper.clone(), bundle.clone());
             hanging.push(tokio::spawn(async move {
-                let take = move |quarantine: &std::path::Path| {
+                let take = move |quarantine: &Path| {
                     tell.send(()).unwrap();
                     hang.recv().unwrap();
                     let mut file = tempfile::tempfile().unwrap();
@@ -80,6 +81,17 @@ fn a_refusal_names_the_bundles_own_code() {
     });
 }
 
+/// Overwrites the first file below `folder`.
+fn damage_one_file(folder: &Path) -> PathBuf {
+    let entries = std::fs::read_dir(folder).unwrap();
+    let first = entries.flatten().next().unwrap().path();
+    if first.is_dir() {
+        return damage_one_file(&first);
+    }
+    std::fs::write(&first, b"damaged").unwrap();
+    first
+}
+
 #[test]
 fn a_damaged_registry_is_shown_and_comes_in_again() {
     run(async {
@@ -115,6 +127,11 @@ fn a_damaged_registry_is_shown_and_comes_in_again() {
         assert_eq!(mended.registry.state, RegistryState::Active);
         assert_eq!(site.keeper.view().alarms, []);
         assert!(has_echo());
+        // A blob counts as well.
+        let schemas = manifest.with_file_name("blobs");
+        let damaged = damage_one_file(&schemas);
+        site.import(&first).await.unwrap();
+        assert_ne!(std::fs::read(&damaged).unwrap(), b"damaged");
         // Another bundle of that sequence is none of ours, damaged or not.
         std::fs::write(&manifest, b"{}").unwrap();
         let other = site.import(&site.bundle(1, "another")).await.unwrap_err();
