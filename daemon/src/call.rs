@@ -96,6 +96,8 @@ async fn run(
     let limits = permit.tool().limits();
     let deadline = Duration::from_millis(limits.deadline_ms);
     let leases = live.broker.lease(&permit, crate::clock::unix_seconds())?;
+    #[cfg(feature = "test-leak")]
+    crate::leak::leak(house, &leases);
     let left = deadline.saturating_sub(started.elapsed());
     let module_call = ModuleCall::new(permit, leases, left)
         .map_err(|e| ToolError::with(ErrorCode::Internal, &e.to_string()))?;

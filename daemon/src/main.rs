@@ -15,6 +15,8 @@ mod house;
 mod inflight;
 mod intent;
 mod keeper;
+#[cfg(feature = "test-leak")]
+mod leak;
 mod listen;
 mod live;
 mod log;

@@ -89,8 +89,8 @@ fn cargo(args: &[&str]) -> String {
     String::from_utf8(out.stdout).expect("cargo prints UTF-8")
 }
 
-/// Direct edges between crates of ours, of every kind (normal, build, dev).
-fn edges() -> BTreeMap<String, BTreeSet<String>> {
+/// The packages of ours, as `cargo metadata` describes them.
+fn packages() -> Vec<serde_json::Value> {
     let metadata: serde_json::Value = serde_json::from_str(&cargo(&[
         "metadata",
         "--format-version=1",
@@ -99,7 +99,12 @@ fn edges() -> BTreeMap<String, BTreeSet<String>> {
         "--offline",
     ]))
     .expect("cargo metadata is JSON");
-    let packages = metadata["packages"].as_array().expect("packages");
+    metadata["packages"].as_array().expect("packages").clone()
+}
+
+/// Direct edges between crates of ours, of every kind (normal, build, dev).
+fn edges() -> BTreeMap<String, BTreeSet<String>> {
+    let packages = packages();
     let ours: BTreeSet<&str> = packages.iter().filter_map(|p| p["name"].as_str()).collect();
     packages
         .iter()
@@ -155,4 +160,36 @@ fn what_must_stay_apart_is_not_linked_together() {
             assert!(!linked.contains(name), "{program} links {name}");
         }
     }
+}
+
+/// A feature for tests alone (a process that may be read, a leak on purpose) is had by asking for it by name, of the two
+/// programs and nowhere else.
+#[test]
+fn what_is_for_tests_alone_is_in_no_build_that_does_not_ask_for_it() {
+    let for_tests = |name: &str| name.rsplit('/').next().unwrap_or(name).starts_with("test-");
+    let mut found = Vec::new();
+    for package in packages() {
+        let name = package["name"].as_str().expect("a name").to_owned();
+        for (feature, enables) in package["features"].as_object().expect("features") {
+            let enables: Vec<&str> = (enables.as_array().into_iter().flatten())
+                .filter_map(|e| e.as_str())
+                .collect();
+            if for_tests(feature) {
+                found.push(format!("{name}/{feature}"));
+            } else {
+                let wrong = enables.iter().find(|e| for_tests(e));
+                assert_eq!(wrong, None, "{name}: feature {feature}");
+            }
+        }
+        for dependency in package["dependencies"].as_array().into_iter().flatten() {
+            let asked = dependency["features"].as_array().into_iter().flatten();
+            let wrong = asked.filter_map(|f| f.as_str()).find(|f| for_tests(f));
+            assert_eq!(wrong, None, "{name}: {}", dependency["name"]);
+        }
+    }
+    found.sort();
+    let known = ["mcpist-runtime", "mcpistd"].map(|program| {
+        ["test-dumpable", "test-leak"].map(|feature| format!("{program}/{feature}"))
+    });
+    assert_eq!(found, known.concat());
 }

@@ -23,6 +23,8 @@ pub mod encode;
 pub mod gate;
 pub mod http;
 pub mod json;
+#[cfg(feature = "test-leak")]
+mod leak;
 pub mod server;
 pub mod shape;
 pub mod template;
