@@ -4,6 +4,7 @@
 //! limits lie inside their ranges, and a fixed principal on a listener is accepted in dev only.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use mcpist_core::ids::PrincipalName;
 use serde::Deserialize;
@@ -50,6 +51,8 @@ struct LimitsFile {
     arena_kib: usize,
     calls_in_flight: usize,
     connections: usize,
+    connections_per_user: usize,
+    idle_minutes: usize,
     audit_segment_mib: u64,
 }
 
@@ -59,6 +62,8 @@ impl Default for LimitsFile {
             arena_kib: ARENA_KIB,
             calls_in_flight: 64,
             connections: 256,
+            connections_per_user: 64,
+            idle_minutes: 720,
             audit_segment_mib: 16,
         }
     }
@@ -129,6 +134,10 @@ pub(crate) struct Config {
     pub(crate) calls_in_flight: usize,
     /// Client connections at once, over all listeners.
     pub(crate) connections: usize,
+    /// Client connections at once of one user, over all listeners.
+    pub(crate) connections_per_user: usize,
+    /// A client connection on which nothing came for this long is closed.
+    pub(crate) idle: Duration,
     /// Size that an audit segment is allocated with, in bytes.
     pub(crate) audit_segment_bytes: u64,
 }
@@ -193,6 +202,18 @@ impl Config {
             "1 to 4096",
         )?;
         range(
+            "limits.connections-per-user",
+            limits.connections_per_user,
+            1..=4096,
+            "1 to 4096",
+        )?;
+        range(
+            "limits.idle-minutes",
+            limits.idle_minutes,
+            10..=10_080,
+            "10 to 10080",
+        )?;
+        range(
             "limits.audit-segment-mib",
             limits.audit_segment_mib as usize,
             1..=4096,
@@ -208,6 +229,8 @@ impl Config {
             arena_bytes: limits.arena_kib * 1024,
             calls_in_flight: limits.calls_in_flight,
             connections: limits.connections,
+            connections_per_user: limits.connections_per_user,
+            idle: Duration::from_secs(60 * limits.idle_minutes as u64),
             audit_segment_bytes: limits.audit_segment_mib * 1024 * 1024,
         })
     }

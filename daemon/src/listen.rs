@@ -11,11 +11,23 @@ use std::sync::Arc;
 use mcpist_core::ids::PrincipalName;
 use mcpist_core::principal::PeerEvidence;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
 
 use crate::config::Listener;
+use crate::connections::{Connections, Reads};
 use crate::gateway::ClientGateway;
 use crate::house::House;
+
+/// Told to a user with as many connections as one may have, before the next one is closed.
+const TOO_MANY: &[u8] = b"{\"jsonrpc\":\"2.0\",\"id\":null,\"error\":{\"code\":-32000,\"message\":\"busy: this user has as many connections as one may have; close one\",\"data\":{\"code\":\"busy\"}}}\n";
+
+/// Whose connection it is, as far as bounds go.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum User {
+    /// A user of the host.
+    Uid(u32),
+    /// Dev only: whoever uses a listener with a fixed principal.
+    Fixed(PrincipalName),
+}
 
 /// What the kernel, or the listener's own configuration, says of one connection.
 pub(crate) struct Peer(Kind);
@@ -36,6 +48,13 @@ impl Peer {
             gid: cred.gid(),
             pid: cred.pid().unwrap_or(0),
         }))
+    }
+
+    fn user(&self) -> User {
+        match &self.0 {
+            Kind::Unix { uid, .. } => User::Uid(*uid),
+            Kind::Fixed(name) => User::Fixed(name.clone()),
+        }
     }
 
     /// Evidence for one request.
@@ -91,10 +110,10 @@ pub(crate) async fn serve(
     house: Arc<House>,
     listener: UnixListener,
     config: Listener,
-    connections: Arc<Semaphore>,
+    connections: Arc<Connections>,
 ) {
     loop {
-        let Ok(permit) = Arc::clone(&connections).acquire_owned().await else {
+        let Some(place) = connections.place().await else {
             return;
         };
         let stream = match listener.accept().await {
@@ -117,17 +136,73 @@ pub(crate) async fn serve(
                 continue;
             }
         };
+        let Some(held) = connections.take(place, peer.user()) else {
+            log::warn!("{:?} has as many connections as one may have", peer.user());
+            // The socket is new: it has room for a line, or the peer is gone.
+            let _ = stream.try_write(TOO_MANY);
+            continue;
+        };
         let limits = house.stream_limits();
         let gateway = ClientGateway::new(Arc::clone(&house), peer);
+        let idle = connections.idle;
         tokio::spawn(async move {
-            let _held = permit;
+            let _held = held;
+            let reads = Reads::default();
             let served = match mcpist_wire::stream::split(stream) {
-                Ok((read, write)) => mcpist_mcp::serve(read, write, gateway, limits).await,
+                Ok((read, write)) => tokio::select! {
+                    served = mcpist_mcp::serve(reads.of(read), write, gateway, limits) => served,
+                    () = reads.unused(idle) => {
+                        log::debug!("client connection closed: nothing came for {} s", idle.as_secs());
+                        Ok(())
+                    }
+                },
                 Err(e) => Err(e.into()),
             };
             if let Err(e) = served {
                 log::debug!("client connection ended: {e}");
             }
         });
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::config::Config;
+
+    #[tokio::test]
+    async fn a_user_at_the_bound_gets_a_line_and_others_are_served() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let text = format!("state = {:?}\nrun = {:?}\n", at("state"), at("run"));
+        std::fs::write(at("mcpist.toml"), text).unwrap();
+        let house = Arc::new(House::new(Config::load(&at("mcpist.toml"), true).unwrap()));
+        let connections = Arc::new(Connections::new(4, 1, Duration::from_secs(600)));
+        for name in ["ada", "bob"] {
+            let config = Listener {
+                path: at(name),
+                principal: Some(PrincipalName::parse(name).unwrap()),
+            };
+            let listener = bind(&at(name), 0o600).unwrap();
+            let (house, connections) = (Arc::clone(&house), Arc::clone(&connections));
+            tokio::spawn(serve(house, listener, config, connections));
+        }
+        let mut first = UnixStream::connect(at("ada")).await.unwrap();
+        let mut second = UnixStream::connect(at("ada")).await.unwrap();
+        let mut told = Vec::new();
+        second.read_to_end(&mut told).await.unwrap();
+        assert_eq!(told, TOO_MANY);
+        assert!(serde_json::from_slice::<serde_json::Value>(&told).is_ok());
+        // The one that was there, and somebody else's, are answered.
+        let mut other = UnixStream::connect(at("bob")).await.unwrap();
+        for client in [&mut first, &mut other] {
+            client.write_all(b"no JSON\n").await.unwrap();
+            assert_eq!(client.read_u8().await.unwrap(), b'{');
+        }
     }
 }

@@ -9,6 +9,7 @@ mod audit;
 mod call;
 mod clock;
 mod config;
+mod connections;
 mod dev;
 mod gateway;
 mod house;
@@ -38,10 +39,10 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{SigSet, Signal};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Semaphore;
 
 use crate::admin::Admin;
 use crate::config::{Config, Listener};
+use crate::connections::Connections;
 use crate::house::House;
 use crate::keeper::KeeperHandle;
 use crate::listen::bind;
@@ -280,7 +281,11 @@ async fn serve(
         signals(SignalKind::terminate())?,
         signals(SignalKind::interrupt())?,
     );
-    let connections = Arc::new(Semaphore::new(house.config.connections));
+    let connections = Arc::new(Connections::new(
+        house.config.connections,
+        house.config.connections_per_user,
+        house.config.idle,
+    ));
     let mode = if house.config.dev { 0o600 } else { 0o666 };
     let configured = house.config.listeners.clone();
     let mut listeners: Vec<(UnixListener, Listener)> = Vec::new();
