@@ -166,3 +166,67 @@ fn a_change_that_waits_is_listed_and_taken_back() {
         assert_eq!(code, 404, "{answer}");
     });
 }
+
+/// Where a record's row of `version` stands in a closed database: a value of `1 u8 | epoch [16] | version u64 | …` behind
+/// its key of 32 bytes, in a cell of SQLite's that has the value's length in the two bytes before the key.
+fn row_of(database: &[u8], version: u64) -> Option<std::ops::Range<usize>> {
+    let (key, epoch) = (32, 16);
+    let version = version.to_be_bytes();
+    let starts =
+        (key + 2..database.len().saturating_sub(1 + epoch + version.len())).filter(|&at| {
+            let after_epoch = at + 1 + epoch;
+            database[at] == 1 && database[after_epoch..after_epoch + version.len()] == version
+        });
+    let mut found = starts.filter_map(|at| {
+        let [high, low] = [database[at - key - 2], database[at - key - 1]];
+        let kind = (usize::from(high & 0x7f) << 7) | usize::from(low);
+        // A blob of n bytes is of the kind 2 n + 12.
+        let length = (kind.checked_sub(12)?) / 2;
+        let whole = high & 0x80 != 0 && kind % 2 == 0 && (100..1000).contains(&length);
+        whole.then_some(at..at + length)
+    });
+    let row = found.next()?;
+    assert!(found.next().is_none(), "more than one row of this version");
+    Some(row)
+}
+
+#[test]
+fn a_row_that_is_put_back_into_the_closed_file_quarantines_that_vault_alone() {
+    let mut site = open();
+    site.ask("POST", "/v1/vaults", Some(&json!({ "name": "spare" })));
+    site.ask("POST", "/v1/seal", None);
+    let before = vault_files(&site);
+    site.unseal();
+    // As long as the first, so that its row takes the same place.
+    let next: String = super::CREDENTIAL.chars().rev().collect();
+    let stored = site.put_credential("token", "bearer", &next);
+    assert_eq!(stored["credential"]["version"], 2, "{stored}");
+    site.ask("POST", "/v1/seal", None);
+    site.kill();
+
+    let mut edited = 0;
+    for (file, old) in &before {
+        let mut new = std::fs::read(file).expect("a file");
+        let (Some(was), Some(is)) = (row_of(old, 1), row_of(&new, 2)) else {
+            continue;
+        };
+        assert_eq!(was.len(), is.len());
+        new[is].copy_from_slice(&old[was]);
+        std::fs::write(file, new).expect("a file");
+        edited += 1;
+    }
+    assert_eq!(edited, 1, "one vault holds the credential");
+
+    site.restart();
+    site.give(&site.share(1));
+    let opened = site.give(&site.share(2));
+    let quarantined = &opened["share"]["opened"]["quarantined"];
+    assert_eq!(quarantined, &json!(["main"]), "{opened}");
+    let answer = site
+        .client("ada")
+        .call("echo", "get", &json!({ "item": "x" }));
+    assert_eq!(code(&answer), "vault_quarantined", "{answer}");
+    assert!(site.service.seen().is_empty());
+    let listed = site.ask("GET", "/v1/vaults/spare/credentials", None);
+    assert_eq!(listed["credentials"], json!([]), "{listed}");
+}
