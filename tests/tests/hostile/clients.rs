@@ -42,7 +42,11 @@ fn wrong_arguments_are_refused_with_path_and_rule() {
         for (arguments, path, rule) in [
             (r#"{"item":7}"#, "/item", "type"),
             (r#"{}"#, "item", "required"),
-            (r#"{"item":"x","other":1}"#, "other", "Additional properties"),
+            (
+                r#"{"item":"x","other":1}"#,
+                "other",
+                "Additional properties",
+            ),
             (r#"{"item":"x","tags":["y",7]}"#, "/tags/1", "type"),
             (r#"{"item":"x","item":"y"}"#, "/item", "twice"),
             (
