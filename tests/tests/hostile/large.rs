@@ -128,6 +128,26 @@ fn a_body_of_100_mib_is_refused_by_the_admin_socket() {
 }
 
 #[test]
+fn a_body_of_ten_thousand_levels_is_refused_by_the_admin_socket() {
+    OPEN.with(|site| {
+        let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
+        let head = "POST /v1/changes HTTP/1.1\r\nhost: admin\r\nconnection: close";
+        let mut stream = connect(site, "admin");
+        write!(
+            stream,
+            "{head}\r\ncontent-length: {}\r\n\r\n{deep}",
+            deep.len()
+        )
+        .expect("a request");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+        assert!(answer.contains("\"request_invalid\""), "{answer}");
+        works(site);
+    });
+}
+
+#[test]
 fn a_name_in_a_path_that_is_none_is_refused_in_the_form_of_every_answer() {
     OPEN.with(|site| {
         for path in ["/v1/changes/0/approvals", "/v1/vaults/A/credentials/%ff"] {

@@ -4,6 +4,7 @@ use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use mcpist_tests::appliance::Appliance;
 use mcpist_tests::programs::program;
@@ -167,6 +168,20 @@ fn a_change_that_waits_is_listed_and_taken_back() {
     });
 }
 
+/// Seals, and waits until the databases are closed: each is one file then.
+fn sealed_and_closed(site: &Site) -> Vec<(PathBuf, Vec<u8>)> {
+    site.ask("POST", "/v1/seal", None);
+    let folder = site.folder().join("state/store/vaults");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let is_closed = |entry: &std::fs::DirEntry| entry.path().extension().is_some_and(|e| e == "db");
+    while !(std::fs::read_dir(&folder).expect("a folder").flatten()).all(|entry| is_closed(&entry))
+    {
+        assert!(Instant::now() < deadline, "a database stays open");
+        std::thread::yield_now();
+    }
+    vault_files(site)
+}
+
 /// Where a record's row of `version` stands in a closed database: a value of `1 u8 | epoch [16] | version u64 | …` behind
 /// its key of 32 bytes, in a cell of SQLite's that has the value's length in the two bytes before the key.
 fn row_of(database: &[u8], version: u64) -> Option<std::ops::Range<usize>> {
@@ -194,14 +209,13 @@ fn row_of(database: &[u8], version: u64) -> Option<std::ops::Range<usize>> {
 fn a_row_that_is_put_back_into_the_closed_file_quarantines_that_vault_alone() {
     let mut site = open();
     site.ask("POST", "/v1/vaults", Some(&json!({ "name": "spare" })));
-    site.ask("POST", "/v1/seal", None);
-    let before = vault_files(&site);
+    let before = sealed_and_closed(&site);
     site.unseal();
     // As long as the first, so that its row takes the same place.
     let next: String = super::CREDENTIAL.chars().rev().collect();
     let stored = site.put_credential("token", "bearer", &next);
     assert_eq!(stored["credential"]["version"], 2, "{stored}");
-    site.ask("POST", "/v1/seal", None);
+    sealed_and_closed(&site);
     site.kill();
 
     let mut edited = 0;
