@@ -7,7 +7,9 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -131,22 +133,25 @@ impl Host {
 
     /// Starts daemon and runner, and waits until they have found each other.
     fn start(&mut self) {
-        let log = |name: &str| std::fs::File::create(self.path(name)).unwrap();
-        let daemon = Command::new(program("mcpistd"))
+        let mut daemon = Command::new(program("mcpistd"));
+        daemon
             .arg("--config")
             .arg(self.path("mcpist.toml"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(log("mcpistd.log"))
-            .spawn()
-            .unwrap();
+            .stderr(std::fs::File::create(self.path("mcpistd.log")).unwrap());
+        self.start_with(daemon);
+    }
+
+    fn start_with(&mut self, mut daemon: Command) {
+        let daemon = daemon.spawn().unwrap();
         let mut runner = Command::new(self.path("bin/mcpist-runner.program"));
         runner
             .args(["--role", "run", "--connect"])
             .arg(self.path("run/runner.sock"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(log("runner.log"));
+            .stderr(std::fs::File::create(self.path("runner.log")).unwrap());
         if Uid::effective().is_root() {
             // Of the daemon's group, which opens the socket.
             runner.uid(users().runner).gid(0);
@@ -467,6 +472,58 @@ fn a_share_without_a_recipient_is_shown_on_a_terminal_and_nowhere_else() {
             "",
             "a share in a file"
         );
+    }
+}
+
+#[test]
+fn sockets_that_systemd_passes_are_served_by_their_names_and_left_as_they_are() {
+    let toml = config(&page());
+    let (before, listener) = toml.split_once("[[listener]]").unwrap();
+    let (_, after) = listener.split_once("[runner]").unwrap();
+    let mut host = Host::new(&format!("{before}[runner]{after}"));
+    let bound = |name: &str, mode| {
+        let path = host.path(&format!("run/{name}.sock"));
+        let listener = UnixListener::bind(&path).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        OwnedFd::from(listener)
+    };
+    // The shell puts them where systemd would: from descriptor 3 on, with their names in the environment.
+    let mut shell = Command::new("sh");
+    shell
+        .args([
+            "-c",
+            "log=$1; shift; exec 3<&0 4<&1 5<&2 </dev/null >/dev/null 2>\"$log\"\n\
+             export LISTEN_PID=$$ LISTEN_FDS=3 LISTEN_FDNAMES=mcp:secret:admin\nexec \"$@\"",
+            "sh",
+        ])
+        .arg(host.path("mcpistd.log"))
+        .arg(program("mcpistd"))
+        .arg("--config")
+        .arg(host.path("mcpist.toml"))
+        .stdin(bound("mcp", 0o622))
+        .stdout(bound("secret", 0o620))
+        .stderr(bound("admin", 0o640));
+    host.start_with(shell);
+    assert!(
+        host.run("mcpist status").starts_with("store     none"),
+        "{}",
+        host.log()
+    );
+    assert!(
+        host.run("mcpist tools").starts_with("error[sealed]: "),
+        "{}",
+        host.log()
+    );
+    std::fs::write(host.path("desk/root.json"), "{}").unwrap();
+    let refused = host
+        .run("echo 00 | mcpist init --token-file - --threshold 2 --holder a=b --root root.json");
+    assert!(
+        refused.starts_with("error[ticket_invalid]: this is not the init token"),
+        "{refused}"
+    );
+    for (name, mode) in [("mcp", 0o622), ("secret", 0o620), ("admin", 0o640)] {
+        let meta = std::fs::metadata(host.path(&format!("run/{name}.sock"))).unwrap();
+        assert_eq!(meta.permissions().mode() & 0o777, mode, "{name}");
     }
 }
 
