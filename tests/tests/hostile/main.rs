@@ -1,5 +1,7 @@
 //! Bad input over real sockets: each case is refused by its name, changes nothing, and the next good one works.
 //!
+//! docs/THREAT_MODEL.md has a table of the cases: input, code, what it must not cost.
+//!
 //! Cases of one group share an appliance, one at a time; each leaves it as it found it. The last of a group that is
 //! running takes it down. What changes an appliance for good has one of its own.
 
@@ -13,11 +15,13 @@ mod services;
 mod shares;
 mod store;
 
+use std::collections::BTreeSet;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use mcpist_secret::Secret;
 use mcpist_tests::appliance::Appliance;
+use mcpist_tests::programs::workspace;
 use mcpist_tests::service::Service;
 use serde_json::{Value, json};
 
@@ -102,4 +106,35 @@ fn works(site: &Site) {
         .client("ada")
         .call("echo", "get", &json!({ "item": "x" }));
     assert_eq!(answer["isError"], false, "{answer}\n{}", site.log());
+}
+
+/// The names of the tests in this folder.
+fn cases() -> BTreeSet<String> {
+    let folder = workspace().join("tests/tests/hostile");
+    let mut names = BTreeSet::new();
+    for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
+        let text = std::fs::read_to_string(entry.path()).expect("a file");
+        let after = text.split("#[test]\nfn ").skip(1);
+        names.extend(after.filter_map(|rest| Some(rest.split_once('(')?.0.to_owned())));
+    }
+    names
+}
+
+#[test]
+fn every_case_is_in_the_table_of_the_threat_model() {
+    let page = std::fs::read_to_string(workspace().join("docs/THREAT_MODEL.md"));
+    let page = page.expect("the page");
+    let (_, table) = page
+        .split_once("## Bad input, over real sockets")
+        .expect("the table");
+    let named: BTreeSet<String> = table
+        .lines()
+        .filter_map(|line| Some(line.strip_suffix("` |")?.rsplit_once('`')?.1.to_owned()))
+        .collect();
+    let mut cases = cases();
+    cases.remove("every_case_is_in_the_table_of_the_threat_model");
+    let missing: Vec<_> = cases.difference(&named).collect();
+    assert!(missing.is_empty(), "add to the table: {missing:?}");
+    let gone: Vec<_> = named.difference(&cases).collect();
+    assert!(gone.is_empty(), "no such test any more: {gone:?}");
 }
