@@ -49,9 +49,13 @@ pub(crate) async fn call(house: &House, peer: &Peer, asked: ToolCall) -> CallAns
         return denied(house, &principal, &asked);
     };
     // 4 route
-    let route = match Route::choose(visible, asked.schema_ref.as_ref(), live.mask.catalogue()) {
+    let read = asked
+        .schema_ref
+        .or_else(|| house.shown.held_to(principal.name(), visible.tool()));
+    let route = match Route::choose(visible, read.as_ref(), live.mask.catalogue()) {
         Ok(route) => route,
         Err(RouteError::SchemaChanged { current }) => {
+            house.shown.note(principal.name(), current.rev());
             return CallAnswer::schema_changed(&entry(&current));
         }
         Err(RouteError::NoSide(_)) => return ToolError::of(ErrorCode::NotLoaded).into(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use mcpist_core::error::ErrorCode;
 use mcpist_core::result::ToolError;
-use mcpist_mcp::{CallAnswer, Gateway, Offer, SchemaEntry, SchemaPage, ToolCall};
+use mcpist_mcp::{CallAnswer, Detail, Gateway, Offer, SchemaEntry, SchemaPage, ToolCall};
 
 use crate::call::call;
 use crate::house::House;
@@ -32,9 +32,13 @@ impl Gateway for ClientGateway {
             .identities
             .identify(self.peer.evidence())
             .ok_or(ToolError::of(ErrorCode::Unidentified))?;
+        // Names and summaries show no schema.
+        let in_full = page.query().detail == Detail::Full;
         for tool in live.mask.list(&principal) {
-            if page.offer(&entry(tool)) == Offer::Full {
-                break;
+            match page.offer(&entry(tool)) {
+                Offer::Full => break,
+                Offer::Shown if in_full => self.house.shown.note(principal.name(), tool.rev()),
+                Offer::Shown | Offer::Skipped => {}
             }
         }
         Ok(())

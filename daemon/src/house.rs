@@ -17,6 +17,7 @@ use crate::inflight::{Entered, InFlight};
 use crate::live::Live;
 use crate::runner::Runners;
 use crate::secret_socket::Purpose;
+use crate::shown::Shown;
 use crate::tickets::Tickets;
 
 /// Longest line of a client, in bytes.
@@ -34,6 +35,8 @@ pub(crate) struct House {
     pub(crate) runners: Runners,
     /// Tickets of the secret socket.
     pub(crate) tickets: Mutex<Tickets<Purpose>>,
+    /// What each principal has read.
+    pub(crate) shown: Shown,
     live: ArcSwapOption<Live>,
     closed: AtomicBool,
     calls: AtomicU64,
@@ -48,6 +51,7 @@ impl House {
             audit: Audit::closed(),
             runners: Runners::new(),
             tickets: Mutex::new(Tickets::new()),
+            shown: Shown::new(),
             live: ArcSwapOption::empty(),
             closed: AtomicBool::new(false),
             calls: AtomicU64::new(1),

@@ -24,6 +24,7 @@ mod log;
 mod roles;
 mod runner;
 mod secret_socket;
+mod shown;
 mod tickets;
 
 use std::fs::File;

@@ -308,3 +308,31 @@ fn what_an_error_answer_gave_away_and_a_refused_credential_are_in_the_log() {
         .collect();
     assert_eq!(suspects, ["service"]);
 }
+
+#[test]
+fn a_call_without_a_reference_is_held_to_the_edition_that_was_read() {
+    let (mut appliance, service) = appliance();
+    let (mut reader, mut other) = (appliance.client("ada"), appliance.client("bob"));
+    appliance.change(&json!({ "grant-put": {
+        "name": "bob-echo", "subject": { "principal": "bob" }, "module": { "named": "echo" }, "tools": "all",
+        "access": "read" } }));
+    let shown = reader.schema(&json!({ "module": "echo", "detail": "full" }));
+    assert_eq!(shown["isError"], json!(false), "{shown}");
+    // Another edition of the same tools takes over.
+    let fixture = mcpist_tests::programs::workspace().join("tests/fixtures/echo");
+    let bundle = appliance.bundle(&fixture);
+    let registries = appliance.ask("GET", "/v1/registries", None);
+    let old = registries["registries"][0]["id"].clone();
+    let new = appliance.import(&bundle)["import"]["registry"]["id"].clone();
+    appliance.change(&json!({ "join-put": {
+        "registry": new, "module": "echo", "slot": "service", "binding": "service" } }));
+    appliance.change(&json!({ "registry-retire": old }));
+    appliance.change(&json!({ "registry-activate": new }));
+
+    let item = json!({ "item": "x" });
+    assert_eq!(code(&reader.call("echo", "get", &item)), "schema_changed");
+    assert!(service.seen().is_empty());
+    // The answer showed the edition of now; who never read one is not held to any.
+    assert_eq!(reader.call("echo", "get", &item)["isError"], json!(false));
+    assert_eq!(other.call("echo", "get", &item)["isError"], json!(false));
+}
