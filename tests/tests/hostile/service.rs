@@ -121,6 +121,10 @@ fn refused(site: &Site, bytes: &[u8], code: &str, reason: &str) {
     let before = audited(site, "runner_refused", reason);
     let (said, text) = closed(site, bytes);
     assert_eq!(said, code, "{text}");
+    // The peer may be told before the line is written.
+    wait_for(site, "the refusal's line", |s| {
+        audited(s, "runner_refused", reason) > before
+    });
     assert_eq!(audited(site, "runner_refused", reason), before + 1);
 }
 
