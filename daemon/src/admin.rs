@@ -14,9 +14,9 @@ mod store;
 mod tests;
 
 pub(crate) use clerk::Clerk;
-#[cfg(test)]
-pub(crate) use status::shown;
 pub(crate) use status::started;
+#[cfg(test)]
+pub(crate) use {clerk::Stuck, status::shown};
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -4,11 +4,12 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::channel;
 
-use mcpist_core::api::{Done, RegistryState};
+use mcpist_core::api::{Done, ModuleState, RegistryState};
 use mcpist_core::change::Change;
 use mcpist_core::error::ErrorCode;
 
 use super::site::{Site, UID, run};
+use crate::admin::{Stuck, shown};
 
 #[test]
 fn a_stick_that_hangs_keeps_nobody_waiting_and_a_seal_comes_through() {
@@ -121,12 +122,20 @@ fn a_damaged_registry_is_shown_and_comes_in_again() {
         assert_eq!(alarms.len(), 1, "{alarms:?}");
         assert!(alarms[0].message.contains(&id.short()), "{alarms:?}");
         assert!(!has_echo());
+        let status = shown(&site.keeper.house, &site.keeper.view(), Ok(None));
+        assert_eq!(status.modules.len(), 1);
+        assert_eq!(status.modules[0].state, ModuleState::Broken);
+        assert_eq!(status.alarms, alarms);
 
         let mended = site.import(&first).await.unwrap();
         assert_eq!(mended.registry.id, id);
         assert_eq!(mended.registry.state, RegistryState::Active);
         assert_eq!(site.keeper.view().alarms, []);
         assert!(has_echo());
+        let status = shown(&site.keeper.house, &site.keeper.view(), Err(Stuck));
+        // No runner is connected in this test.
+        assert_eq!(status.modules[0].state, ModuleState::Loading);
+        assert_eq!(status.alarms[0].code, ErrorCode::AuditUnavailable);
         // A blob counts as well.
         let schemas = manifest.with_file_name("blobs");
         let damaged = damage_one_file(&schemas);
