@@ -64,15 +64,18 @@ fn say(line: &str) {
 /// What was found, by place: how many parts of secrets.
 type Found = BTreeMap<Looked, usize>;
 
-/// Plays the scene and looks everywhere.
-fn look(programs: &Path) -> Result<(Found, usize)> {
+/// Plays the scene for so many kinds of credentials, looks everywhere, and writes out as many findings as `say_most`
+/// says: parts of secrets by place, and those on the runner's stacks beside them.
+fn look(programs: &Path, kinds: usize, say_most: usize) -> Result<(Found, usize)> {
     let mut scene = Scene::set(programs)?;
     let mut found = Found::new();
     let (mut stack, mut said) = (0, BTreeSet::new());
     let (mut images, mut bytes) = (0, 0);
-    scene.play(&mut |scene: &Scene, looked: Looked, image: &Image| {
+    scene.play(kinds, &mut |scene: &Scene,
+                             looked: Looked,
+                             image: &Image| {
         let residues = image.search(scene.needles());
-        report(looked, &residues, &mut said);
+        report(looked, &residues, say_most, &mut said);
         images += 1;
         bytes += image.len();
         let (on_stack, elsewhere): (Vec<_>, Vec<_>) = residues
@@ -93,7 +96,7 @@ fn look(programs: &Path) -> Result<(Found, usize)> {
         let hits = scene.needles().search(&bytes);
         for hit in &hits {
             let line = format!("{looked:?} {name}: {} ({} bytes)", hit.name, hit.length);
-            if said.len() < SAID && said.insert(line.clone()) {
+            if said.len() < say_most && said.insert(line.clone()) {
                 say(&line);
             }
         }
@@ -103,7 +106,7 @@ fn look(programs: &Path) -> Result<(Found, usize)> {
 }
 
 /// Says what is new: what stays where it was is said once.
-fn report(looked: Looked, residues: &[Residue], said: &mut BTreeSet<String>) {
+fn report(looked: Looked, residues: &[Residue], most: usize, said: &mut BTreeSet<String>) {
     for Residue {
         place,
         address,
@@ -112,7 +115,7 @@ fn report(looked: Looked, residues: &[Residue], said: &mut BTreeSet<String>) {
     {
         let (name, length) = (&hit.name, hit.length);
         let line = format!("{looked:?}: {address:#x} {place:?}: {name} ({length} bytes)");
-        if looked != Looked::RunnerAtWork && said.len() < SAID && said.insert(line.clone()) {
+        if looked != Looked::RunnerAtWork && said.len() < most && said.insert(line.clone()) {
             say(&line);
         }
     }
@@ -120,7 +123,7 @@ fn report(looked: Looked, residues: &[Residue], said: &mut BTreeSet<String>) {
 
 /// Nothing may be found but the known residues.
 fn search(programs: &Path) -> Result<()> {
-    let (found, stack) = look(programs)?;
+    let (found, stack) = look(programs, Scene::KINDS, SAID)?;
     let leaks: Vec<_> = found
         .iter()
         .filter(|(looked, count)| **looked != Looked::RunnerAtWork && **count > 0)
@@ -146,7 +149,7 @@ fn search(programs: &Path) -> Result<()> {
 
 /// In programs that leak on purpose, something must be found in every place.
 fn deliberate(programs: &Path) -> Result<()> {
-    let (found, _) = look(programs)?;
+    let (found, _) = look(programs, 1, 0)?;
     let silent: Vec<_> = Looked::LEAKED
         .into_iter()
         .filter(|looked| found.get(looked).copied().unwrap_or(0) == 0)
