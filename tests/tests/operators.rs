@@ -222,6 +222,22 @@ impl Host {
         line
     }
 
+    /// Types a block's commands and compares what they say; gives their number.
+    fn types(&self, block: &str) -> usize {
+        let commands = commands(block);
+        for (command, expected) in &commands {
+            let said = self.run(&self.command(command));
+            let lines: Vec<_> = said.lines().collect();
+            assert!(
+                fits(expected, &lines),
+                "$ {command}\nsays\n{said}\nand is to say\n{}\n\n{}",
+                expected.join("\n"),
+                self.log()
+            );
+        }
+        commands.len()
+    }
+
     /// What others bring: the holders' identities, the publisher's root and a signed bundle.
     fn bring(&mut self) {
         for name in HOLDERS {
@@ -379,18 +395,10 @@ fn the_page_is_what_happens() {
     let mut host = Host::new(&config(&page));
     host.bring();
     host.start();
-    let mut typed = 0;
-    for (command, expected) in blocks(&page, "console").iter().flat_map(|b| commands(b)) {
-        let said = host.run(&host.command(&command));
-        let lines: Vec<_> = said.lines().collect();
-        assert!(
-            fits(&expected, &lines),
-            "$ {command}\nsays\n{said}\nand the page says\n{}\n\n{}",
-            expected.join("\n"),
-            host.log()
-        );
-        typed += 1;
-    }
+    let typed: usize = blocks(&page, "console")
+        .iter()
+        .map(|block| host.types(block))
+        .sum();
     assert!(typed > 25, "{typed} commands");
     for folder in ["state", "desk", "mcpistd.log", "runner.log"] {
         let found = Command::new("grep")
@@ -404,6 +412,14 @@ fn the_page_is_what_happens() {
             "the credential in a file"
         );
     }
+}
+
+#[test]
+fn each_error_says_what_and_what_next() {
+    let mut host = Host::new(&config(&page()));
+    host.bring();
+    host.start();
+    host.types(include_str!("../fixtures/errors.console"));
 }
 
 #[test]

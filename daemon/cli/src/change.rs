@@ -53,7 +53,7 @@ pub(crate) async fn decide(context: &Context, change: Change, args: &ApproveArgs
     }
     let status: Status = context.client.get(path::STATUS).await?;
     let approve = match &args.key {
-        Some(key) => Some(show_and_sign(context, &proposed, key)?),
+        Some(key) => Some(show_and_sign(context, &proposed, key, "")?),
         None if status.dev => Some(Approve::Dev),
         None => None,
     };
@@ -110,14 +110,14 @@ pub(crate) async fn store(context: &Context, change: Change, officer: &SigningKe
     }
 }
 
-/// Shows what an officer is about to sign, reads the key and signs.
-fn show_and_sign(context: &Context, proposed: &Proposed, key: &Path) -> Result<Approve> {
+/// Shows what an officer is about to sign, reads the key and signs; `by` is whose word the need is.
+fn show_and_sign(context: &Context, proposed: &Proposed, key: &Path, by: &str) -> Result<Approve> {
     let change =
         serde_json::to_string_pretty(&proposed.change).map_err(|e| Error::new("internal", e))?;
     let review = &proposed.review;
     let widens = widens(review.reason.as_ref());
     context.out.terms(&format!(
-        "change {}\n{change}\nneeds {}{widens}",
+        "change {}\n{change}\n{by}needs {}{widens}",
         review.change,
         officers(review.needs)
     ));
@@ -251,7 +251,8 @@ async fn approve(context: &Context, proposal: PathBuf, key: &Path) -> Result<()>
     if proposed.change.digest() != proposed.review.change {
         return Err(bad_proposal(&proposal, &"its digest is not the change's"));
     }
-    let approve = show_and_sign(context, &proposed, key)?;
+    // The digest vouches for the change; what the file says besides is its bringer's word.
+    let approve = show_and_sign(context, &proposed, key, "the proposal says: ")?;
     let outcome = approve_change(context, &proposed, &approve).await?;
     context.out.data(
         &Outcome {

@@ -95,7 +95,8 @@ impl Output {
             }
         } else {
             let mut err = std::io::stderr().lock();
-            let reason = error.reason().map(|r| format!(": {r}")).unwrap_or_default();
+            let reason = error.reason().filter(|r| *r != error.code());
+            let reason = reason.map(|r| format!(": {r}")).unwrap_or_default();
             let _ = writeln!(err, "error[{}{reason}]: {error}", error.code());
             if let Some(next) = error.next_step() {
                 let _ = writeln!(err, "next: {next}");
