@@ -23,7 +23,7 @@ pub(crate) struct Connections {
     all: Arc<Semaphore>,
     by_user: Mutex<BTreeMap<User, usize>>,
     most: usize,
-    /// The period of [`Reads::unused`].
+    /// How long the period of [`Reads::unused`] is.
     pub(crate) idle: Duration,
 }
 
@@ -95,11 +95,11 @@ impl Reads {
         }
     }
 
-    /// Done when nothing was read for a whole `period`.
-    pub(crate) async fn unused(&self, period: Duration) {
+    /// Done when nothing was read for a whole period; `period` waits for the end of one.
+    pub(crate) async fn unused<P: Future<Output = ()>>(&self, mut period: impl FnMut() -> P) {
         let mut before = self.0.load(Ordering::Relaxed);
         loop {
-            tokio::time::sleep(period).await;
+            period().await;
             let now = self.0.load(Ordering::Relaxed);
             if now == before {
                 return;
@@ -133,7 +133,6 @@ impl<R: AsyncRead + Unpin> AsyncRead for Counted<R> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::time::Instant;
 
     use super::*;
 
@@ -167,24 +166,31 @@ mod tests {
         assert_eq!(connections.all.available_permits(), 8);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_connection_is_unused_after_a_period_without_a_byte() {
+    #[tokio::test]
+    async fn what_comes_is_counted_and_the_end_as_well() {
         let (mut client, server) = tokio::io::duplex(64);
         let reads = Reads::default();
         let mut server = reads.of(server);
-        let started = Instant::now();
-        let watched = tokio::spawn({
-            let reads = reads.clone();
-            async move { reads.unused(PERIOD).await }
-        });
-        for _ in 0..5 {
-            tokio::time::sleep(PERIOD / 2).await;
-            client.write_all(b"x").await.unwrap();
-            server.read_u8().await.unwrap();
-            assert!(!watched.is_finished());
-        }
-        watched.await.unwrap();
-        // The last byte came in the third period; the fourth was the first without one.
-        assert_eq!(started.elapsed().as_secs(), 4 * PERIOD.as_secs());
+        client.write_all(b"x").await.unwrap();
+        server.read_u8().await.unwrap();
+        assert_eq!(reads.0.load(Ordering::Relaxed), 1);
+        drop(client);
+        server.read_u8().await.unwrap_err();
+        assert_eq!(reads.0.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_unused_after_a_period_without_a_byte() {
+        let reads = Reads::default();
+        let mut periods = 0;
+        let three_with_a_byte = || {
+            periods += 1;
+            if periods <= 3 {
+                reads.0.fetch_add(1, Ordering::Relaxed);
+            }
+            std::future::ready(())
+        };
+        reads.unused(three_with_a_byte).await;
+        assert_eq!(periods, 4);
     }
 }

@@ -151,7 +151,7 @@ pub(crate) async fn serve(
             let served = match mcpist_wire::stream::split(stream) {
                 Ok((read, write)) => tokio::select! {
                     served = mcpist_mcp::serve(reads.of(read), write, gateway, limits) => served,
-                    () = reads.unused(idle) => {
+                    () = reads.unused(|| tokio::time::sleep(idle)) => {
                         log::debug!("client connection closed: nothing came for {} s", idle.as_secs());
                         Ok(())
                     }
