@@ -165,6 +165,22 @@ impl Host {
         }
     }
 
+    /// No file of the host holds `secret`.
+    fn holds_nowhere(&self, secret: &str) {
+        for folder in ["state", "desk", "mcpistd.log", "runner.log"] {
+            let found = Command::new("grep")
+                .args(["-rlaF", secret])
+                .arg(self.path(folder))
+                .output()
+                .unwrap();
+            assert_eq!(
+                String::from_utf8_lossy(&found.stdout),
+                "",
+                "{secret} in a file"
+            );
+        }
+    }
+
     fn log(&self) -> String {
         let read = |name| std::fs::read_to_string(self.path(name)).unwrap_or_default();
         format!("{}\n{}", read("mcpistd.log"), read("runner.log"))
@@ -400,18 +416,7 @@ fn the_page_is_what_happens() {
         .map(|block| host.types(block))
         .sum();
     assert!(typed > 25, "{typed} commands");
-    for folder in ["state", "desk", "mcpistd.log", "runner.log"] {
-        let found = Command::new("grep")
-            .args(["-rlaF", CANARY])
-            .arg(host.path(folder))
-            .output()
-            .unwrap();
-        assert_eq!(
-            String::from_utf8_lossy(&found.stdout),
-            "",
-            "the credential in a file"
-        );
-    }
+    host.holds_nowhere(CANARY);
 }
 
 #[test]
@@ -477,18 +482,7 @@ fn a_share_without_a_recipient_is_shown_on_a_terminal_and_nowhere_else() {
         opened[0]
     );
     assert!(opened[1].contains("unsealed: "), "{}", opened[1]);
-    for folder in ["state", "desk", "mcpistd.log", "runner.log"] {
-        let found = Command::new("grep")
-            .args(["-rlaF", "mcpist-share1"])
-            .arg(host.path(folder))
-            .output()
-            .unwrap();
-        assert_eq!(
-            String::from_utf8_lossy(&found.stdout),
-            "",
-            "a share in a file"
-        );
-    }
+    host.holds_nowhere("mcpist-share1");
 }
 
 #[test]

@@ -329,8 +329,8 @@ pub(crate) fn write_shares(
 #[derive(Args)]
 #[command(after_help = "Examples:
   mcpist unseal                                         asks for the share's text
-  mcpist unseal --share-file share-1-ada.age --identity ada.key
-  age -d -i ada.key share-1-ada.age | mcpist unseal
+  mcpist unseal --share-file share-1-ada.age --identity ada.txt
+  age -d -i ada.txt share-1-ada.age | mcpist unseal
   mcpist unseal --cancel                                drops the shares given so far")]
 pub(crate) struct UnsealArgs {
     /// The share's age file

@@ -23,7 +23,7 @@ const CLEAR: &str = "\x1b[2J\x1b[3J\x1b[H";
 /// Black on white, whatever the terminal's colours are, and back.
 const INK: (&str, &str) = ("\x1b[30;107m", "\x1b[0m");
 
-/// The terminal of this session, whatever standard input and output are.
+/// The controlling terminal, whatever standard input and output are.
 pub(crate) fn terminal() -> Result<File> {
     File::options()
         .read(true)

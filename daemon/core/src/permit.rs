@@ -84,7 +84,7 @@ impl<'a> Intent<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("the audit intent was not written ({code}), so the call is not made")]
 pub struct IntentError {
-    /// The code for the client: `audit_unavailable`, `audit_lost`, `disk_full`, `sealed`.
+    /// The code for the client: `audit_unavailable`, `audit_lost`, `sealed`.
     pub code: ErrorCode,
 }
 

@@ -79,7 +79,7 @@ impl Imports {
 /// What an import is judged by, as of its begin.
 struct Ground {
     root: Root,
-    /// Of this session: once the store was sealed, what began in it reads and commits nothing.
+    /// Of this opening of the store: once it was sealed, what began in it reads and commits nothing.
     system: OpenVault,
     /// In seconds since 1970.
     time_floor: u64,

@@ -4,6 +4,7 @@
 //! and of nothing else; on the runner's side only the wire's decoder makes one. The arguments are the
 //! received bytes, checked before the permit was issued, and nothing here reads them.
 
+use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,7 +25,6 @@ pub const MAX_ARGUMENTS: usize = 4 * 1024 * 1024;
 pub const MAX_LEASES: usize = 16;
 
 /// A call on its way to a module, with the leases that it may use.
-#[derive(Debug)]
 pub struct ModuleCall {
     call: CallId,
     rev: ModuleRev,
@@ -33,6 +33,17 @@ pub struct ModuleCall {
     client_bytes: u32,
     arguments: Bytes,
     leases: Vec<Lease>,
+}
+
+impl fmt::Debug for ModuleCall {
+    /// Without the arguments, which are a client's own data.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ModuleCall")
+            .field("call", &self.call)
+            .field("rev", &self.rev)
+            .field("tool", &self.tool)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Why a permit and leases are no call.
@@ -268,7 +279,7 @@ impl Answer {
             }
             Some(bytes) => {
                 let refuse =
-                    |error: &dyn std::fmt::Display| AnswerInvalid::Structured(error.to_string());
+                    |error: &dyn fmt::Display| AnswerInvalid::Structured(error.to_string());
                 scan::scan(&bytes, &limits).map_err(|error| refuse(&error))?;
                 Some(serde_json::from_slice(&bytes).map_err(|error| refuse(&error))?)
             }

@@ -39,7 +39,9 @@ pub enum Fault {
     #[error("longer than any audit line")]
     TooLong,
     /// The file ends within it.
-    #[error("the file ends within this line: restart mcpistd to recover it, or copy it again")]
+    #[error(
+        "the file ends within this line: copy it again; if the log itself ends so, the next unseal recovers it"
+    )]
     Torn,
     /// It does not have the form of a line.
     #[error("not an audit line")]
