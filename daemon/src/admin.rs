@@ -171,7 +171,10 @@ impl Admin {
             .route(path::JOINS, get(policy::joins))
             .route(path::REGISTRIES, get(policy::registries))
             .route(path::CHANGES, get(policy::changes).post(policy::propose))
-            .route("/v1/changes/{change}", delete(policy::withdraw))
+            .route(
+                "/v1/changes/{change}",
+                get(policy::proposed).delete(policy::withdraw),
+            )
             .route("/v1/changes/{change}/approvals", post(policy::approve))
             .route(path::MASK_EXPLAIN, post(policy::explain))
             .route(path::AUDIT_HEAD, get(status::audit_head))

@@ -267,6 +267,7 @@ impl Keeper {
                 view.dev = open.is_dev();
                 view.store = Some(open.barrier.config().store().to_string());
                 view.site = Some(open.root.site().clone());
+                view.time_floor = Some(open.policy.time_floor);
                 view.alarms = open.policy.alarms();
                 view.modules = open.policy.active_modules();
                 view.keys = Some(open.vaults().clone());

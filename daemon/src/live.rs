@@ -61,9 +61,11 @@ pub(crate) enum LiveError {
     Floor(#[from] FloorError),
     /// A bundle that was good until before the time floor is not activated.
     #[error(
-        "the bundle was good until {not_after} and the time floor is {floor} (seconds since 1970); import a newer one"
+        "bundle {bundle} was good until {not_after} and the time floor is {floor} (seconds since 1970)"
     )]
     Expired {
+        /// The bundle, as `namespace/name sequence`.
+        bundle: String,
         /// Its end.
         not_after: u64,
         /// The floor.
@@ -136,11 +138,12 @@ impl Live {
         })
     }
 
-    /// Whether `change` would leave a policy of which no snapshot can be made, or that time forbids.
-    pub(crate) fn check(policy: &Policy, change: &Change) -> Result<(), LiveError> {
+    /// Whether `change` would leave a policy of which no snapshot can be made, or that time forbids. `now` is the host's
+    /// clock, in seconds since 1970; it bounds the first time floor and nothing else.
+    pub(crate) fn check(policy: &Policy, change: &Change, now: u64) -> Result<(), LiveError> {
         let id = match change {
             Change::TimeFloor(seconds) => {
-                return Ok(mcpist_core::floor::step(policy.time_floor, *seconds)?);
+                return Ok(mcpist_core::floor::step(policy.time_floor, *seconds, now)?);
             }
             Change::RegistryActivate(id) => id,
             _ => return Ok(()),
@@ -150,7 +153,11 @@ impl Live {
         };
         let (not_after, floor) = (added.not_after, policy.time_floor);
         if not_after < floor {
-            return Err(LiveError::Expired { not_after, floor });
+            return Err(LiveError::Expired {
+                bundle: format!("{}/{} {}", added.namespace, added.name, added.sequence),
+                not_after,
+                floor,
+            });
         }
         for (active, manifest) in policy.active() {
             if let Some(module) = manifest

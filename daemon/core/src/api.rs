@@ -23,7 +23,7 @@
 //! | `DELETE` [`path::credential`] | | [`Done`] |
 //! | `GET` [`path::PRINCIPALS`], … | | [`Principals`], [`Grants`], [`Bindings`], [`Joins`], [`Registries`] |
 //! | `GET`, `POST` [`path::CHANGES`] | [`ProposeChange`] | [`Changes`], [`Proposed`] |
-//! | `DELETE` [`path::change`] | | [`Done`] |
+//! | `GET`, `DELETE` [`path::change`] | | [`Proposed`], [`Done`] |
 //! | `POST` [`path::approvals`] | [`Approve`] | [`ChangeOutcome`] |
 //! | `POST` [`path::MASK_EXPLAIN`] | [`ExplainMask`] | [`Explanation`](crate::mask::Explanation) |
 //! | `GET` [`path::AUDIT_HEAD`] | | [`AuditHead`] |
@@ -45,8 +45,8 @@ pub use ceremony::{
     Purpose, Redeemed, ShareOutcome, Ticket, TicketRequest, UnsealPlan, Unsealed,
 };
 pub use policy::{
-    Approve, Bindings, ChangeOutcome, Changes, ExplainMask, Grants, Imported, Joins, Principals,
-    ProposeChange, Proposed, Registries, Registry, RegistryState, WaitingChange,
+    Approve, Bindings, ChangeOutcome, Changes, ExplainMask, Grants, Imported, Joins, NamedRegistry,
+    Principals, ProposeChange, Proposed, Registries, Registry, RegistryState, WaitingChange,
 };
 pub use status::{
     Alarm, AuditHead, MemoryStatus, ModuleState, ModuleStatus, RunnerStatus, Status, StoreState,

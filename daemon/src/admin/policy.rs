@@ -76,6 +76,13 @@ pub(super) async fn propose(call: Call, body: Bytes) -> Response {
     .await
 }
 
+pub(super) async fn proposed(call: Call, Path(change): Path<Digest>) -> Response {
+    call.ask(&Role::ALL, "change", move |keeper, _| {
+        keeper.proposed(&change)
+    })
+    .await
+}
+
 pub(super) async fn withdraw(call: Call, Path(change): Path<Digest>) -> Response {
     call.ask(&[Role::Officer], "withdraw", move |keeper, uid| {
         keeper.withdraw(uid, &change)

@@ -56,6 +56,7 @@ pub(crate) fn shown(house: &House, view: &View, head: Result<Option<Anchor>, Stu
         dev: view.dev,
         store: view.store.clone(),
         site: view.site.clone(),
+        time_floor: view.time_floor,
         unseal: view.unseal.clone(),
         uptime_s: STARTED.get_or_init(Instant::now).elapsed().as_secs(),
         calls_in_flight: house.runners.in_flight(),

@@ -55,7 +55,13 @@ pub(crate) fn live_error(error: &LiveError) -> ApiError {
         LiveError::Memory(_) => ErrorCode::Unavailable,
         LiveError::Fingerprint(fault) => fault.code(),
     };
-    ApiError::new(code, &error.to_string())
+    let said = ApiError::new(code, &error.to_string());
+    match error {
+        LiveError::Expired { .. } => said
+            .reason("expired")
+            .next("import and activate a newer issue of the bundle; ask its publisher for one"),
+        _ => said,
+    }
 }
 
 /// A failed file operation of an act that else has the code `usual`.
@@ -144,6 +150,15 @@ mod tests {
             live(LiveError::Memory(MemoryError::Random)),
             ErrorCode::Unavailable
         );
+        let expired = live_error(&LiveError::Expired {
+            bundle: "acme/tests 7".to_owned(),
+            not_after: 1,
+            floor: 2,
+        });
+        assert_eq!(expired.code, ErrorCode::BundleRefused);
+        assert_eq!(expired.reason.as_deref(), Some("expired"));
+        assert!(expired.message.contains("acme/tests 7"), "{expired}");
+        assert!(expired.next.unwrap().contains("newer"));
         assert_eq!(
             live(LiveError::Fingerprint(VaultFault::Quarantined)),
             VaultFault::Quarantined.code()

@@ -30,6 +30,8 @@ pub(crate) struct View {
     pub(crate) dev: bool,
     pub(crate) store: Option<String>,
     pub(crate) site: Option<SiteId>,
+    /// In seconds since 1970; none while the store is closed.
+    pub(crate) time_floor: Option<u64>,
     pub(crate) unseal: Option<api::Progress>,
     /// What the keeper knows and the snapshot does not say.
     pub(crate) alarms: Vec<Alarm>,
@@ -46,6 +48,7 @@ impl View {
             dev: false,
             store: None,
             site: None,
+            time_floor: None,
             unseal: None,
             alarms: Vec::new(),
             modules: Vec::new(),
@@ -150,7 +153,7 @@ impl KeeperHandle {
         keys.revoke();
         let mut view = View::clone(&self.view());
         view.state = StoreState::Sealed;
-        (view.site, view.keys) = (None, None);
+        (view.site, view.time_floor, view.keys) = (None, None, None);
         (view.alarms, view.modules) = (Vec::new(), Vec::new());
         self.view.store(Arc::new(view));
         log::info!("sealed without the keeper: {reason}");

@@ -410,7 +410,8 @@ fn widening(open: &Open, id: &RegistryId, manifest: &Manifest, uid: u32) -> Opti
     mcpist_core::change::widening(&Change::RegistryActivate(*id), &view)
 }
 
-fn shown(id: RegistryId, record: &RegistryRecord) -> Registry {
+/// A registry as the admin API shows it.
+pub(super) fn shown(id: RegistryId, record: &RegistryRecord) -> Registry {
     Registry {
         id,
         namespace: record.namespace.clone(),

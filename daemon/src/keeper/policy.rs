@@ -143,6 +143,30 @@ impl Policy {
             .map(|r| RegistryRecord { state, ..r.clone() })
     }
 
+    /// What stands in an object's place, as the change that would put it there.
+    pub(crate) fn standing(&self, object: &Object) -> Option<Change> {
+        match object {
+            Object::Principal(name) => self.principals.get(name).cloned().map(Change::PrincipalPut),
+            Object::Grant(name) => self.grants.get(name).cloned().map(Change::GrantPut),
+            Object::Binding(name) => {
+                let binding = self.bindings.get(name).cloned();
+                binding.map(|b| Change::BindingPut(Box::new(b)))
+            }
+            Object::Join {
+                registry,
+                module,
+                slot,
+            } => {
+                let key = (*registry, module.clone(), slot.clone());
+                self.joins.get(&key).cloned().map(Change::JoinPut)
+            }
+            Object::TimeFloor => Some(self.time_floor)
+                .filter(|floor| *floor > 0)
+                .map(Change::TimeFloor),
+            Object::Registry(_) | Object::Credential { .. } => None,
+        }
+    }
+
     /// Whether there is something that the change could change.
     pub(crate) fn can_apply(&self, change: &Change) -> bool {
         match change {

@@ -46,10 +46,16 @@ pub(crate) enum ProposalError {
     /// Another user's.
     #[error("uid {0} proposed this change, and nobody else withdraws it")]
     NotYours(u32),
+    /// The same change, by another user.
+    #[error(
+        "uid {0} proposed this very change; approve it, or wait until it is withdrawn or its day is over"
+    )]
+    Waiting(u32),
 }
 
 impl Proposals {
-    /// Keeps `proposal` until `now` and [`LIFETIME_S`]; one of the same change makes room for it.
+    /// Keeps `proposal` until `now` and [`LIFETIME_S`]; its user's own of the same change makes room for it, another's
+    /// does not: what a change needs depends on who asks for it.
     pub(crate) fn put(
         &mut self,
         change: Digest,
@@ -57,6 +63,12 @@ impl Proposals {
         now: u64,
     ) -> Result<(), ProposalError> {
         self.expire(now);
+        match self.waiting.get(&change) {
+            Some((_, waiting)) if waiting.uid != proposal.uid => {
+                return Err(ProposalError::Waiting(waiting.uid));
+            }
+            _ => {}
+        }
         let others = self.waiting.iter().filter(|(digest, _)| **digest != change);
         let own = others.clone().filter(|(_, (_, p))| p.uid == proposal.uid);
         if own.count() >= OF_ONE_USER {
@@ -76,7 +88,7 @@ impl Proposals {
         self.waiting.get_mut(change).map(|(_, proposal)| proposal)
     }
 
-    /// Takes a proposal away: it is stored, or void.
+    /// Takes a proposal away: its change is stored, or void.
     pub(crate) fn remove(&mut self, change: &Digest) {
         self.waiting.remove(change);
     }
@@ -158,6 +170,18 @@ mod tests {
         assert_eq!(others, Err(ProposalError::NotYours(1)));
         assert_eq!(all.withdraw(1, &digest, 0), Ok(()));
         assert!(all.get(&digest, 0).is_none());
+    }
+
+    #[test]
+    fn the_same_change_of_another_user_does_not_replace_it_while_it_waits() {
+        let mut all = Proposals::default();
+        let digest = put(&mut all, 1, "a", 0).unwrap();
+        let other = put(&mut all, 2, "a", LIFETIME_S - 1);
+        assert_eq!(other, Err(ProposalError::Waiting(1)));
+        assert_eq!(all.get(&digest, 0).unwrap().uid, 1);
+        put(&mut all, 1, "a", 0).unwrap();
+        put(&mut all, 2, "a", LIFETIME_S).unwrap();
+        assert_eq!(all.get(&digest, LIFETIME_S).unwrap().uid, 2);
     }
 
     #[test]

@@ -1,19 +1,23 @@
 //! From a proposed change to a stored one. The only place that changes a policy object, and it does so from an
 //! `Approved<Change>` alone; an import adds a registry that serves nothing yet.
 
-use mcpist_core::api::{ApiError, Approve, ChangeOutcome, Done, Proposed, WaitingChange};
+use mcpist_core::api::{
+    ApiError, Approve, ChangeOutcome, Done, NamedRegistry, Proposed, WaitingChange,
+};
 use mcpist_core::change::{
     Approval, ApprovalError, Approved, Change, Review, Signature, State, approval_message,
 };
 use mcpist_core::error::ErrorCode;
 use mcpist_core::event::Event;
-use mcpist_core::ids::Digest;
+use mcpist_core::ids::{Digest, RegistryId};
+use mcpist_core::principal::{IdentityRule, OVERFLOW_UID};
 use mcpist_sealer::{Op, RecordKey, VaultError};
 
 use super::policy::View;
 use super::proposals::{Proposal, ProposalError};
 use super::{
-    Keeper, Open, audit_error, live_error, outbox_line, records, records_error, vault_error,
+    Keeper, Open, audit_error, import, live_error, outbox_line, records, records_error, today,
+    vault_error,
 };
 use crate::clock::steady_seconds;
 use crate::live::Live;
@@ -44,19 +48,50 @@ impl Open {
             credential,
         })
     }
-}
 
-impl Keeper {
-    /// Says what a change needs, and keeps it for its approvals.
-    pub(crate) fn propose(&mut self, uid: u32, change: Change) -> Result<Proposed, ApiError> {
-        let open = self.open()?;
-        if !open.policy.can_apply(&change) {
+    /// Refuses what would not be stored however many officers sign it.
+    fn storable(&self, change: &Change) -> Result<(), ApiError> {
+        if !self.policy.can_apply(change) {
             return Err(ApiError::new(
                 ErrorCode::NotFound,
                 "the change names an object that is not there, or changes nothing",
             )
             .next("list what there is: mcpist principal|grant|binding|registry list"));
         }
+        if !self.is_dev()
+            && let Some(uid) = nobody(change)
+        {
+            let text = format!("uid {uid} stands for nobody here; name a user's own uid");
+            return Err(ApiError::new(ErrorCode::RequestInvalid, &text));
+        }
+        Live::check(&self.policy, change, today()).map_err(|e| live_error(&e))
+    }
+
+    /// The change as an officer reads it.
+    fn shown(&self, change: Change, review: Review) -> Proposed {
+        Proposed {
+            replaces: self.policy.standing(&change.object()),
+            registry: registry_of(&change).and_then(|id| self.named(&id)),
+            change,
+            review,
+        }
+    }
+
+    fn named(&self, id: &RegistryId) -> Option<NamedRegistry> {
+        let manifest = self.policy.manifests.get(id);
+        Some(NamedRegistry {
+            registry: import::shown(*id, self.policy.registries.get(id)?),
+            not_after: manifest.map(|m| m.not_after),
+            notes: manifest.map(|m| m.notes.clone()),
+        })
+    }
+}
+
+impl Keeper {
+    /// Says what a change needs, and keeps it for its approvals.
+    pub(crate) fn propose(&mut self, uid: u32, change: Change) -> Result<Proposed, ApiError> {
+        let open = self.open()?;
+        open.storable(&change)?;
         let review = change_review(open, &change, uid)?;
         let now = steady_seconds();
         // Who proposes the same again keeps the approvals that it has, but for those of a state that is gone: they
@@ -67,14 +102,24 @@ impl Keeper {
             change: change.clone(),
             uid,
             approvals: again
-                .filter(|p| p.uid == uid)
                 .map(|p| p.approvals.iter().filter(good).cloned().collect())
                 .unwrap_or_default(),
         };
         open.proposals
             .put(review.change, proposal, now)
             .map_err(|e| not_kept(&e))?;
-        Ok(Proposed { change, review })
+        Ok(open.shown(change, review))
+    }
+
+    /// A proposed change, for whoever is to approve it.
+    pub(crate) fn proposed(&mut self, digest: &Digest) -> Result<Proposed, ApiError> {
+        let open = self.open()?;
+        let proposal = open.proposals.get(digest, steady_seconds());
+        let Some(Proposal { change, uid, .. }) = proposal.cloned() else {
+            return Err(not_kept(&ProposalError::Unknown));
+        };
+        let review = change_review(open, &change, uid)?;
+        Ok(open.shown(change, review))
     }
 
     /// Takes a proposed change back.
@@ -139,7 +184,6 @@ impl Keeper {
         };
         match verified {
             Ok(approved) => {
-                open.proposals.remove(digest);
                 self.store(uid, approved)?;
                 Ok(ChangeOutcome::Stored { change: *digest })
             }
@@ -187,12 +231,13 @@ impl Keeper {
         }
     }
 
-    /// One commit: the record and its audit line. Then memory, snapshot and log follow.
+    /// One commit: the record and its audit line. Then memory, snapshot and log follow. Until the store has taken the
+    /// change its proposal stays, with the approvals that it has.
     fn store(&mut self, uid: u32, approved: Approved<Change>) -> Result<(), ApiError> {
         let open = self.open_for_change()?;
         let change = approved.change();
-        // A change that makes no working snapshot is refused before it is stored.
-        Live::check(&open.policy, change).map_err(|e| live_error(&e))?;
+        // Again, for what has moved since it was proposed.
+        open.storable(change)?;
         let object = records::name_of(&change.object());
         let digest = change.digest();
         let state = State::of(change, &open.view(change, uid)?).digest();
@@ -209,10 +254,30 @@ impl Keeper {
         let committed = open.system().commit(batch);
         if let Ok(committed) = &committed {
             let version = committed.versions.first().copied().unwrap_or_default();
+            open.proposals.remove(&digest);
             open.policy.apply(approved.into_change(), version);
         }
         self.follow(committed)?;
         self.drain_system()
+    }
+}
+
+/// The uid in a change that stands for nobody outside a development store.
+fn nobody(change: &Change) -> Option<u32> {
+    let Change::PrincipalPut(record) = change else {
+        return None;
+    };
+    let uids = record.rules.iter().map(|IdentityRule::Uid(uid)| *uid);
+    uids.into_iter()
+        .find(|uid| matches!(*uid, 0 | OVERFLOW_UID))
+}
+
+fn registry_of(change: &Change) -> Option<RegistryId> {
+    match change {
+        Change::JoinPut(join) => Some(join.registry),
+        Change::JoinDelete { registry, .. } => Some(*registry),
+        Change::RegistryActivate(id) | Change::RegistryRetire(id) => Some(*id),
+        _ => None,
     }
 }
 
@@ -225,6 +290,7 @@ fn not_kept(error: &ProposalError) -> ApiError {
         ProposalError::TooMany | ProposalError::TooManyOfYours => ErrorCode::Busy,
         ProposalError::Unknown => ErrorCode::NotFound,
         ProposalError::NotYours(_) => ErrorCode::Forbidden,
+        ProposalError::Waiting(_) => ErrorCode::Conflict,
     };
     ApiError::new(code, &error.to_string()).next("mcpist change list")
 }
@@ -252,4 +318,23 @@ fn dev_approval(open: &Open, change: &Change, requester: u32) -> Result<Approval
         state: review.state,
         signature: Signature::from_bytes(signature),
     })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_and_the_overflow_uid_are_nobody() {
+        let put = |uids: &[u32]| -> Change {
+            let rules: Vec<_> = uids.iter().copied().map(IdentityRule::Uid).collect();
+            let record = serde_json::json!({ "name": "ada", "rules": rules });
+            serde_json::from_value(serde_json::json!({ "principal-put": record })).unwrap()
+        };
+        assert_eq!(nobody(&put(&[1000])), None);
+        assert_eq!(nobody(&put(&[1000, 0])), Some(0));
+        assert_eq!(nobody(&put(&[OVERFLOW_UID])), Some(OVERFLOW_UID));
+        assert_eq!(nobody(&Change::TimeFloor(0)), None);
+    }
 }

@@ -4,6 +4,7 @@
 
 mod import;
 mod policy;
+mod proposals;
 mod seal;
 mod site;
 mod vaults;

@@ -50,7 +50,7 @@ pub fn credential(vault: &VaultName, name: &CredentialName) -> String {
     format!("{VAULTS}/{vault}/credentials/{name}")
 }
 
-/// A proposed change; its proposer deletes it.
+/// A proposed change as its officers read it; its proposer deletes it.
 pub fn change(change: &Digest) -> String {
     format!("{CHANGES}/{change}")
 }

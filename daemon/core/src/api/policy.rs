@@ -106,6 +106,26 @@ pub struct Proposed {
     pub change: Change,
     /// What officers sign, and how many of them.
     pub review: Review,
+    /// What stands now where the change would stand, as the change that would put it there; for a removal what goes.
+    /// Null where nothing does.
+    #[serde(default)]
+    pub replaces: Option<Change>,
+    /// The registry that the change names, where it names one.
+    #[serde(default)]
+    pub registry: Option<NamedRegistry>,
+}
+
+/// What an officer reads of a registry of which a change says the id alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamedRegistry {
+    /// What the store says of it. Its namespace is the publisher.
+    pub registry: Registry,
+    /// After this moment it is not activated any more, in seconds since 1970. Null where its folder is damaged.
+    #[serde(default)]
+    pub not_after: Option<u64>,
+    /// What its publisher says is new. Null where its folder is damaged.
+    #[serde(default)]
+    pub notes: Option<String>,
 }
 
 /// A change that waits for approvals.

@@ -22,6 +22,10 @@ pub struct Status {
     /// The site that bundles are for.
     #[serde(default)]
     pub site: Option<SiteId>,
+    /// What a bundle's end is judged against, in seconds since 1970; 0 where officers have not set it. Absent while the
+    /// store is closed.
+    #[serde(default)]
+    pub time_floor: Option<u64>,
     /// How far an open unseal is.
     #[serde(default)]
     pub unseal: Option<Progress>,

@@ -32,7 +32,7 @@ pub fn widening(change: &Change, view: &impl PolicyView) -> Option<&'static str>
             Some(new) => registry(new, view),
         },
         Change::TimeFloor(_) => (view.time_floor() == 0)
-            .then_some("the first time floor may be any, and none goes back"),
+            .then_some("the first time floor is measured by the host's clock, and none goes back"),
         Change::GrantDelete(_)
         | Change::BindingDelete(_)
         | Change::JoinDelete { .. }

@@ -1,0 +1,130 @@
+//! Proposed changes: what is refused before anybody signs, what an officer reads, and what a refusal of the store costs.
+
+use mcpist_bundle::SigningKey;
+use mcpist_core::api::{ApiError, Approve, ChangeOutcome, Proposed};
+use mcpist_core::change::{Approval, Change, Officer, Officers, Signature, approval_message};
+use mcpist_core::error::ErrorCode;
+use mcpist_core::floor;
+
+use super::site::{Site, UID, run};
+use crate::keeper::today;
+
+fn change(json: serde_json::Value) -> Change {
+    serde_json::from_value(json).unwrap()
+}
+
+fn grant(access: &str) -> Change {
+    change(serde_json::json!({ "grant-put": {
+        "name": "ops", "subject": { "group": "ops" }, "module": "all", "tools": "all", "access": access } }))
+}
+
+async fn code(site: &Site, change: Change) -> ErrorCode {
+    site.propose(UID, change).await.unwrap_err().code
+}
+
+async fn approve(
+    site: &Site,
+    proposed: &Proposed,
+    key: &SigningKey,
+) -> Result<ChangeOutcome, ApiError> {
+    let (change, state) = (proposed.review.change, proposed.review.state);
+    let signature = key.sign(&approval_message(&change, &state)).unwrap();
+    let approval = Approve::Approval(Approval {
+        officer: key.id(),
+        change,
+        state,
+        signature: Signature::from_bytes(signature),
+    });
+    let act = move |k: &mut crate::keeper::Keeper| k.approve(UID, &change, approval);
+    site.keeper.ask(act).await
+}
+
+#[test]
+fn a_store_that_is_busy_costs_no_approval() {
+    run(async {
+        let site = Site::open().await;
+        let keys = [(); 2].map(|()| SigningKey::generate().unwrap());
+        let officers = keys.each_ref().map(|key| Officer {
+            name: key.id().short(),
+            public: key.public().0,
+        });
+        site.inside(move |k| k.open().unwrap().officers = Officers::new(officers, false))
+            .await;
+        // The first time floor takes two.
+        let proposed = site.propose(UID, Change::TimeFloor(today())).await.unwrap();
+        let first = approve(&site, &proposed, &keys[0]).await.unwrap();
+        assert!(matches!(first, ChangeOutcome::Pending { needs: 2, .. }));
+        site.inside(|k| k.open().unwrap().stale = true).await;
+        let busy = approve(&site, &proposed, &keys[1]).await.unwrap_err();
+        assert_eq!(busy.code, ErrorCode::Busy);
+        let waiting = site.keeper.ask(|k| k.waiting()).await.unwrap();
+        assert_eq!(waiting[0].approved, [keys[0].id()]);
+        site.inside(|k| k.open().unwrap().stale = false).await;
+        let stored = approve(&site, &proposed, &keys[1]).await.unwrap();
+        assert!(matches!(stored, ChangeOutcome::Stored { .. }));
+        assert_eq!(site.keeper.ask(|k| k.waiting()).await.unwrap(), []);
+    });
+}
+
+#[test]
+fn what_would_not_be_stored_is_not_proposed() {
+    run(async {
+        let site = Site::open().await;
+        for floor in [0, today() * 1000, today() + floor::MAX_STEP + 600] {
+            let refused = code(&site, Change::TimeFloor(floor)).await;
+            assert_eq!(refused, ErrorCode::RequestInvalid, "{floor}");
+        }
+        let id = site.import(&site.bundle(1, "")).await.unwrap().registry.id;
+        let other = site.import(&site.bundle(2, "")).await.unwrap().registry.id;
+        site.change(Change::RegistryActivate(id)).await.unwrap();
+        let refused = code(&site, Change::RegistryActivate(other)).await;
+        assert_eq!(refused, ErrorCode::Conflict);
+        site.change(Change::RegistryRetire(id)).await.unwrap();
+        site.change(Change::RegistryActivate(other)).await.unwrap();
+        site.inside(|k| k.open().unwrap().policy.time_floor = 4_000_000_001)
+            .await;
+        let late = site.propose(UID, Change::RegistryActivate(id)).await;
+        let late = late.unwrap_err();
+        assert_eq!(late.reason.as_deref(), Some("expired"));
+        assert!(late.message.contains("acme/tests 1"), "{late}");
+        assert_eq!(site.keeper.ask(|k| k.waiting()).await.unwrap(), []);
+    });
+}
+
+#[test]
+fn an_officer_reads_what_stands_and_what_comes() {
+    run(async {
+        let site = Site::open().await;
+        let first = site.propose(UID, grant("read")).await.unwrap();
+        assert_eq!((first.replaces, first.registry), (None, None));
+        site.change(grant("read")).await.unwrap();
+        let next = site.propose(UID, grant("write")).await.unwrap();
+        assert_eq!(next.replaces, Some(grant("read")));
+        let gone = change(serde_json::json!({ "grant-delete": "ops" }));
+        let gone = site.propose(UID, gone).await.unwrap();
+        assert_eq!(gone.replaces, Some(grant("read")));
+        // For who approves it: the same, from the store as it is by then.
+        let digest = next.review.change;
+        let read = || site.keeper.ask(move |k| k.proposed(&digest));
+        assert_eq!(read().await.unwrap(), next);
+        site.approve(digest).await.unwrap();
+        assert_eq!(read().await.unwrap_err().code, ErrorCode::NotFound);
+
+        let id = site.import(&site.bundle(7, "what is new")).await;
+        let id = id.unwrap().registry.id;
+        let activate = site.propose(UID, Change::RegistryActivate(id)).await;
+        let named = activate.unwrap().registry.unwrap();
+        assert_eq!((named.registry.id, named.registry.sequence), (id, 7));
+        assert_eq!(named.registry.namespace.as_str(), "acme");
+        assert_eq!(named.registry.modules[0].as_str(), "echo");
+        assert_eq!(named.notes.as_deref(), Some("what is new"));
+        assert_eq!(named.not_after, Some(4_000_000_000));
+
+        assert_eq!(site.keeper.view().time_floor, Some(0));
+        let floor = today();
+        site.change(Change::TimeFloor(floor)).await.unwrap();
+        assert_eq!(site.keeper.view().time_floor, Some(floor));
+        let next = site.propose(UID, Change::TimeFloor(floor + 1)).await;
+        assert_eq!(next.unwrap().replaces, Some(Change::TimeFloor(floor)));
+    });
+}
