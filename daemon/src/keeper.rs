@@ -369,8 +369,8 @@ impl Keeper {
         Ok(open)
     }
 
-    /// After a commit, whatever became of it: the snapshot follows, or clients are cut off until it can. A commit that
-    /// failed may still have been done, so its failure cuts clients off as well.
+    /// After a commit, whatever became of it: the snapshot follows, or clients are cut off until it can. A commit of which
+    /// nobody knows whether it was done cuts clients off as well.
     pub(crate) fn follow<T>(&mut self, committed: Result<T, VaultError>) -> Result<T, ApiError> {
         if committed.as_ref().is_err_and(is_in_doubt)
             || (committed.is_ok() && self.refresh().is_err())
@@ -450,15 +450,11 @@ fn sealed(closed: bool) -> Result<Done, ApiError> {
 }
 
 /// Whether memory may be behind the store after a commit that failed so: it may have been done all the same, or another
-/// one was that memory knows nothing of.
+/// one was that memory knows nothing of. What the store refused is no doubt.
 pub(crate) fn is_in_doubt(error: &VaultError) -> bool {
     matches!(
         error,
-        VaultError::OutcomeUnknown
-            | VaultError::Storage(_)
-            | VaultError::Full(_)
-            | VaultError::Conflict { .. }
-            | VaultError::Unavailable
+        VaultError::OutcomeUnknown | VaultError::Conflict { .. }
     )
 }
 

@@ -20,7 +20,7 @@ use crate::error::VaultError;
 use crate::head::HeadState;
 use crate::ids::VaultId;
 use crate::keyring::VaultKeys;
-use crate::ledger::{self, Ledger};
+use crate::ledger::{self, Ledger, Point};
 use crate::record::{MAX_PAYLOAD, Meta, Opened, name_of, seal_head, seal_outbox, seal_row};
 use crate::rows::{Access, RowsError, Table};
 
@@ -116,7 +116,7 @@ struct Staged {
     deletes: bool,
 }
 
-/// A transaction whose commit failed: the file shows either the old head or this one.
+/// A transaction whose commit failed, and the file did not yet say which head it shows: the old one or this.
 pub(crate) struct Doubt {
     redo: Vec<Change>,
     head: HeadState,
@@ -128,7 +128,7 @@ pub(crate) struct Doubt {
 enum WriteError {
     /// The file is as it was.
     NotMade(VaultError),
-    /// Nobody knows yet.
+    /// Nobody knows yet: the commit failed, and the file cannot be read either.
     InDoubt(VaultError),
 }
 
@@ -405,16 +405,7 @@ impl Disk {
     fn write(&mut self, staged: Staged) -> Result<Committed, WriteError> {
         match self.write_rows(&staged) {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                self.unstage(&staged.undo);
-                self.doubt = Some(Doubt {
-                    redo: staged.redo,
-                    head: staged.head,
-                    head_row: staged.head_row,
-                    ledger: staged.ledger,
-                });
-                return Err(WriteError::InDoubt(error.into()));
-            }
+            Ok(Err(error)) => return self.doubted(staged, error.into()),
             Err(error) => {
                 self.unstage(&staged.undo);
                 return Err(WriteError::NotMade(error));
@@ -428,6 +419,34 @@ impl Disk {
             versions: staged.versions,
             generation: staged.head.head.generation,
         })
+    }
+
+    /// A commit failed with `error`. A full disk often says so here, and the file can be read all the same: it is asked
+    /// at once, so that a refusal is told from a doubt.
+    fn doubted(&mut self, staged: Staged, error: VaultError) -> Result<Committed, WriteError> {
+        self.unstage(&staged.undo);
+        self.doubt = Some(Doubt {
+            redo: staged.redo,
+            head: staged.head,
+            head_row: staged.head_row,
+            ledger: staged.ledger,
+        });
+        match self.ask_file() {
+            Ok(Some((_, true))) => Ok(Committed {
+                versions: staged.versions,
+                generation: staged.head.head.generation,
+            }),
+            Ok(_) => Err(WriteError::NotMade(error)),
+            Err(unread @ (VaultError::Quarantined(_) | VaultError::Sealed)) => {
+                Err(WriteError::InDoubt(unread))
+            }
+            Err(unread) => {
+                log::error!(
+                    "a commit failed, and whether it was made cannot be read: {error}; {unread}"
+                );
+                Err(WriteError::InDoubt(VaultError::OutcomeUnknown))
+            }
+        }
     }
 
     /// The inner result is that of the commit itself.
@@ -448,10 +467,21 @@ impl Disk {
         Ok(tx.commit())
     }
 
-    /// After a commit that failed: asks the file, opened anew, which head it shows.
+    /// Settles a doubt that is left of an earlier commit.
     pub(crate) fn resolve_doubt(&mut self) -> Result<(), VaultError> {
+        if let Some((point, made)) = self.ask_file()?
+            && let Role::Vault(registrar) = &self.role
+        {
+            registrar.over(self.place.vault, point, made);
+        }
+        Ok(())
+    }
+
+    /// After a commit that failed: asks the file, opened anew, which head it shows. Answers which transaction was in
+    /// doubt and whether it was made.
+    fn ask_file(&mut self) -> Result<Option<(Point, bool)>, VaultError> {
         let Some(doubt) = &self.doubt else {
-            return Ok(());
+            return Ok(None);
         };
         if let Err(error) = self.rows.close() {
             log::warn!("a database whose commit failed did not close cleanly: {error}");
@@ -466,7 +496,7 @@ impl Disk {
             return Err(tampered("after a failed write the file shows neither head"));
         }
         let Some(doubt) = self.doubt.take() else {
-            return Ok(());
+            return Ok(None);
         };
         let point = doubt.head.point();
         if made {
@@ -479,10 +509,7 @@ impl Disk {
             self.log_due = true;
             self.adopt(doubt.head, doubt.head_row);
         }
-        if let Role::Vault(registrar) = &self.role {
-            registrar.over(self.place.vault, point, made);
-        }
-        Ok(())
+        Ok(Some((point, made)))
     }
 
     fn take_ledger(&mut self, changes: &[(VaultId, ledger::Entry)]) {

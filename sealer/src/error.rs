@@ -23,9 +23,10 @@ pub enum VaultError {
     /// Nothing was done: the vault's disk is slow or hangs. Another vault may well answer.
     #[error("the vault is unavailable, its disk does not answer: try again later")]
     Unavailable,
-    /// A change was started and did not end in time; it may still take effect. Read before trying again.
+    /// A change was started, and did not end in time or failed where nobody can look; it may still take effect. Read
+    /// before trying again. Every other error means that nothing was changed.
     #[error(
-        "the vault's disk did not answer in time and the change may still take effect: read it again"
+        "the vault's disk failed or did not answer in time, and the change may still take effect: read it again"
     )]
     OutcomeUnknown,
     /// What is on disk is not what was written. The vault is of no use until it is restored.

@@ -38,14 +38,17 @@ impl Registrar {
                 disk.flush()
             }
         });
-        if let Some(result) = slot.get() {
-            return result.clone();
-        }
-        Err(match flushed {
-            Ok(Err(error)) => error,
+        let refused = match (slot.get(), flushed) {
+            (Some(Ok(())), _) => return Ok(()),
+            (Some(Err(error)), _) => error.clone(),
+            (None, Ok(Err(error))) => error,
+            (None, Ok(Ok(())) | Err(LaneError::NotStarted)) => VaultError::Unavailable,
+            (None, Err(error)) => error.into(),
+        };
+        Err(match refused {
             // Nothing was changed in the vault itself, whatever became of the announcement.
-            Ok(Ok(())) | Err(LaneError::NotStarted | LaneError::Overdue) => VaultError::Unavailable,
-            Err(error @ (LaneError::Stopped | LaneError::Broken)) => error.into(),
+            VaultError::OutcomeUnknown => VaultError::Unavailable,
+            refused => refused,
         })
     }
 

@@ -12,7 +12,7 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-use mcpist_bundle::{Floor, LoadError, Quarantined, Root, StageError, TakeError, VerifyError};
+use mcpist_bundle::{Floor, Quarantined, Root, StageError, TakeError, VerifyError};
 use mcpist_core::api::{ApiError, Imported, Registry, RegistryState};
 use mcpist_core::change::{Change, Object};
 use mcpist_core::error::ErrorCode;
@@ -36,13 +36,14 @@ const MAX_BUNDLE: u64 = 4 << 30;
 /// Imports at once: a stick that hangs leaves room for another.
 const AT_ONCE: usize = 2;
 
-/// Reads the manifest of every registry whose folder is whole. One that is not is left out: it serves nothing, and
-/// `status` and the daemon's log name it.
+/// Reads the manifest of every registry, which its id is the digest of. Where it cannot be read the registry serves
+/// nothing, and `status` and the daemon's log name it. The other files are hashed by who reads them: a snapshot those of
+/// the modules that it builds, so that the keeper's thread does not go through gigabytes.
 pub(super) fn read_manifests(policy: &mut Policy, folder: &Path) {
     for id in policy.registries.keys() {
-        match whole_manifest(folder, id) {
-            Ok(manifest) => {
-                policy.manifests.insert(*id, Arc::new(manifest));
+        match mcpist_bundle::load(folder, id) {
+            Ok(loaded) => {
+                policy.manifests.insert(*id, Arc::new(loaded.manifest));
             }
             Err(e) => {
                 log::error!("damaged, serves nothing: {e}");
@@ -51,13 +52,6 @@ pub(super) fn read_manifests(policy: &mut Policy, folder: &Path) {
             }
         }
     }
-}
-
-/// The manifest of a registry, after each of its files was hashed.
-fn whole_manifest(folder: &Path, id: &RegistryId) -> Result<Manifest, LoadError> {
-    let loaded = mcpist_bundle::load(folder, id)?;
-    loaded.check()?;
-    Ok(loaded.manifest)
 }
 
 /// What bounds imports.
@@ -315,7 +309,8 @@ fn stage(ground: Ground, taken: &Quarantined, config: &Config) -> Result<Staged,
 fn is_damaged(system: &OpenVault, id: &RegistryId, config: &Config) -> Result<bool, Refusal> {
     let known = records::get::<RegistryRecord>(system, &records::registry_name(id))
         .map_err(|e| records_error(&e))?;
-    Ok(known.is_some() && whole_manifest(&config.registries(), id).is_err())
+    let checked = mcpist_bundle::load(&config.registries(), id).and_then(|loaded| loaded.check());
+    Ok(known.is_some() && checked.is_err())
 }
 
 fn commit(open: &mut Open, uid: u32, staged: Staged) -> Result<Imported, ApiError> {

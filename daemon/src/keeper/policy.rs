@@ -26,9 +26,9 @@ pub(crate) struct Policy {
     pub(crate) bindings: BTreeMap<BindingName, Binding>,
     pub(crate) joins: BTreeMap<(RegistryId, ModuleName, SlotName), Join>,
     pub(crate) registries: BTreeMap<RegistryId, RegistryRecord>,
-    /// Manifests of the registries whose folder is whole.
+    /// Manifests of the registries whose manifest is whole.
     pub(crate) manifests: BTreeMap<RegistryId, Arc<Manifest>>,
-    /// Why the folder of each other registry is of no use.
+    /// Why the manifest of each other registry is of no use.
     pub(crate) damaged: BTreeMap<RegistryId, String>,
     /// What a bundle's `not_after` is judged against, in seconds since 1970; 0 where it was never set.
     pub(crate) time_floor: u64,

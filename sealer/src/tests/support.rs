@@ -1,6 +1,6 @@
 //! A store in a temporary folder, its shares, and a backend that does as a test says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
@@ -34,6 +34,8 @@ struct State {
     /// Commits of each file, by its name.
     commits: BTreeMap<String, u64>,
     fail: BTreeMap<String, Fail>,
+    /// Files whose next transaction that reads does not begin.
+    blind: BTreeSet<String>,
     /// What reads of the table `record` find in place of what stands there.
     serve: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
     /// Files whose transactions wait.
@@ -57,6 +59,11 @@ impl Faults {
 
     pub(crate) fn fail_next(&self, file: &str, how: Fail) {
         self.with(|state| state.fail.insert(file.to_owned(), how));
+    }
+
+    /// Keeps the file from being read once.
+    pub(crate) fn blind_next(&self, file: &str) {
+        self.with(|state| state.blind.insert(file.to_owned()));
     }
 
     pub(crate) fn serve(&self, key: &[u8], row: Option<Vec<u8>>) {
@@ -128,6 +135,9 @@ impl Rows for FaultyRows {
             *hanging = true;
             self.faults.0.1.notify_all();
             state = self.faults.0.1.wait(state).unwrap();
+        }
+        if access == Access::Read && state.blind.remove(&self.file) {
+            return Err(RowsError::Failed("injected".into()));
         }
         drop(state);
         Ok(Box::new(FaultyTransaction {

@@ -147,3 +147,31 @@ fn a_damaged_registry_is_shown_and_comes_in_again() {
         assert_eq!(other.reason.as_deref(), Some("older_sequence"));
     });
 }
+
+#[test]
+fn a_damaged_blob_costs_its_module_and_what_serves_nothing_is_not_read() {
+    run(async {
+        let site = Site::open().await;
+        let (first, second) = (site.bundle(1, ""), site.bundle(2, ""));
+        let id = site.import(&first).await.unwrap().registry.id;
+        site.change(Change::RegistryActivate(id)).await.unwrap();
+        let idle = site.import(&second).await.unwrap().registry.id;
+        site.keeper.seal(None, "a test").await.unwrap();
+        for id in [id, idle] {
+            let blobs = format!("registries/{}/blobs", id.digest());
+            damage_one_file(&site.state().join(blobs));
+        }
+        site.unseal().await;
+        assert_eq!(site.keeper.view().alarms, []);
+        let status = shown(&site.keeper.house, &site.keeper.view(), Ok(None));
+        assert_eq!(status.modules[0].state, ModuleState::Broken);
+        assert_eq!(status.alarms.len(), 1, "{:?}", status.alarms);
+        assert!(status.alarms[0].message.contains(&id.short()));
+        site.import(&first).await.unwrap();
+        let status = shown(&site.keeper.house, &site.keeper.view(), Ok(None));
+        assert_eq!(
+            (status.modules[0].state, status.alarms.len()),
+            (ModuleState::Loading, 0)
+        );
+    });
+}

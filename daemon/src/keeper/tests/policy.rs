@@ -7,7 +7,7 @@ use mcpist_core::ids::PrincipalName;
 use mcpist_sealer::{Expect, RecordKey, VaultError};
 
 use super::site::{Site, UID, run};
-use crate::keeper::records;
+use crate::keeper::{records, vault_error};
 
 fn principal(name: &str) -> Change {
     let record = serde_json::json!({ "principal-put": { "name": name } });
@@ -29,12 +29,12 @@ async fn serves(site: &Site) -> bool {
 #[test]
 fn a_commit_in_doubt_cuts_clients_off_until_the_policy_was_read_anew() {
     run(async {
-        for error in [
-            VaultError::OutcomeUnknown,
-            VaultError::Unavailable,
-            VaultError::Storage("a test".into()),
-            VaultError::Full("a test".into()),
-        ] {
+        let conflict = VaultError::Conflict {
+            name: "a test".into(),
+            expected: 1,
+            found: 2,
+        };
+        for error in [VaultError::OutcomeUnknown, conflict] {
             let site = Site::open().await;
             let proposed = site.propose(UID, principal("ada")).await.unwrap();
             assert!(serves(&site).await);
@@ -56,10 +56,18 @@ fn a_commit_in_doubt_cuts_clients_off_until_the_policy_was_read_anew() {
 fn a_refusal_that_is_none_of_doubt_cuts_nobody_off() {
     run(async {
         let site = Site::open().await;
-        let error = VaultError::TooLarge { found: 2, limit: 1 };
-        let followed = site.inside(move |k| k.follow::<()>(Err(error))).await;
-        assert_eq!(followed.unwrap_err().code, ErrorCode::TooLarge);
-        assert!(serves(&site).await);
+        for error in [
+            VaultError::TooLarge { found: 2, limit: 1 },
+            VaultError::Unavailable,
+            VaultError::Storage("a test".into()),
+            VaultError::Full("a test".into()),
+        ] {
+            let code = vault_error(&error).code;
+            let followed = site.inside(move |k| k.follow::<()>(Err(error))).await;
+            assert_eq!(followed.unwrap_err().code, code);
+            assert!(serves(&site).await);
+            site.change(principal("ada")).await.unwrap();
+        }
     });
 }
 
