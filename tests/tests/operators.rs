@@ -31,7 +31,10 @@ struct Host {
     daemon: Option<Child>,
     runner: Option<Child>,
     service: u16,
-    registry: String,
+    /// The bundles' registries, in the order of their numbers.
+    registries: Vec<String>,
+    /// The head of the log that was shown last.
+    head: String,
 }
 
 /// The users of the parts: each its own where root can make it so.
@@ -74,7 +77,8 @@ impl Host {
             daemon: None,
             runner: None,
             service: service(),
-            registry: String::new(),
+            registries: vec![String::new()],
+            head: String::new(),
         };
         for (name, mode) in [
             ("", 0o755),
@@ -217,8 +221,14 @@ impl Host {
                 &format!("--url http://127.0.0.1:{}/ --allow-local", self.service),
             )
             .replace("--host prom.lan", "--host 127.0.0.1")
-            .replace("--registry ID", &format!("--registry {}", self.registry))
-            .replace("activate ID", &format!("activate {}", self.registry));
+            .replace("--expect HEAD", &format!("--expect {}", self.head));
+        for (name, registry) in [("ID", 0), ("OLD", 0), ("NEW", 1)] {
+            for before in ["--registry", "activate", "retire"] {
+                if let Some(id) = self.registries.get(registry) {
+                    line = line.replace(&format!("{before} {name} "), &format!("{before} {id} "));
+                }
+            }
+        }
         if !Uid::effective().is_root() && line.starts_with("mcpist grant put") {
             // Here officer and client are one user, and a grant to oneself takes a second officer.
             line.push_str(" --proposal grant.json; mcpist change approve grant.json --key bob.key");
@@ -239,10 +249,14 @@ impl Host {
     }
 
     /// Types a block's commands and compares what they say; gives their number.
-    fn types(&self, block: &str) -> usize {
+    fn types(&mut self, block: &str) -> usize {
         let commands = commands(block);
         for (command, expected) in &commands {
             let said = self.run(&self.command(command));
+            if command == "mcpist audit head" {
+                let words = said.split_whitespace().skip_while(|word| *word != "head");
+                self.head = words.skip(1).take(1).collect();
+            }
             let lines: Vec<_> = said.lines().collect();
             assert!(
                 fits(expected, &lines),
@@ -266,20 +280,31 @@ impl Host {
             publisher.public()
         );
         self.run(&root);
-        let options = BuildOptions {
-            namespace: "acme".parse().unwrap(),
-            name: "monitoring".parse().unwrap(),
-            sequence: 1,
-            audience: vec!["plant-7".parse().unwrap()],
-            created: 1_700_000_000,
-            not_after: 4_000_000_000,
-            notes: String::new(),
-        };
         let module = workspace().join("modules/catalog/prometheus");
-        let plain = mcpist_bundle::build(&[module], &options).unwrap();
-        let signed = mcpist_bundle::build::sign(&plain, &publisher, Role::Publisher).unwrap();
-        self.registry = mcpist_bundle::inspect(&signed).unwrap().digest.to_string();
-        std::fs::write(self.path("desk/monitoring.bundle"), signed).unwrap();
+        let bundles = [
+            ("monitoring.bundle", ""),
+            (
+                "monitoring-2.bundle",
+                "Counts on: nothing but the number is new.",
+            ),
+        ];
+        self.registries.clear();
+        for (sequence, (file, notes)) in (1..).zip(bundles) {
+            let options = BuildOptions {
+                namespace: "acme".parse().unwrap(),
+                name: "monitoring".parse().unwrap(),
+                sequence,
+                audience: vec!["plant-7".parse().unwrap()],
+                created: 1_700_000_000,
+                not_after: 4_000_000_000,
+                notes: notes.to_owned(),
+            };
+            let plain = mcpist_bundle::build(std::slice::from_ref(&module), &options).unwrap();
+            let signed = mcpist_bundle::build::sign(&plain, &publisher, Role::Publisher).unwrap();
+            let digest = mcpist_bundle::inspect(&signed).unwrap().digest;
+            self.registries.push(digest.to_string());
+            std::fs::write(self.path(&format!("desk/{file}")), signed).unwrap();
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use mcpist_core::ids::{
 use crate::change::{ApproveArgs, decide};
 use crate::error::{Error, Result};
 use crate::output::{joined, table};
-use crate::{Context, secret};
+use crate::{Context, date, secret};
 
 /// Longest CA file in bytes.
 const MAX_FILE: u64 = 1 << 20;
@@ -338,13 +338,13 @@ enum RegistryCommand {
     },
     /// Move the time floor: a bundle that was good until before it is neither imported nor activated
     #[command(after_help = "Examples:
-  mcpist registry time-floor 1798761600 --key officer.key
+  mcpist registry time-floor 2027-01-01 --key officer.key
 
-Seconds since 1970, as 'mcpist bundle inspect' shows them. The floor never goes back, and moves by 400 days at most;
-the first step is free and takes two officers. The host's clock moves it never.")]
+It never goes back, and moves by 400 days at most; the host's clock never moves it. The first step
+takes two officers, and is measured from the host's clock. 'mcpist status' shows where it stands.")]
     TimeFloor {
-        /// Where it is to stand
-        #[arg(value_name = "SECONDS")]
+        /// Where it is to stand: a UTC date, or seconds since 1970
+        #[arg(value_name = "DATE", value_parser = date::parse)]
         seconds: u64,
         #[command(flatten)]
         approve: ApproveArgs,

@@ -1,7 +1,8 @@
 //! `bundle`: keys, roots, building, signing and looking at bundles without a daemon, and import with one.
 //!
 //! Promises that a key's seed is written under a passphrase, or as a throwaway with an explicit flag; that a signed
-//! bundle replaces its file in one rename; and that `verify` judges with the code that import uses.
+//! bundle replaces its file in one rename; and that `verify` judges with the code that import uses, and says what it has
+//! left to the site.
 
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -9,11 +10,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Subcommand};
 use mcpist_bundle::root::{Delegation, Keys};
-use mcpist_bundle::{BuildOptions, Inspection, Role, Root, RootParts, SigningKey};
+use mcpist_bundle::{BuildOptions, Inspection, Role, Root, RootParts, SigningKey, VerifyError};
 use mcpist_core::api::{Imported, PublicKey};
 use mcpist_core::ids::{BundleName, Digest, Namespace, SiteId};
 use serde::Serialize;
 
+use crate::date::{self, date};
 use crate::error::{Error, Result};
 use crate::{Context, secret};
 
@@ -66,19 +68,27 @@ enum BundleCommand {
         /// The bundle
         bundle: PathBuf,
     },
-    /// Verify a bundle against a trust root, as import would
-    #[command(after_help = "Examples:\n  mcpist bundle verify m.bundle --root root.json")]
+    /// Verify a bundle against a trust root: signatures, namespace, site and the digest of every file
+    #[command(after_help = "Examples:
+  mcpist bundle verify m.bundle --root root.json
+  mcpist bundle verify m.bundle --root root.json --time 2026-11-24
+
+What only the site knows is left to import: the numbers that it has by now, and its time floor.")]
     Verify {
         /// The bundle
         bundle: PathBuf,
         /// The trust root
         #[arg(long, value_name = "FILE")]
         root: PathBuf,
+        /// Hold the bundle's end against this UTC date, or seconds since 1970
+        #[arg(long, value_name = "DATE", value_parser = date::parse)]
+        time: Option<u64>,
     },
     /// Hand a bundle to the daemon, which verifies and keeps it
     #[command(after_help = "Examples:
   mcpist bundle import /media/usb/m.bundle
-  mcpist registry activate ID --key officer.key")]
+
+It serves nothing yet: join its slots, retire what has its modules now, and activate it.")]
     Import {
         /// The bundle
         bundle: PathBuf,
@@ -162,6 +172,10 @@ struct Made {
 struct Checked {
     registry: Digest,
     keys: Vec<Digest>,
+    sequence: u64,
+    not_after: u64,
+    /// What the end was held against.
+    time: Option<u64>,
 }
 
 pub(crate) async fn run(context: &Context, args: BundleArgs) -> Result<()> {
@@ -262,16 +276,9 @@ pub(crate) async fn run(context: &Context, args: BundleArgs) -> Result<()> {
             let inspection = inspect(&secret::read_file(&bundle, MAX_BUNDLE)?)?;
             out.data(&inspection, show)
         }
-        BundleCommand::Verify { bundle, root } => {
-            let checked = verify(&bundle, &root)?;
-            out.data(&checked, |c| {
-                let keys: Vec<_> = c.keys.iter().map(Digest::short).collect();
-                format!(
-                    "verified: registry {}, signed by {}",
-                    c.registry,
-                    keys.join(", ")
-                )
-            })
+        BundleCommand::Verify { bundle, root, time } => {
+            let checked = verify(&bundle, &root, time)?;
+            out.data(&checked, show_checked)
         }
         BundleCommand::Import { bundle } => {
             let imported = secret::import(&context.client, &secret::open(&bundle)?).await?;
@@ -344,7 +351,7 @@ fn replace(file: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 /// Verifies in a private folder of its own, as the daemon does in its quarantine.
-fn verify(bundle: &Path, root: &Path) -> Result<Checked> {
+fn verify(bundle: &Path, root: &Path, time: Option<u64>) -> Result<Checked> {
     let source = secret::open(bundle)?;
     let root = secret::read_file(root, mcpist_bundle::root::MAX_ROOT as u64)?;
     let root = Root::parse(&root).map_err(|e| Error::new("root", e))?;
@@ -352,12 +359,45 @@ fn verify(bundle: &Path, root: &Path) -> Result<Checked> {
     let taken = mcpist_bundle::take(&source, &scratch.0, MAX_BUNDLE)
         .map_err(|e| Error::new(e.code(), e))?;
     let verified = taken
-        .verify(&root, |_, _| Ok(None), 0)
-        .map_err(|e| Error::new(e.code(), e))?;
+        .verify(&root, |_, _| Ok(None), time.unwrap_or(0))
+        .map_err(|e| match e {
+            VerifyError::Expired { not_after, floor } => Error::new(
+                e.code(),
+                format!(
+                    "the bundle was good until {}, and that is before {}",
+                    date(not_after),
+                    date(floor)
+                ),
+            ),
+            e => Error::new(e.code(), e),
+        })?;
     Ok(Checked {
         registry: *verified.registry().digest(),
         keys: verified.keys().iter().copied().collect(),
+        sequence: verified.manifest().sequence,
+        not_after: verified.manifest().not_after,
+        time,
     })
+}
+
+/// What holds, and what only the site can hold it against.
+fn show_checked(checked: &Checked) -> String {
+    let keys: Vec<_> = checked.keys.iter().map(Digest::short).collect();
+    let (end, more) = match checked.time {
+        Some(time) => (format!(", and so at {}", date(time)), "its time floor"),
+        None => (
+            String::new(),
+            "whether that is over (--time DATE, or its time floor)",
+        ),
+    };
+    format!(
+        "verified: registry {}, signed by {}\ngood until {}{end}\nleft to the site's import: whether {} is above the \
+         number that it has, and {more}",
+        checked.registry,
+        keys.join(", "),
+        date(checked.not_after),
+        checked.sequence
+    )
 }
 
 /// A private folder that goes away with this value.
@@ -390,10 +430,7 @@ fn show(i: &Inspection) -> String {
             i.namespace, i.name, i.sequence
         ),
         format!("sites      {}", i.audience.join(", ")),
-        format!(
-            "good       {} to {} (seconds since 1970)",
-            i.created, i.not_after
-        ),
+        format!("good       {} to {}", date(i.created), date(i.not_after)),
         format!("payload    {} bytes", i.payload),
     ];
     for (role, key) in &i.signatures {
@@ -426,7 +463,8 @@ fn show_imported(imported: &Imported) -> String {
         .map(|w| format!("\nwidens: {w}"))
         .collect();
     format!(
-        "imported {}/{} {} as registry {}{widens}\nnext: mcpist registry activate {}",
+        "imported {}/{} {} as registry {}{widens}\nnext: mcpist join put --registry {} … for each slot, then retire what has \
+         its modules now, then mcpist registry activate",
         registry.namespace,
         registry.name,
         registry.sequence,

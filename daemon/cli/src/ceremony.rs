@@ -19,6 +19,7 @@ use mcpist_quorum::{Act, Identity, Plan, open_share_file};
 use mcpist_secret::Secret;
 
 use crate::error::{Error, Result};
+use crate::store::expires;
 use crate::{Context, reveal, secret};
 
 const MAX_FILE: u64 = 64 * 1024;
@@ -355,10 +356,11 @@ pub(crate) async fn unseal(context: &Context, args: UnsealArgs) -> Result<()> {
     context.out.terms(&describe(&plan, &digest));
     if progress.given > 0 {
         context.out.note(&format!(
-            "  {} of {} given: {}",
+            "  {} of {} given: {}{}",
             progress.given,
             progress.needed,
-            progress.holders.join(", ")
+            progress.holders.join(", "),
+            expires(&progress)
         ));
     }
     let share = match (&args.share_file, &args.identity) {
@@ -373,10 +375,11 @@ pub(crate) async fn unseal(context: &Context, args: UnsealArgs) -> Result<()> {
     context.out.data(&outcome, |outcome| match outcome {
         ShareOutcome::Opened(found) => opened(found),
         ShareOutcome::Pending(p) => format!(
-            "taken: {} of {} shares ({})",
+            "taken: {} of {} shares ({}){}",
             p.given,
             p.needed,
-            p.holders.join(", ")
+            p.holders.join(", "),
+            expires(p)
         ),
         ShareOutcome::Refused { message, .. } => message.clone(),
     })

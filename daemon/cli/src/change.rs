@@ -1,8 +1,9 @@
 //! `change`, and the one way that every change of the policy takes.
 //!
-//! A change is proposed, the review is shown, and it is approved by an officer's key over the digests that this program
-//! computed, or by the store's own key where the store is a development store. Promises that no officer's key signs a
-//! change that was not shown, whatever `-q` and `--output` say.
+//! A change is proposed, the review is shown ([`crate::review`]), and it is approved by an officer's key over the digest
+//! that this program computed, or by the store's own key where the store is a development store. Promises that no
+//! officer's key signs a change that was not shown, whatever `-q` and `--output` say, and that another officer signs the
+//! change of the file that was handed over, beside what the store says of it.
 
 use std::path::{Path, PathBuf};
 
@@ -15,8 +16,10 @@ use mcpist_core::change::{Approval, Change, Signature, approval_message};
 use mcpist_core::ids::Digest;
 
 use crate::bundle::read_key;
+use crate::date::span;
 use crate::error::{Error, Result};
 use crate::output::table;
+use crate::review::{officers, review, widens};
 use crate::{Context, secret};
 
 /// Longest proposal file in bytes.
@@ -53,7 +56,7 @@ pub(crate) async fn decide(context: &Context, change: Change, args: &ApproveArgs
     }
     let status: Status = context.client.get(path::STATUS).await?;
     let approve = match &args.key {
-        Some(key) => Some(show_and_sign(context, &proposed, key, "")?),
+        Some(key) => Some(show_and_sign(context, &proposed, key)?),
         None if status.dev => Some(Approve::Dev),
         None => None,
     };
@@ -71,17 +74,28 @@ pub(crate) async fn decide(context: &Context, change: Change, args: &ApproveArgs
     )
 }
 
-/// Proposes a change, and checks that the daemon understood this very one.
+/// Proposes a change.
 async fn propose(context: &Context, change: Change) -> Result<Proposed> {
     let digest = change.digest();
-    let proposed: Proposed = context
+    let proposed = context
         .client
         .post(path::CHANGES, &ProposeChange { change })
         .await?;
-    if proposed.review.change != digest || proposed.change.digest() != digest {
+    of_change(proposed, &digest)
+}
+
+/// A proposed change as the store has it.
+async fn proposed(context: &Context, change: &Digest) -> Result<Proposed> {
+    let proposed = context.client.get(&path::change(change)).await?;
+    of_change(proposed, change)
+}
+
+/// Checks that the daemon speaks of this very change.
+fn of_change(proposed: Proposed, digest: &Digest) -> Result<Proposed> {
+    if proposed.review.change != *digest || proposed.change.digest() != *digest {
         return Err(Error::new(
             "version_mismatch",
-            "the daemon proposed another change than the one that was sent",
+            "the daemon shows another change than the one that was asked for",
         ));
     }
     Ok(proposed)
@@ -110,26 +124,10 @@ pub(crate) async fn store(context: &Context, change: Change, officer: &SigningKe
     }
 }
 
-/// Shows what an officer is about to sign, reads the key and signs; `by` is whose word the need is.
-fn show_and_sign(context: &Context, proposed: &Proposed, key: &Path, by: &str) -> Result<Approve> {
-    let change =
-        serde_json::to_string_pretty(&proposed.change).map_err(|e| Error::new("internal", e))?;
-    let review = &proposed.review;
-    let widens = widens(review.reason.as_ref());
-    context.out.terms(&format!(
-        "change {}\n{change}\n{by}needs {}{widens}",
-        review.change,
-        officers(review.needs)
-    ));
+/// Shows what an officer is about to sign, reads the key and signs.
+fn show_and_sign(context: &Context, proposed: &Proposed, key: &Path) -> Result<Approve> {
+    context.out.terms(&review(proposed));
     sign(proposed, &read_key(key)?)
-}
-
-fn officers(count: usize) -> String {
-    format!("{count} officer{}", if count == 1 { "" } else { "s" })
-}
-
-fn widens(reason: Option<&impl std::fmt::Display>) -> String {
-    reason.map(|r| format!("\nwidens: {r}")).unwrap_or_default()
 }
 
 fn sign(proposed: &Proposed, key: &SigningKey) -> Result<Approve> {
@@ -146,8 +144,8 @@ fn sign(proposed: &Proposed, key: &SigningKey) -> Result<Approve> {
 }
 
 fn show_outcome(outcome: &Outcome) -> String {
-    let review = &outcome.proposed.review;
-    let widens = widens(review.reason.as_ref());
+    let proposed = &outcome.proposed;
+    let (kind, change) = (proposed.change.kind(), proposed.review.change);
     let next = match &outcome.file {
         Some(file) => format!(
             "another officer's mcpist change approve {} --key FILE",
@@ -156,24 +154,17 @@ fn show_outcome(outcome: &Outcome) -> String {
         None => "repeat with --proposal FILE; another officer then runs mcpist change approve FILE"
             .to_owned(),
     };
+    let widens = widens(&proposed.review);
     match &outcome.outcome {
-        Some(ChangeOutcome::Stored { change }) => format!(
-            "stored: {} {}",
-            outcome.proposed.change.kind(),
-            change.short()
-        ),
+        Some(ChangeOutcome::Stored { change }) => format!("stored: {kind} {}", change.short()),
         Some(ChangeOutcome::Pending { approved, needs }) => format!(
-            "proposed: {} {}, approved by {} of {}{widens}\nnext: {next}",
-            outcome.proposed.change.kind(),
-            review.change,
+            "proposed: {kind} {change}, approved by {} of {}{widens}\nnext: {next}",
             approved.len(),
             officers(*needs)
         ),
         None => format!(
-            "proposed: {} {}, needs {}{widens}\nnext: {next}",
-            outcome.proposed.change.kind(),
-            review.change,
-            officers(review.needs)
+            "proposed: {kind} {change}, needs {}{widens}\nnext: {next}",
+            officers(proposed.review.needs)
         ),
     }
 }
@@ -198,6 +189,14 @@ enum ChangeCommand {
         #[arg(long, value_name = "FILE")]
         key: PathBuf,
     },
+    /// Show a change that waits, as its officers read it
+    #[command(after_help = "Examples:
+  mcpist change show 5f0c8f1f6a2c4f6f9b9d0c3a7e1b2d4c5f0c8f1f6a2c4f6f9b9d0c3a7e1b2d4c
+  mcpist change show DIGEST --output json      with every byte, such as the text of a CA")]
+    Show {
+        /// The change's digest, as 'mcpist change list' shows it
+        change: Digest,
+    },
     /// List the changes that wait for approval
     #[command(after_help = "Examples:\n  mcpist change list")]
     List,
@@ -213,6 +212,10 @@ enum ChangeCommand {
 pub(crate) async fn run(context: &Context, args: ChangeArgs) -> Result<()> {
     match args.command {
         ChangeCommand::Approve { proposal, key } => approve(context, proposal, &key).await,
+        ChangeCommand::Show { change } => {
+            let proposed = proposed(context, &change).await?;
+            context.out.data(&proposed, review)
+        }
         ChangeCommand::List => {
             let changes: Changes = context.client.get(path::CHANGES).await?;
             context.out.data(&changes, show_waiting)
@@ -233,7 +236,7 @@ fn show_waiting(changes: &Changes) -> String {
             format!("{} {}", waiting.kind, waiting.object),
             waiting.uid.to_string(),
             waiting.approved.len().to_string(),
-            format!("{} h", waiting.expires_s / 3600),
+            span(waiting.expires_s),
         ]
     };
     let rows: Vec<_> = changes.changes.iter().map(row).collect();
@@ -246,13 +249,14 @@ fn bad_proposal(file: &Path, why: &dyn std::fmt::Display) -> Error {
 
 async fn approve(context: &Context, proposal: PathBuf, key: &Path) -> Result<()> {
     let bytes = secret::read_file(&proposal, MAX_FILE)?;
-    let proposed: Proposed =
+    let brought: Proposed =
         serde_json::from_slice(&bytes).map_err(|e| bad_proposal(&proposal, &e))?;
-    if proposed.change.digest() != proposed.review.change {
+    if brought.change.digest() != brought.review.change {
         return Err(bad_proposal(&proposal, &"its digest is not the change's"));
     }
-    // The digest vouches for the change; what the file says besides is its bringer's word.
-    let approve = show_and_sign(context, &proposed, key, "the proposal says: ")?;
+    // The file names the change; all that is said of it besides is the store's word, and not its bringer's.
+    let proposed = proposed(context, &brought.review.change).await?;
+    let approve = show_and_sign(context, &proposed, key)?;
     let outcome = approve_change(context, &proposed, &approve).await?;
     context.out.data(
         &Outcome {

@@ -72,7 +72,6 @@ impl Client {
             .map_err(|e| unreachable(&socket, &e))?;
         let broken = |e: &dyn std::fmt::Display| {
             Error::new("connection_lost", format!("{}: {e}", socket.display()))
-                .next("mcpist status")
         };
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await

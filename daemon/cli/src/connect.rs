@@ -15,6 +15,7 @@ use clap::Args;
 use crate::Context;
 use crate::client::unreachable;
 use crate::error::{Error, Result};
+use crate::tools::for_client;
 
 const CHUNK: usize = 64 * 1024;
 
@@ -34,7 +35,8 @@ pub(crate) fn run(context: &Context, args: ConnectArgs) -> Result<()> {
     let socket = args
         .mcp
         .unwrap_or_else(|| context.client.socket("mcp.sock"));
-    let stream = Arc::new(UnixStream::connect(&socket).map_err(|e| unreachable(&socket, &e))?);
+    let stream =
+        Arc::new(UnixStream::connect(&socket).map_err(|e| for_client(unreachable(&socket, &e)))?);
     let up = Arc::clone(&stream);
     let stdin = std::fs::File::from(std::io::stdin().as_fd().try_clone_to_owned()?);
     let stdout = std::fs::File::from(std::io::stdout().as_fd().try_clone_to_owned()?);

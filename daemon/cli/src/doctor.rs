@@ -18,6 +18,7 @@ use nix::sys::statvfs::statvfs;
 use serde::Serialize;
 
 use crate::Context;
+use crate::date::date;
 use crate::error::Result;
 
 /// Secret memory of a daemon with the usual limits, in bytes.
@@ -98,7 +99,9 @@ pub(crate) async fn run(context: &Context, args: DoctorArgs) -> Result<u8> {
                 name: "daemon",
                 level: Level::Wrong,
                 found: format!("error[{}]: {e}", e.code()),
-                next: Some("mend the sockets below, or read journalctl -u mcpistd"),
+                next: Some(
+                    "mend the sockets below; where they are well, journalctl -u mcpistd and 'The admin socket does not answer' in OPERATING",
+                ),
             },
             pages(),
             memlock(getrlimit(Resource::RLIMIT_MEMLOCK).map_or(0, |(soft, _)| soft)),
@@ -150,6 +153,15 @@ fn daemon(status: &Status) -> Vec<Check> {
             "raise LimitMEMLOCK of mcpistd, and boot with secretmem.enable=1",
         ),
     });
+    match status.time_floor {
+        Some(0) if !status.dev => checks.push(remark(
+            "time floor",
+            "not set: a bundle whose time is over would be taken",
+            "mcpist registry time-floor DATE --key FILE, and a second officer",
+        )),
+        Some(floor) if floor > 0 => checks.push(ok("time floor", date(floor))),
+        _ => {}
+    }
     for runner in &status.runners {
         checks.push(if runner.connected {
             ok("runner", format!("{} connected", runner.role))

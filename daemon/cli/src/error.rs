@@ -93,7 +93,9 @@ fn usual_next(code: &str) -> Option<&'static str> {
         "bundle_build" => "mend the module folder, and build again",
         "bundle_sign" => "mcpist bundle inspect FILE",
         "ceremony_record" => "give ceremony.bin as 'mcpist init' wrote it, or --key",
-        "connection_lost" => "mcpist status",
+        "connection_lost" => {
+            "journalctl -u mcpistd; a daemon that does not answer is sealed by systemctl stop mcpistd"
+        }
         "daemon_failed" => "journalctl -u mcpistd, or the log that the message names",
         "daemon_missing" => "install mcpistd beside mcpist, or build it: cargo build",
         "daemon_unreachable" => "mcpist doctor",
@@ -104,7 +106,7 @@ fn usual_next(code: &str) -> Option<&'static str> {
         "internal" => "mcpist --version, and report it with the command",
         "io" => "repeat the command with standard input and output open",
         "key" => "give the key file that 'mcpist bundle keygen' wrote, and its passphrase",
-        "mcp" => "mcpist status",
+        "mcp" => "ask an operator of this host for journalctl -u mcpistd",
         "memory" => "mcpist doctor",
         "no_terminal" => "run the command in a terminal, or give the secret on standard input",
         "not_confirmed" => "repeat the command with --yes",

@@ -39,10 +39,16 @@ async fn send(client: &Client, purpose: Purpose, payload: &Secret) -> Result<Red
 
 /// Shows the init token.
 pub(crate) async fn init_token(client: &Client, token: &Secret) -> Result<()> {
-    match send(client, Purpose::InitToken, token).await? {
-        Redeemed::InitToken => Ok(()),
-        other => Err(unexpected(other)),
-    }
+    let refused = match send(client, Purpose::InitToken, token).await? {
+        Redeemed::InitToken => return Ok(()),
+        other => unexpected(other),
+    };
+    // Repeated with the same token it would fail again.
+    let again = "take the token of the daemon that runs now: sudo cat /var/lib/mcpist/init-token | mcpist init --token-file - …";
+    Err(match ErrorCode::parse(refused.code()) {
+        Some(ErrorCode::TicketInvalid) => refused.next(again),
+        _ => refused,
+    })
 }
 
 /// Gives one share.
@@ -111,7 +117,7 @@ fn connect(client: &Client) -> Result<UnixStream> {
 }
 
 fn lost(e: &std::io::Error) -> Error {
-    Error::new("connection_lost", format!("the secret socket: {e}")).next("mcpist status")
+    Error::new("connection_lost", format!("the secret socket: {e}"))
 }
 
 fn answer(stream: UnixStream) -> Result<Redeemed> {

@@ -6,14 +6,15 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 use mcpist_core::api::{
-    Credentials, Done, NewVault, Purpose, Status, StoreState, VaultHealth, Vaults, path,
+    Credentials, Done, ModuleState, NewVault, Progress, Purpose, Status, StoreState, VaultHealth,
+    Vaults, path,
 };
 use mcpist_core::ids::{CredentialName, PrincipalName, VaultName};
 use mcpist_secret::Secret;
 
 use crate::error::{Error, Result};
 use crate::output::table;
-use crate::{Context, secret};
+use crate::{Context, date, secret};
 
 /// Show what runs, and how it is; works sealed
 #[derive(Args)]
@@ -47,10 +48,11 @@ fn show(status: &Status) -> String {
         line(
             "unseal",
             format!(
-                "{} of {}: {}",
+                "{} of {}: {}{}",
                 progress.given,
                 progress.needed,
-                progress.holders.join(", ")
+                progress.holders.join(", "),
+                expires(progress)
             ),
         );
     }
@@ -59,6 +61,14 @@ fn show(status: &Status) -> String {
     }
     if let Some(site) = &status.site {
         line("site", site.to_string());
+    }
+    match status.time_floor {
+        None => {}
+        Some(0) => line(
+            "floor",
+            "not set; next: mcpist registry time-floor DATE --key FILE".to_owned(),
+        ),
+        Some(floor) => line("floor", format!("{}, for bundles", date::date(floor))),
     }
     line(
         "daemon",
@@ -91,10 +101,16 @@ fn show(status: &Status) -> String {
         line(
             "module",
             format!(
-                "{} {} tools, registry {}",
+                "{} {}, {} tools, registry {}{}",
                 module.name,
+                match module.state {
+                    ModuleState::Ready => "ready",
+                    ModuleState::Loading => "waits for its runner",
+                    ModuleState::Broken => "BROKEN",
+                },
                 module.tools,
-                module.registry.short()
+                module.registry.short(),
+                why(module.reason.as_deref())
             ),
         );
     }
@@ -102,10 +118,11 @@ fn show(status: &Status) -> String {
         line(
             "vault",
             format!(
-                "{} {}, {} records",
+                "{} {}, {} records{}",
                 vault.name,
                 health(vault.health),
-                vault.records
+                vault.records,
+                why(vault.reason.as_deref())
             ),
         );
     }
@@ -116,6 +133,17 @@ fn show(status: &Status) -> String {
         line("ALARM", format!("{}: {}", alarm.code, alarm.message));
     }
     lines.join("\n")
+}
+
+fn why(reason: Option<&str>) -> String {
+    reason.map(|r| format!(": {r}")).unwrap_or_default()
+}
+
+/// How long the shares of an unseal stand, as a person watches it.
+pub(crate) fn expires(progress: &Progress) -> String {
+    let left = progress.expires_s.map(date::span);
+    left.map(|left| format!("; expires in {left}"))
+        .unwrap_or_default()
 }
 
 fn health(health: VaultHealth) -> &'static str {
@@ -237,8 +265,8 @@ struct Put {
     /// Whose it is, if not shared by all
     #[arg(long, value_name = "PRINCIPAL")]
     owner: Option<PrincipalName>,
-    /// Until when it is good, in seconds since 1970; 0 is for ever
-    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    /// Until when it is good: a UTC date, or seconds since 1970; 0 is for ever
+    #[arg(long, value_name = "DATE", value_parser = date::parse, default_value = "0")]
     expiry: u64,
     /// Read the secret from this file
     #[arg(long, value_name = "FILE")]

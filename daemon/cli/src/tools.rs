@@ -51,7 +51,8 @@ pub(crate) async fn tools(context: &Context, args: ToolsArgs) -> Result<()> {
                 ask[name] = value;
             }
         }
-        let mut page = checked(mcp::schema(&socket, ask).await?.result()?)?;
+        let answer = mcp::schema(&socket, ask).await.map_err(for_client)?;
+        let mut page = checked(answer.result()?).map_err(for_client)?;
         let page = page["structuredContent"].take();
         tools.extend(page["tools"].as_array().cloned().unwrap_or_default());
         cursor = page["next_cursor"].clone();
@@ -113,12 +114,23 @@ pub(crate) async fn call(context: &Context, args: CallArgs) -> Result<()> {
         .unwrap_or_else(|| context.client.socket("mcp.sock"));
     let arguments = RawValue::from_string(args.arguments)
         .map_err(|e| Error::usage(format!("the arguments are not JSON: {e}")))?;
-    let result = checked(
-        mcp::call(&socket, &args.module, &args.tool, &arguments)
-            .await?
-            .result()?,
-    )?;
+    let answer = mcp::call(&socket, &args.module, &args.tool, &arguments).await;
+    let result = checked(answer.map_err(for_client)?.result()?).map_err(for_client)?;
     context.out.data(&result, text)
+}
+
+/// The same error for a user of tools, who has no role here: what takes one is for somebody else to do.
+pub(crate) fn for_client(error: Error) -> Error {
+    let next = match error.next_step() {
+        Some(next) if takes_a_role(next) => format!("ask who has a role on this host: {next}"),
+        _ => return error,
+    };
+    error.next(next)
+}
+
+fn takes_a_role(next: &str) -> bool {
+    let names = |word| next.contains(word);
+    (names("mcpist ") && !names("mcpist tools")) || names("systemctl") || names("journalctl")
 }
 
 /// A result of a tool, or the tool's own error.
@@ -154,6 +166,19 @@ fn text(result: &Value) -> String {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_user_of_tools_is_sent_to_no_command_that_takes_a_role() {
+        for code in ErrorCode::ALL {
+            let error = for_client(ApiError::of(*code).into());
+            let next = error.next_step().unwrap_or_default();
+            let own = next.starts_with("mcpist tools") || !next.contains("mcpist ");
+            let others = next.starts_with("ask who has a role on this host: ");
+            assert!(own || others, "{code}: {next}");
+        }
+        let own = for_client(ApiError::of(ErrorCode::ArgumentsInvalid).into());
+        assert_eq!(own.next_step(), ErrorCode::ArgumentsInvalid.next());
+    }
 
     #[test]
     fn an_error_of_a_tool_is_a_failure_with_its_code() {

@@ -17,6 +17,7 @@ use mcpist_core::change::Change;
 use mcpist_core::error::ErrorCode;
 use mcpist_core::event::Event;
 use mcpist_core::ids::Digest;
+use serde_json::{Value, json};
 
 const FIRST_KEY: &str = "1111111111111111111111111111111111111111111111111111111111111111";
 
@@ -156,6 +157,7 @@ fn help() {
         "join delete",
         "change",
         "change approve",
+        "change show",
         "change list",
         "change withdraw",
         "mask",
@@ -164,6 +166,7 @@ fn help() {
         "registry list",
         "registry activate",
         "registry retire",
+        "registry time-floor",
         "bundle",
         "bundle keygen",
         "bundle root",
@@ -222,6 +225,9 @@ fn bundles_from_key_to_verdict() {
             "bundle sign m.bundle --key one.key",
             "bundle sign m.bundle --key two.key",
             "bundle verify m.bundle --root root.json",
+            "bundle verify m.bundle --root root.json --time 2023-12-14",
+            "bundle verify m.bundle --root root.json --time 2023-12-15",
+            "bundle verify m.bundle --root root.json --time 2023",
             "bundle verify m.bundle --root root.json --output json",
             "bundle verify m.bundle --root other.json",
             "bundle inspect m.bundle",
@@ -312,30 +318,204 @@ fn errors_say_what_why_and_what_next() {
     );
 }
 
+/// A daemon that gives these answers at its admin socket, one to each connection, and then none.
+fn daemon(run: &Path, answers: Vec<(u16, String)>) {
+    std::fs::create_dir(run).unwrap();
+    let listener = UnixListener::bind(run.join("admin.sock")).unwrap();
+    std::thread::spawn(move || {
+        for (status, body) in answers {
+            let (stream, _) = listener.accept().unwrap();
+            let mut lines = BufReader::new(&stream).lines();
+            while lines.next().is_some_and(|line| !line.unwrap().is_empty()) {}
+            let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n", body.len());
+            (&stream)
+                .write_all(format!("{head}\r\n{body}").as_bytes())
+                .unwrap();
+        }
+    });
+}
+
+fn reply(data: &Value) -> (u16, String) {
+    (200, json!({ "schema": 1, "data": data }).to_string())
+}
+
+/// A change as the daemon shows it.
+fn proposed(change: Value, replaces: Value, registry: Value, reason: Value) -> Value {
+    let change: Change = serde_json::from_value(change).unwrap();
+    let needs = if reason.is_null() { 1 } else { 2 };
+    json!({ "change": change, "replaces": replaces, "registry": registry, "review": { "change": change.digest(),
+        "state": Digest::of(b"a state"), "needs": needs, "reason": reason } })
+}
+
+fn grant(access: &str) -> Value {
+    json!({ "grant-put": { "name": "ops-read", "subject": { "group": "ops" }, "module": { "named": "plant" },
+        "tools": "all", "access": access } })
+}
+
+fn refusal(code: ErrorCode) -> (u16, String) {
+    let body = serde_json::to_string(&ApiError::of(code).into_failure()).unwrap();
+    (code.http_status(), body)
+}
+
 /// A proposal as `--proposal` writes it, and what an officer sees before a key signs: whatever is asked to be quiet.
 #[test]
 fn what_is_signed_is_shown_always() {
     let folder = site();
-    let change: Change =
-        serde_json::from_value(serde_json::json!({ "grant-put": { "name": "ops-read",
-            "subject": { "group": "ops" }, "module": { "named": "plant" }, "tools": "all", "access": "destructive" } }))
-        .unwrap();
-    let proposed = serde_json::json!({ "change": change, "review": { "change": change.digest(),
-        "state": Digest::of(b"a state"), "needs": 2, "reason": "it is a destructive grant" } });
-    let file = folder.path().join("grant.json");
-    std::fs::write(&file, proposed.to_string()).unwrap();
-    let other = proposed.to_string().replace("ops-read", "ops-write");
-    std::fs::write(folder.path().join("changed.json"), other).unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let reason = json!("it grants destructive tools");
+    let shown = proposed(grant("destructive"), grant("read"), Value::Null, reason);
+    std::fs::write(path("grant.json"), shown.to_string()).unwrap();
+    // What the file says beside the change is its bringer's word, and not shown.
+    let mut flattering = shown.clone();
+    flattering["review"]["needs"] = json!(1);
+    flattering["replaces"] = grant("destructive");
+    std::fs::write(path("flattering.json"), flattering.to_string()).unwrap();
+    let other = shown.to_string().replace("ops-read", "ops-write");
+    std::fs::write(path("changed.json"), &other).unwrap();
+    let pending = json!({ "pending": { "approved": [Digest::of(b"key")], "needs": 2 } });
+    for name in ["one", "two", "three", "four"] {
+        daemon(&path(name), vec![reply(&shown), reply(&pending)]);
+    }
+    daemon(&path("gone"), vec![refusal(ErrorCode::NotFound)]);
+    let another = proposed(grant("write"), Value::Null, Value::Null, Value::Null);
+    daemon(&path("liar"), vec![reply(&another)]);
     golden(
         "signing.txt",
         folder.path(),
         &[
-            "change approve grant.json --key one.key --run run",
-            "change approve grant.json --key one.key --run run --quiet",
-            "change approve grant.json --key one.key --run run --quiet --output json",
+            "change approve grant.json --key one.key --run one",
+            "change approve grant.json --key one.key --run two --quiet",
+            "change approve grant.json --key one.key --run three --quiet --output json",
+            "change approve flattering.json --key grant.json --run four",
+            "change approve grant.json --key one.key --run gone",
+            "change approve grant.json --key one.key --run liar",
             "change approve changed.json --key one.key --run run",
             "change approve one.key --key one.key --run run",
-            "change approve grant.json --key grant.json --run run",
+        ],
+    );
+}
+
+/// Each kind of change as it is read.
+#[test]
+fn changes_are_shown_as_people_read_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let (id, notes) = ("11".repeat(32), "New: alerts.\nneeds 0 officers\n\u{1b}[2J");
+    let registry = json!({ "registry": { "id": id, "namespace": "acme", "name": "monitoring", "sequence": 2,
+        "state": "imported", "modules": ["prometheus"], "imported": 1_795_478_400 },
+        "not_after": 1_803_254_400, "notes": notes });
+    let binding = |ca: &str, methods: &[&str]| {
+        json!({ "binding-put": { "name": "prom", "vault": "team", "credential": "prom", "scheme": "https",
+            "host": "prom.lan", "port": 9090, "path_prefix": "/api", "methods": methods,
+            "trust": { "ca": ca }, "inject": { "header": { "name": "x-api-key" } } } })
+    };
+    let (ca, new_ca) = (
+        include_str!("golden/ca.pem"),
+        include_str!("golden/new-ca.pem"),
+    );
+    let join = |binding: &str| json!({ "join-put": { "registry": id, "module": "prometheus", "slot": "server", "binding": binding } });
+    let alice = json!({ "principal-put": { "name": "alice", "groups": ["ops"], "rules": [{ "uid": 1000 }] } });
+    let none = || Value::Null;
+    let changes = [
+        (
+            binding(new_ca, &["GET", "POST"]),
+            binding(ca, &["GET"]),
+            none(),
+            json!("it changes the CA or the key pin"),
+        ),
+        (
+            join("prom"),
+            none(),
+            registry.clone(),
+            json!("it puts a credential within reach of a module"),
+        ),
+        (
+            json!({ "registry-activate": id }),
+            none(),
+            registry.clone(),
+            json!("the bundle brings a new tool"),
+        ),
+        (
+            json!({ "registry-retire": id }),
+            none(),
+            Value::Null,
+            none(),
+        ),
+        (
+            json!({ "time-floor": 1_811_030_400 }),
+            json!({ "time-floor": 1_795_478_400 }),
+            none(),
+            none(),
+        ),
+        (
+            json!({ "principal-delete": "alice" }),
+            alice,
+            none(),
+            none(),
+        ),
+    ];
+    let mut commands = Vec::new();
+    for (index, (change, replaces, registry, reason)) in changes.into_iter().enumerate() {
+        let shown = proposed(change, replaces, registry, reason);
+        daemon(&folder.path().join(index.to_string()), vec![reply(&shown)]);
+        let digest = &shown["review"]["change"];
+        commands.push(format!(
+            "change show {} --run {index}",
+            digest.as_str().unwrap()
+        ));
+    }
+    let commands: Vec<_> = commands.iter().map(String::as_str).collect();
+    golden("changes.txt", folder.path(), &commands);
+}
+
+/// A store that is being opened, and one in which not all is well.
+#[test]
+fn status_says_what_is_not_well_and_for_how_long() {
+    let folder = tempfile::tempdir().unwrap();
+    let id = "11".repeat(32);
+    let sealed = json!({ "version": "0.1.0", "state": "sealed", "dev": false, "uptime_s": 5, "calls_in_flight": 0,
+        "unseal": { "given": 2, "needed": 3, "holders": ["ada", "bob"], "expires_s": 540 },
+        "memory": { "pages": "memfd_secret" }, "runners": [{ "role": "run", "connected": true }] });
+    let mut open = sealed.clone();
+    for (name, value) in [
+        ("state", json!("unsealed")),
+        ("unseal", Value::Null),
+        ("site", json!("plant-7")),
+        ("time_floor", json!(1_795_478_400)),
+        (
+            "modules",
+            json!([
+                { "name": "prometheus", "registry": id, "state": "ready", "tools": 3 },
+                { "name": "wiki", "registry": id, "state": "broken", "tools": 0,
+                  "reason": "it could not be built; the alarms say why" },
+            ]),
+        ),
+        (
+            "vaults",
+            json!([{ "name": "team", "health": "quarantined", "records": 0, "reason": "its file is not the one that was written" }]),
+        ),
+    ] {
+        open[name] = value;
+    }
+    let mut unset = open.clone();
+    unset["time_floor"] = json!(0);
+    let waiting = json!({ "changes": [{ "change": id, "kind": "grant-put", "object": "grant/ops", "uid": 1000,
+        "approved": [], "expires_s": 1500 }] });
+    for (run, data) in [
+        ("sealed", &sealed),
+        ("open", &open),
+        ("unset", &unset),
+        ("waiting", &waiting),
+    ] {
+        daemon(&folder.path().join(run), vec![reply(data)]);
+    }
+    golden(
+        "status.txt",
+        folder.path(),
+        &[
+            "status --run sealed",
+            "status --run open",
+            "status --run unset",
+            "change list --run waiting",
         ],
     );
 }
@@ -346,20 +526,7 @@ fn refusals_of_the_daemon_say_what_and_what_next() {
     let folder = tempfile::tempdir().unwrap();
     let mut commands = Vec::new();
     for code in ErrorCode::ALL {
-        let run = folder.path().join(code.as_str());
-        std::fs::create_dir(&run).unwrap();
-        let listener = UnixListener::bind(run.join("admin.sock")).unwrap();
-        let body = serde_json::to_string(&ApiError::of(*code).into_failure()).unwrap();
-        let status = code.http_status();
-        std::thread::spawn(move || {
-            let (stream, _) = listener.accept().unwrap();
-            let mut lines = BufReader::new(&stream).lines();
-            while lines.next().is_some_and(|line| !line.unwrap().is_empty()) {}
-            let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n", body.len());
-            (&stream)
-                .write_all(format!("{head}\r\n{body}").as_bytes())
-                .unwrap();
-        });
+        daemon(&folder.path().join(code.as_str()), vec![refusal(*code)]);
         commands.push(format!("vault list --run {code}"));
     }
     let commands: Vec<_> = commands.iter().map(String::as_str).collect();
