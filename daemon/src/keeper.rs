@@ -9,6 +9,7 @@ pub(crate) mod ceremony;
 mod codes;
 pub(crate) mod credentials;
 mod handle;
+mod health;
 pub(crate) mod import;
 pub(crate) mod policy;
 mod proposals;
@@ -83,6 +84,7 @@ pub(crate) struct Open {
     /// A commit ended in doubt, or its snapshot was not made: memory may be behind the store. Clients are cut off, and
     /// no change is taken, until the policy was read anew.
     pub(crate) stale: bool,
+    health: health::Recorded,
 }
 
 impl Open {
@@ -223,6 +225,7 @@ impl Keeper {
         if let Phase::Unsealed(open) = &mut self.phase {
             open.proposals.expire(steady_seconds());
         }
+        self.record_health();
         if let Phase::Sealed(barrier) = &mut self.phase {
             match barrier.expire(steady_seconds()) {
                 Ok(true) => log::warn!("the unseal ceremony expired; its shares were wiped"),
@@ -294,15 +297,16 @@ impl Keeper {
         reason: &'static str,
     ) -> Result<Done, ApiError> {
         if !matches!(self.phase, Phase::Unsealed(_)) {
-            return Err(ApiError::of(ErrorCode::Sealed));
+            return Err(ApiError::of(self.view.load().why_closed()));
         }
         let Phase::Unsealed(open) = std::mem::replace(&mut self.phase, Phase::Nowhere) else {
             return Err(ApiError::of(ErrorCode::Sealed));
         };
         self.house.close();
         lock(&self.house.tickets).clear();
-        // Who took the keys back without the keeper has closed the log, as far as it could be closed.
-        let closed = open.is_revoked() || close_audit(&self.house, uid, reason);
+        // Who took the keys back without the keeper has told how the log was closed; the keeper may have been opening it
+        // just then.
+        let closed = close_audit(&self.house, uid, reason) || open.is_revoked();
         // Where the disk hangs, the next unseal settles.
         if closed {
             let _ = open.barrier.settle();

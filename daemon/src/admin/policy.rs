@@ -106,10 +106,10 @@ pub(super) async fn explain(call: Call, body: Bytes) -> Response {
 async fn explained(call: &Call, body: &[u8]) -> Answer<impl Serialize + use<>> {
     call.demand(&[Role::Officer, Role::Auditor], "mask_explain")?;
     let asked: ExplainMask = parse(body)?;
-    let live = call.admin.house.live();
-    let live = live.ok_or(ApiError::of(ErrorCode::Sealed))?;
-    let principal = asked.principal.clone();
     let keeper = &call.admin.keeper;
+    let live = call.admin.house.live();
+    let live = live.ok_or_else(|| keeper.view().why_closed())?;
+    let principal = asked.principal.clone();
     let record = keeper
         .ask(move |k| Ok(k.open()?.policy.principals.get(&principal).cloned()))
         .await?;

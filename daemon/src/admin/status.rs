@@ -162,7 +162,7 @@ pub(super) async fn vaults(call: Call) -> Response {
     let demanded = call.demand(&Role::ALL, "vaults");
     let view = call.admin.keeper.view();
     reply(demanded.and_then(|()| {
-        let vaults = view.vaults().ok_or(ApiError::of(ErrorCode::Sealed))?;
+        let vaults = view.vaults().ok_or_else(|| view.why_closed())?;
         Ok(Vaults {
             vaults: shown_vaults(vaults),
         })

@@ -21,7 +21,7 @@ use mcpist_quorum::{
     CeremonyRecord, Foundation, InitTerms, OfficerKey, Plan, PlanDigest, PlannedHolder, Progress,
     SealConfig, Share, ShareRefusal, Threshold, check_recipient, seal_shares_to,
 };
-use mcpist_sealer::{Barrier, Expect, Op, Unseal, UnsealReport, Unsealed};
+use mcpist_sealer::{Barrier, Expect, Health, Op, Unseal, UnsealReport, Unsealed};
 use mcpist_secret::Secret;
 use ring::rand::{SecureRandom, SystemRandom};
 use ring::signature::Ed25519KeyPair;
@@ -312,6 +312,8 @@ impl Keeper {
         barrier: Barrier<Unsealed>,
         report: &UnsealReport,
     ) -> Result<ShareOutcome, ApiError> {
+        // Before anybody can seal what is being opened: a seal that comes meanwhile closes the house, and it stays closed.
+        self.house.reopen();
         // Keys are in memory from here on: whoever seals can take them back, also if this hangs.
         let mut view = super::View::clone(&self.view.load());
         view.keys = Some(barrier.handle());
@@ -326,6 +328,13 @@ impl Keeper {
                     proposals: Proposals::default(),
                     copied: contents.copied,
                     stale: false,
+                    // Announced below.
+                    health: (report.quarantined.iter())
+                        .filter_map(|(name, reason)| {
+                            let reason = reason.clone();
+                            Some((VaultName::parse(name).ok()?, Health::Quarantined(reason)))
+                        })
+                        .collect(),
                 }));
             }
             Err(e) => {
@@ -335,7 +344,6 @@ impl Keeper {
                 return Err(e);
             }
         }
-        self.house.reopen();
         self.drain_all();
         let finished = self
             .announce(uid, plan, report)

@@ -56,6 +56,14 @@ impl View {
         }
     }
 
+    /// Why there is no open store, where there is none.
+    pub(crate) fn why_closed(&self) -> ErrorCode {
+        match self.state {
+            StoreState::Uninitialised => ErrorCode::NotInitialised,
+            StoreState::Sealed | StoreState::Unsealed => ErrorCode::Sealed,
+        }
+    }
+
     /// The vaults, while the store is open.
     pub(crate) fn vaults(&self) -> Option<&Vaults> {
         self.keys
@@ -127,8 +135,8 @@ impl KeeperHandle {
         uid: Option<u32>,
         reason: &'static str,
     ) -> Result<Done, ApiError> {
-        let keys = self.view().keys.clone();
-        let keys = keys.ok_or(ApiError::of(ErrorCode::Sealed))?;
+        let view = self.view();
+        let keys = view.keys.clone().ok_or(view.why_closed())?;
         self.house.close();
         // Given up on, this act stays in the queue: the keeper closes the store in order once it goes on.
         let sealing = self.ask(move |keeper| keeper.seal(uid, reason));

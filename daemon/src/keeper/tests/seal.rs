@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use mcpist_core::api::{Done, StoreState};
 use mcpist_core::error::ErrorCode;
+use mcpist_core::event::Event;
 use mcpist_sealer::{RecordKey, VaultError};
 use mcpist_secret::Secret;
 
@@ -64,7 +65,53 @@ fn an_act_that_comes_after_the_keys_were_taken_back_finds_the_store_sealed() {
         assert_eq!(site.keeper.view().state, StoreState::Sealed);
         let sealed = site.inside(|k| k.seal(None, "a test")).await;
         assert_eq!(sealed, Ok(Done {}));
+        // The log too, which nobody had closed.
+        let (uid, reason) = (None, "a test");
+        let late = site
+            .keeper
+            .house
+            .audit
+            .append(&Event::Sealed { uid, reason });
+        assert!(late.is_err());
         site.unseal().await;
+    });
+}
+
+#[test]
+fn a_seal_that_comes_while_the_store_is_being_opened_wins() {
+    run(async {
+        let site = Site::sealed().await;
+        let keeper = site.keeper.clone();
+        let sealing = std::thread::spawn(move || {
+            while keeper.view().keys.is_none() {
+                std::hint::spin_loop();
+            }
+            // What a seal does at once, before it waits for the keeper.
+            keeper.house.close();
+        });
+        site.unseal().await;
+        sealing.join().unwrap();
+        assert!(site.keeper.house.live().is_none());
+        site.inside(|k| k.refresh().unwrap()).await;
+        assert!(site.keeper.house.live().is_none());
+        site.keeper.seal(None, "a test").await.unwrap();
+        site.unseal().await;
+        assert!(site.keeper.house.live().is_some());
+    });
+}
+
+#[test]
+fn a_host_without_a_store_says_so() {
+    run(async {
+        let folder = tempfile::tempdir().unwrap();
+        let keeper = keeper_in(&folder);
+        assert_eq!(keeper.view().why_closed(), ErrorCode::NotInitialised);
+        let sealed = keeper.seal(None, "a test").await;
+        assert_eq!(sealed.unwrap_err().code, ErrorCode::NotInitialised);
+        let sealed = keeper.ask(|k| k.seal(None, "a test")).await;
+        assert_eq!(sealed.unwrap_err().code, ErrorCode::NotInitialised);
+        let site = Site::sealed().await;
+        assert_eq!(site.keeper.view().why_closed(), ErrorCode::Sealed);
     });
 }
 

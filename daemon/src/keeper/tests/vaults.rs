@@ -1,15 +1,16 @@
-//! A vault whose last write a crash cut off.
+//! A vault whose last write a crash cut off, and one that does not answer.
 
 use std::path::Path;
 
 use mcpist_core::api::{ShareOutcome, VaultHealth};
 use mcpist_core::error::ErrorCode;
 use mcpist_core::ids::VaultName;
+use mcpist_sealer::Health;
 use mcpist_secret::Secret;
 
 use super::site::{Site, UID, run};
 use crate::admin::shown;
-use crate::keeper::records;
+use crate::keeper::{Keeper, records};
 
 /// Waits until no database of the folder is open: SQLite takes the log of one that is closed away.
 fn wait_closed(vaults: &Path) {
@@ -70,7 +71,7 @@ fn a_missing_last_write_is_an_alarm_until_a_custodian_confirms_it() {
         assert_eq!(shown.health, VaultHealth::Ok);
 
         let name = main.clone();
-        let confirm = move |k: &mut crate::keeper::Keeper| k.confirm_last_write(UID, &name);
+        let confirm = move |k: &mut Keeper| k.confirm_last_write(UID, &name);
         site.keeper.ask(confirm.clone()).await.unwrap();
         assert!(!alarm(ErrorCode::LastWriteMissing));
         let again = site.keeper.ask(confirm).await;
@@ -85,5 +86,33 @@ fn a_missing_last_write_is_an_alarm_until_a_custodian_confirms_it() {
         assert!(lines[1].contains(&UID.to_string()), "{lines:?}");
         site.unseal().await;
         assert!(!alarm(ErrorCode::LastWriteMissing));
+    });
+}
+
+#[test]
+fn a_vault_that_goes_or_comes_back_has_one_line_each_time() {
+    run(async {
+        let site = Site::open().await;
+        site.put_credential().await;
+        let main = VaultName::parse("main").unwrap();
+        site.inside(move |k| {
+            // As if it had been recorded as away.
+            let away = Health::Unavailable;
+            k.open().unwrap().health.insert(main, away);
+            k.tick();
+            k.tick();
+        })
+        .await;
+        site.keeper.seal(None, "a test").await.unwrap();
+        for file in std::fs::read_dir(site.state().join("store/vaults")).unwrap() {
+            std::fs::write(file.unwrap().path(), b"not a database").unwrap();
+        }
+        // Found at the unseal, which records it.
+        site.unseal().await;
+        site.inside(Keeper::tick).await;
+        site.keeper.seal(None, "a test").await.unwrap();
+        let log = std::fs::read_to_string(site.state().join("audit/audit-00000000.jsonl")).unwrap();
+        let count = |kind: &str| log.lines().filter(|line| line.contains(kind)).count();
+        assert_eq!((count("vault_health"), count("vault_quarantined")), (1, 1));
     });
 }
