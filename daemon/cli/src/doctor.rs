@@ -346,6 +346,8 @@ fn show(findings: &Findings) -> String {
 
 #[cfg(test)]
 mod tests {
+    use mcpist_core::api::MemoryStatus;
+
     use super::*;
 
     #[test]
@@ -372,6 +374,40 @@ mod tests {
             assert_eq!(check.level, Level::Remark, "{check:?}");
             assert!(check.next.is_some());
         }
+    }
+
+    #[test]
+    fn a_time_floor_that_was_never_set_is_a_remark_on_an_open_store() {
+        let status = |floor: Option<u64>, dev: bool| Status {
+            version: String::new(),
+            state: StoreState::Unsealed,
+            dev,
+            store: None,
+            site: None,
+            time_floor: floor,
+            unseal: None,
+            uptime_s: 0,
+            calls_in_flight: 0,
+            memory: MemoryStatus {
+                pages: "memfd_secret".to_owned(),
+                missing: Vec::new(),
+            },
+            vaults: Vec::new(),
+            modules: Vec::new(),
+            runners: Vec::new(),
+            audit: None,
+            alarms: Vec::new(),
+        };
+        let found = |floor, dev| {
+            let mut checks = daemon(&status(floor, dev)).into_iter();
+            let check = checks.find(|c| c.name == "time floor")?;
+            Some((check.level, check.found))
+        };
+        assert_eq!(found(Some(0), false).map(|c| c.0), Some(Level::Remark));
+        let set = Some((Level::Ok, "2026-11-24".to_owned()));
+        assert_eq!(found(Some(1_795_478_400), false), set);
+        assert_eq!(found(None, false), None);
+        assert_eq!(found(Some(0), true), None);
     }
 
     #[test]
