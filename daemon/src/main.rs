@@ -1,10 +1,11 @@
 //! mcpistd: the daemon that holds the sealed store and serves tools over MCP.
 //!
 //! Start order: secret memory and hardening first, then the state folder's lock, then the sockets, then readiness. Two
-//! runtimes of one thread each: one for clients and runners, and one for the admin and the secret socket, so that a busy
-//! call path never keeps an operator out.
+//! runtimes of one thread each: one for clients and runners, and one for the admin and the secret socket and for signals,
+//! so that neither a busy call path nor a disk that hangs under it keeps an operator out.
 
 mod admin;
+mod attend;
 mod audit;
 mod call;
 mod clock;
@@ -31,7 +32,6 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 use mcpist_secret::alloc::ZeroOnFree;
 use mcpist_secret::memory::{self, Policy};
@@ -39,7 +39,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{SigSet, Signal};
 use tokio::net::UnixListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::runtime::Runtime;
 
 use crate::admin::Admin;
 use crate::config::{Config, Listener};
@@ -74,6 +74,8 @@ enum MainError {
         "a socket named {0:?} was passed and is not served; name each by FileDescriptorName=: admin, secret or runner (not with --dev) once, mcp as often as wanted"
     )]
     NotServed(String),
+    #[error("the thread that serves clients ended; that is a defect")]
+    Clients,
     #[error("{0}: {1}")]
     Io(&'static str, std::io::Error),
 }
@@ -146,16 +148,17 @@ fn run() -> Result<(), MainError> {
     let mut passed = Passed::from_env(config.dev)?;
     let house = Arc::new(House::new(config));
     let keeper = keeper::start(Arc::clone(&house))?;
-    serve_admin(&house, &keeper, &mut passed)?;
-    // One thread: a call waits far longer for its service than it computes, and each hand-over between threads would
-    // cost it a wake-up.
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    let admin = serve_admin(&house, &keeper, &mut passed)?;
+    let clients = serve_clients(&house, &mut passed)?;
+    attend::attend(admin, clients, &keeper)
+}
+
+/// A runtime of one thread.
+fn runtime() -> Result<Runtime, MainError> {
+    tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|e| MainError::Io("client runtime", e))?;
-    let outcome = runtime.block_on(serve(Arc::clone(&house), keeper.clone(), passed));
-    runtime.shutdown_background();
-    outcome
+        .map_err(|e| MainError::Io("runtime", e))
 }
 
 /// A file that may grow no further is an error where it is written, and answered there like a full disk. The signal
@@ -195,11 +198,8 @@ fn serve_admin(
     house: &Arc<House>,
     keeper: &KeeperHandle,
     passed: &mut Passed,
-) -> Result<(), MainError> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|e| MainError::Io("admin runtime", e))?;
+) -> Result<Runtime, MainError> {
+    let runtime = runtime()?;
     let mode = if house.config.dev { 0o600 } else { 0o660 };
     let (admin, secret) = {
         let _entered = runtime.enter();
@@ -215,16 +215,13 @@ fn serve_admin(
         clerk: admin::Clerk::start(Arc::clone(house))
             .map_err(|e| MainError::Io("admin clerk's thread", e))?,
     };
-    let secrets = secret_socket::serve(Arc::clone(house), keeper.clone(), secret);
-    std::thread::Builder::new()
-        .name("admin".into())
-        .spawn(move || {
-            runtime.block_on(async {
-                tokio::join!(server.serve(admin), secrets);
-            });
-        })
-        .map(drop)
-        .map_err(|e| MainError::Io("admin thread", e))
+    runtime.spawn(secret_socket::serve(
+        Arc::clone(house),
+        keeper.clone(),
+        secret,
+    ));
+    runtime.spawn(server.serve(admin));
+    Ok(runtime)
 }
 
 /// The sockets that systemd passed in, by `FileDescriptorName=`. Read once: reading takes them out of the environment.
@@ -271,24 +268,17 @@ impl Passed {
     }
 }
 
-/// Clients and runners, until a signal.
-async fn serve(
-    house: Arc<House>,
-    keeper: KeeperHandle,
-    mut passed: Passed,
-) -> Result<(), MainError> {
-    let signals = |kind| signal(kind).map_err(|e| MainError::Io("signals", e));
-    let (mut terminate, mut interrupt) = (
-        signals(SignalKind::terminate())?,
-        signals(SignalKind::interrupt())?,
-    );
+/// Clients and runners. One thread: a call waits far longer for its service than it computes, and each hand-over between
+/// threads would cost it a wake-up.
+fn serve_clients(house: &Arc<House>, passed: &mut Passed) -> Result<Runtime, MainError> {
+    let runtime = runtime()?;
+    let entered = runtime.enter();
     let connections = Arc::new(Connections::new(
         house.config.connections,
         house.config.connections_per_user,
         house.config.idle,
     ));
     let mode = if house.config.dev { 0o600 } else { 0o666 };
-    let configured = house.config.listeners.clone();
     let mut listeners: Vec<(UnixListener, Listener)> = Vec::new();
     while let Some(listener) = passed.take("mcp")? {
         listeners.push((
@@ -299,50 +289,26 @@ async fn serve(
             },
         ));
     }
-    for config in configured {
-        listeners.push((bind(&config.path, mode)?, config));
+    for config in &house.config.listeners {
+        listeners.push((bind(&config.path, mode)?, config.clone()));
     }
     for (listener, config) in listeners {
         tokio::spawn(listen::serve(
-            Arc::clone(&house),
+            Arc::clone(house),
             listener,
             config,
             Arc::clone(&connections),
         ));
     }
     if house.config.dev {
-        tokio::spawn(dev::run_runner(Arc::clone(&house)));
+        tokio::spawn(dev::run_runner(Arc::clone(house)));
     } else {
         let listener = match passed.take("runner")? {
             Some(listener) => listener,
             None => bind(&house.config.socket("runner.sock"), 0o660)?,
         };
-        tokio::spawn(runner::listen(Arc::clone(&house), listener));
+        tokio::spawn(runner::listen(Arc::clone(house), listener));
     }
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    tokio::spawn(beat());
-    ::log::info!(
-        "mcpistd {} is up, {:?}",
-        env!("CARGO_PKG_VERSION"),
-        keeper.view().state
-    );
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-    ::log::info!("stopping");
-    // A store that is not open has nothing to close.
-    let _ = keeper.seal(None, "the daemon stops").await;
-    Ok(())
-}
-
-/// Tells systemd's watchdog each second that clients are served. The timer that is always pending also spares calls a
-/// wake-up: setting a deadline that is not the next one to come does not disturb the runtime.
-async fn beat() {
-    let mut beat = tokio::time::interval(Duration::from_secs(1));
-    loop {
-        beat.tick().await;
-        let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
-    }
+    drop(entered);
+    Ok(runtime)
 }
