@@ -55,7 +55,7 @@ pub(crate) fn parse(text: &str) -> Result<u64, String> {
     };
     let [year, month, day] = numbers(day, '-', [4, 2, 2]).ok_or_else(wrong)?;
     let [hour, minute, second] = clock;
-    if year < 1970 || hour > 23 || minute > 59 || second > 59 {
+    if year < 1970 || !(1..=31).contains(&day) || hour > 23 || minute > 59 || second > 59 {
         return Err(wrong());
     }
     let of_year = match month {
@@ -149,6 +149,7 @@ mod tests {
             "2026-02-29",
             "2026-04-31",
             "2026-01-00",
+            "1970-01-00",
             "1969-12-31",
             "26-11-24",
             "2026-11-24T12:00:00",
