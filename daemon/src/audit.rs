@@ -6,9 +6,12 @@
 //!
 //! Promises: fail closed. Where a line cannot be written the caller gets an error, and the chain stands where it
 //! stood, so that the log goes on by itself once there is space again. A checkpoint signs only synced lines; its
-//! bytes and the next key are in the store, and the old key is gone from it, before its line is in the file.
+//! bytes and the next key are in the store, and the old key is gone from it, before its line is in the file. Calls whose
+//! outcome found no line are counted, and the count is the first line once the log takes lines again.
 //! Does not: decide what is recorded ([`mcpist_core::event`]).
 
+mod boot;
+mod disk;
 mod keys;
 mod segment;
 mod spare;
@@ -16,16 +19,18 @@ mod sync;
 mod writer;
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
-use mcpist_core::audit::{Body, Copied, Seq, UnixMs};
+use mcpist_core::audit::{Anchor, Body, Copied, Seq, UnixMs};
 use mcpist_core::event::Event;
 use mcpist_core::ids::VaultName;
 use tokio::sync::watch;
 
+use boot::Boot;
+use disk::Disk;
 pub(crate) use keys::{CheckpointStore, FirstKey, SystemVault};
 pub(crate) use segment::OpenError;
 use spare::Spare;
@@ -49,6 +54,28 @@ pub(crate) enum AuditError {
     /// The disk refused to make lines durable. Nothing more is accepted until the log is opened anew.
     #[error("the audit log cannot be made durable; seal, mend the disk, unseal")]
     Sync,
+    /// The line is written, and the disk has not made it durable yet. No failure of what the line is about.
+    #[error(
+        "what was asked is done and its audit line written; the log's disk has not confirmed it within 5 s, see to that disk"
+    )]
+    Slow,
+}
+
+/// How the log is.
+pub(crate) struct State {
+    /// Where it stands; nowhere while it is closed.
+    pub(crate) head: Option<Anchor>,
+    /// What its disk is in need of.
+    pub(crate) trouble: Option<Trouble>,
+}
+
+/// What an operator has to do something about.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// The next line would be refused so.
+    Refused(AuditError),
+    /// This many bytes are left for all.
+    Low(u64),
 }
 
 /// The wall clock for lines. Order and integrity come from the chain, never from this.
@@ -63,7 +90,10 @@ pub(crate) fn now() -> UnixMs {
 pub(crate) struct Audit {
     /// A new one for each opening, so that a thread that was given up on can disturb no later log.
     shared: ArcSwap<Shared>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    /// What waits for the next opening.
+    boot: Mutex<Boot>,
+    /// Calls whose outcome is in no line, and which no line counts yet.
+    lost: AtomicU64,
 }
 
 struct Shared {
@@ -87,6 +117,8 @@ struct Tail {
     /// Somebody waits for durability.
     urgent: bool,
     closing: bool,
+    /// Bytes left on the disk, while they are few.
+    low: Option<u64>,
 }
 
 impl Shared {
@@ -102,6 +134,7 @@ impl Shared {
                 writer,
                 urgent: false,
                 closing: false,
+                low: None,
             }),
             wake: Condvar::new(),
             synced: watch::Sender::new(Synced::Through(through)),
@@ -111,6 +144,12 @@ impl Shared {
     fn tail(&self) -> MutexGuard<'_, Tail> {
         self.tail.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Tells the waiters. The mutex is held: nobody is between its check and its wait then.
+    fn tell(&self, _held: &mut Tail, synced: Synced) {
+        self.synced.send_replace(synced);
+        self.wake.notify_all();
+    }
 }
 
 impl Audit {
@@ -118,8 +157,18 @@ impl Audit {
     pub(crate) fn closed() -> Self {
         Self {
             shared: ArcSwap::from_pointee(Shared::new(None)),
-            thread: Mutex::new(None),
+            boot: Mutex::default(),
+            lost: AtomicU64::new(0),
         }
+    }
+
+    /// Notes the start of the process, for the first opening.
+    pub(crate) fn started(&self, dev: bool) {
+        self.boot().started(dev);
+    }
+
+    fn boot(&self) -> MutexGuard<'_, Boot> {
+        self.boot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Opens the log in `folder` with the keys of `store`, mends a torn end and starts the thread. Each segment gets
@@ -134,24 +183,41 @@ impl Audit {
         let keys = keys::Keys::load(store)?;
         let segment = segment::open(folder, keys.genesis(), keys.newest(), reserve, now())?;
         let spare = Spare::after(folder, segment.number, reserve);
-        let writer = Writer::new(segment);
+        let disk = Disk::of(folder, reserve);
+        let mut writer = Writer::new(segment);
+        // Not under its mutex: who notes something must not wait for a disk.
+        let mut boot = std::mem::take(&mut *self.boot());
+        if let Err(e) = boot.write(&mut writer) {
+            log::warn!("audit log: what came before it opened waits for the next opening: {e}");
+            self.boot().put_back(boot);
+        }
         let copied = writer.copied().clone();
         let shared = Arc::new(Shared::new(Some(writer)));
         self.shared.store(Arc::clone(&shared));
-        let thread = std::thread::Builder::new()
+        std::thread::Builder::new()
             .name("audit".into())
-            .spawn(move || sync::run(&shared, keys, spare))
+            .spawn(move || sync::run(&shared, keys, spare, disk))
             .map_err(|source| OpenError::Io {
                 path: folder.to_owned(),
                 source,
             })?;
-        *self.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
         Ok(copied)
     }
 
-    /// Appends the line of `event`. It is on disk within [`GROUP`]; [`Audit::synced`] waits for it.
+    /// Appends the line of `event`. It is on disk within [`GROUP`]; [`Audit::synced`] waits for it. While the log is
+    /// closed, what stands for itself is noted for its next opening.
     pub(crate) fn append(&self, event: &Event<'_>) -> Result<Seq, AuditError> {
-        self.write(|writer| writer.write(|chain, line| chain.append(now(), event, line)))
+        let appended =
+            self.write(|writer| writer.write(|chain, line| chain.append(now(), event, line)));
+        if appended == Err(AuditError::Closed) {
+            self.boot().note(event);
+        }
+        appended
+    }
+
+    /// Counts a call whose outcome was refused.
+    pub(crate) fn lost(&self) {
+        self.lost.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Appends the line of an outbox row.
@@ -172,7 +238,14 @@ impl Audit {
         let mut tail = shared.tail();
         let closing = tail.closing;
         let writer = tail.writer.as_mut().filter(|_| !closing);
-        write(writer.ok_or(AuditError::Closed)?)
+        let writer = writer.ok_or(AuditError::Closed)?;
+        let calls = self.lost.load(Ordering::Relaxed);
+        if calls > 0 {
+            let event = Event::AuditLost { calls };
+            writer.write(|chain, line| chain.append(now(), &event, line))?;
+            self.lost.fetch_sub(calls, Ordering::Relaxed);
+        }
+        write(writer)
     }
 
     /// Whether one more line could be written now. For an act whose line follows it: what the log has no room for is
@@ -183,7 +256,7 @@ impl Audit {
         tail.writer.as_ref().ok_or(AuditError::Closed)?.has_room()
     }
 
-    /// Waits until line `seq` is on disk.
+    /// Waits until line `seq` is on disk, however long that takes: who calls sets the limit, by letting go.
     pub(crate) async fn synced(&self, seq: Seq) -> Result<(), AuditError> {
         let shared = self.shared.load_full();
         let mut synced = shared.synced.subscribe();
@@ -202,8 +275,12 @@ impl Audit {
 
     /// [`Audit::synced`] for a thread that may block.
     pub(crate) fn synced_blocking(&self, seq: Seq) -> Result<(), AuditError> {
+        self.synced_within(PATIENCE, seq)
+    }
+
+    fn synced_within(&self, patience: Duration, seq: Seq) -> Result<(), AuditError> {
         let shared = self.shared.load_full();
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience;
         let mut tail = shared.tail();
         loop {
             match *shared.synced.borrow() {
@@ -216,7 +293,7 @@ impl Audit {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(AuditError::Sync);
+                return Err(AuditError::Slow);
             }
             tail.urgent = true;
             shared.wake.notify_all();
@@ -228,15 +305,27 @@ impl Audit {
         }
     }
 
-    /// Head and number of lines now, for `mcpist audit head`.
-    pub(crate) fn head(&self) -> Option<mcpist_core::audit::Anchor> {
+    /// How the log is now.
+    pub(crate) fn state(&self) -> State {
         let shared = self.shared.load();
         let tail = shared.tail();
-        tail.writer.as_ref().map(|w| *w.chain.anchor())
+        let Some(writer) = tail.writer.as_ref() else {
+            return State {
+                head: None,
+                trouble: None,
+            };
+        };
+        let refused = writer.has_room().err().map(Trouble::Refused);
+        State {
+            head: Some(*writer.chain.anchor()),
+            trouble: refused.or(tail.low.map(Trouble::Low)),
+        }
     }
 
-    /// Writes and syncs what is pending, signs a last checkpoint and closes. Gives up after `patience`: then the
-    /// answer is false, and the caller reports `audit_lost`.
+    /// Writes and syncs what is pending, signs a last checkpoint and closes. Gives up after `patience`, at once where a
+    /// sync failed: then the answer is false, whoever waits for durability is told, and the caller reports
+    /// `audit_lost`. The log's thread is not waited for: what it still does touches nothing of a later opening. A disk
+    /// that hangs under the mutex keeps this waiting as well; who must go on calls it on a thread of its own.
     pub(crate) fn close(&self, patience: Duration) -> bool {
         let shared = self.shared.load_full();
         let deadline = Instant::now() + patience;
@@ -244,9 +333,11 @@ impl Audit {
         tail.closing = true;
         shared.wake.notify_all();
         while tail.writer.is_some() {
+            let failed = *shared.synced.borrow() == Synced::Failed;
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if failed || left.is_zero() {
                 tail.writer = None;
+                shared.tell(&mut tail, Synced::Failed);
                 return false;
             }
             tail = shared
@@ -255,15 +346,9 @@ impl Audit {
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }
-        drop(tail);
-        let thread = self
-            .thread
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        thread.is_none_or(|t| t.join().is_ok()) && *shared.synced.borrow() != Synced::Failed
+        *shared.synced.borrow() != Synced::Failed
     }
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

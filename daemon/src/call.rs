@@ -5,9 +5,11 @@
 //! ```
 //!
 //! Owns the order. Promises: nothing reaches a service without an intent in the audit log; unknown and hidden tools
-//! take the same way and give the same answer; whatever happens after the permit, an outcome is recorded while the log is open. Does not
-//! decide anything itself: each stage is a function of the crate that owns it.
+//! take the same way and give the same answer; whatever happens after the intent, an outcome is recorded while the log
+//! takes lines, and a call whose outcome is not is counted; no stage outlasts the deadline, a cancellation or a seal.
+//! Does not decide anything itself: each stage is a function of the crate that owns it.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,7 +19,7 @@ use mcpist_core::catalogue::Tool;
 use mcpist_core::error::ErrorCode;
 use mcpist_core::event::{Event, Outcome};
 use mcpist_core::ids::CallId;
-use mcpist_core::permit::Permit;
+use mcpist_core::permit::{IntentError, Permit};
 use mcpist_core::principal::Principal;
 use mcpist_core::result::{ToolError, ToolResult};
 use mcpist_core::route::{Route, RouteError};
@@ -27,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::gateway::entry;
 use crate::house::House;
+use crate::inflight::Entered;
 use crate::intent::Intents;
 use crate::listen::Peer;
 use crate::live::Live;
@@ -42,17 +45,19 @@ pub(crate) async fn call(house: &House, peer: &Peer, asked: ToolCall) -> CallAns
         return ToolError::of(ErrorCode::Unidentified).into();
     };
     // 3 mask
-    let Some(visible) = live
-        .mask
-        .visible(&principal, &asked.module, &asked.tool_name)
-    else {
+    let name = (asked.module.as_str(), asked.tool_name.as_str());
+    let echoed = asked.schema_ref.as_ref();
+    let mask = live.mask_for(&principal, name, |tool| {
+        house.shown.has_read(principal.name(), tool, echoed)
+    });
+    let Some(visible) = mask.visible(&principal, name.0, name.1) else {
         return denied(house, &principal, &asked);
     };
     // 4 route
     let read = asked
         .schema_ref
         .or_else(|| house.shown.held_to(principal.name(), visible.tool()));
-    let route = match Route::choose(visible, read.as_ref(), live.mask.catalogue()) {
+    let route = match Route::choose(visible, read.as_ref(), mask.catalogue()) {
         Ok(route) => route,
         Err(RouteError::SchemaChanged { current }) => {
             house.shown.note(principal.name(), current.rev());
@@ -66,14 +71,15 @@ pub(crate) async fn call(house: &House, peer: &Peer, asked: ToolCall) -> CallAns
         Err(e) => return ToolError::with(e.code(), &e.to_string()).into(),
     };
     // 6 permit: the intent is written before it exists
-    let id = house.next_call();
-    let permit =
-        match Permit::issue(route, arguments, id, &Intents::new(&house.audit, &live.mac)).await {
-            Ok(permit) => permit,
-            Err(e) => return ToolError::of(e.code).into(),
-        };
-    let (started, intent) = (Instant::now(), permit.intent());
-    let tool = Arc::clone(permit.tool());
+    let (id, started) = (house.next_call(), Instant::now());
+    let tool = Arc::clone(route.tool());
+    let intents = Intents::new(&house.audit, &live.mac);
+    let issuing = Permit::issue(route, arguments, id, &intents);
+    let permit = match issued(issuing, deadline(&tool), &entered, &asked.cancel).await {
+        Ok(permit) => permit,
+        Err(code) => return not_made(house, id, intents.written(), started, code),
+    };
+    let intent = permit.intent();
     // 7 lease, 8 run
     let answer = tokio::select! {
         biased;
@@ -81,12 +87,33 @@ pub(crate) async fn call(house: &House, peer: &Peer, asked: ToolCall) -> CallAns
         answer = run(house, &live, permit, started, &asked.cancel) => answer,
     };
     // 9 outcome
-    if let Err(e) = &answer
-        && e.code() == ErrorCode::CredentialSuspect
-    {
-        alert(house, &live, id, &tool);
+    let redacted = redact(&live, answer);
+    report(house, &live, id, &tool, &redacted);
+    finish(house, id, intent, started, redacted)
+}
+
+fn deadline(tool: &Tool) -> Duration {
+    Duration::from_millis(tool.limits().deadline_ms)
+}
+
+/// Stage 6, which waits for a disk where the tool writes: for as long as the call may take, is wanted, and the store is
+/// open.
+async fn issued<P>(
+    issuing: impl Future<Output = Result<P, IntentError>>,
+    deadline: Duration,
+    entered: &Entered<'_>,
+    cancel: &CancellationToken,
+) -> Result<P, ErrorCode> {
+    tokio::select! {
+        // First, since for a tool that reads it is ready at once.
+        biased;
+        issued = tokio::time::timeout(deadline, issuing) => match issued {
+            Ok(issued) => issued.map_err(|e| e.code),
+            Err(_) => Err(ErrorCode::DeadlineExceeded),
+        },
+        () = entered.sealed() => Err(ErrorCode::Sealed),
+        () = cancel.cancelled() => Err(ErrorCode::Cancelled),
     }
-    finish(house, id, intent, started, answer)
 }
 
 /// Stages 7 and 8: the credential is opened for this permit, and the runner runs the module.
@@ -96,55 +123,96 @@ async fn run(
     permit: Permit,
     started: Instant,
     cancel: &CancellationToken,
-) -> Result<Redacted, ToolError> {
-    let limits = permit.tool().limits();
-    let deadline = Duration::from_millis(limits.deadline_ms);
+) -> Result<Answer, ToolError> {
+    let deadline = deadline(permit.tool());
     let leases = live.broker.lease(&permit, crate::clock::unix_seconds())?;
     #[cfg(feature = "test-leak")]
     crate::leak::leak(house, &leases);
     let left = deadline.saturating_sub(started.elapsed());
     let module_call = ModuleCall::new(permit, leases, left)
         .map_err(|e| ToolError::with(ErrorCode::Internal, &e.to_string()))?;
-    let answer = tokio::select! {
+    tokio::select! {
         biased;
-        () = cancel.cancelled() => return Err(ToolError::of(ErrorCode::Cancelled)),
+        () = cancel.cancelled() => Err(ToolError::of(ErrorCode::Cancelled)),
         answer = tokio::time::timeout(left + GRACE, house.runners.call(module_call)) => {
             let answer = answer.map_err(|_| ToolError::of(ErrorCode::DeadlineExceeded))?;
-            answer.map_err(|e| redact_error(live, &e.into()))?
+            answer.map_err(Into::into)
         }
-    };
-    redact(live, answer)
-}
-
-/// A result on its way to the client, after the second redaction.
-struct Redacted {
-    result: ToolResult,
-    hits: u32,
+    }
 }
 
 /// The runner keeps the deadline itself; this is for one that does not.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// An error's text may hold a field of the service's own error.
-fn redact_error(live: &Live, error: &ToolError) -> ToolError {
-    let text = live.redactor.redact(error.message().as_bytes().to_vec());
-    let hits = error.hits().saturating_add(text.hits);
-    ToolError::with(error.code(), &String::from_utf8_lossy(&text.bytes)).with_hits(hits)
+/// An answer on its way to the client, after the second redaction.
+struct Redacted {
+    answer: Result<ToolResult, ToolError>,
+    hits: Hits,
 }
 
-fn redact(live: &Live, mut answer: Answer) -> Result<Redacted, ToolError> {
+/// Secrets that were taken out, by who found them.
+struct Hits {
+    runner: u32,
+    daemon: u32,
+}
+
+fn redact(live: &Live, answer: Result<Answer, ToolError>) -> Redacted {
+    let mut answer = match answer {
+        Ok(answer) => answer,
+        Err(error) => {
+            // Its text may hold a field of the service's own error.
+            let text = live.redactor.redact(error.message().as_bytes().to_vec());
+            let message = String::from_utf8_lossy(&text.bytes);
+            return Redacted {
+                answer: Err(ToolError::with(error.code(), &message)),
+                hits: Hits {
+                    runner: error.hits(),
+                    daemon: text.hits,
+                },
+            };
+        }
+    };
     let content = live.redactor.redact(answer.content);
     answer.content = content.bytes;
-    let mut hits = answer.hits.saturating_add(content.hits);
+    let mut hits = Hits {
+        runner: answer.hits,
+        daemon: content.hits,
+    };
     if let Some(structured) = answer.structured.take() {
         let structured = live.redactor.redact(structured);
-        hits = hits.saturating_add(structured.hits);
+        hits.daemon = hits.daemon.saturating_add(structured.hits);
         answer.structured = Some(structured.bytes);
     }
-    Ok(Redacted {
-        result: answer.into_result()?,
+    Redacted {
+        answer: answer.into_result().map_err(Into::into),
         hits,
-    })
+    }
+}
+
+/// Records what of an answer is more than its outcome: secrets in it, and a credential that a service refused.
+fn report(house: &House, live: &Live, call: CallId, tool: &Tool, redacted: &Redacted) {
+    let hits = &redacted.hits;
+    for (stage, hits) in [("runner", hits.runner), ("daemon", hits.daemon)] {
+        if hits > 0 {
+            let rev = tool.rev();
+            log::warn!(
+                "redaction_hit: {hits} in an answer of module {}",
+                rev.module
+            );
+            let event = Event::RedactionHit {
+                call,
+                rev,
+                hits,
+                stage,
+            };
+            note(house, call, &event);
+        }
+    }
+    if let Err(e) = &redacted.answer
+        && e.code() == ErrorCode::CredentialSuspect
+    {
+        alert(house, live, call, tool);
+    }
 }
 
 /// A service refused a credential: the binding is named, for whoever looks after it.
@@ -161,11 +229,44 @@ fn alert(house: &House, live: &Live, call: CallId, tool: &Tool) {
         binding,
         version,
     };
-    if let Err(e) = house.audit.append(&event) {
-        log::error!(
-            "audit_lost: credential_suspect of call {} not recorded: {e}",
-            call.0
-        );
+    note(house, call, &event);
+}
+
+/// Records what the call does not depend on.
+fn note(house: &House, call: CallId, event: &Event<'_>) {
+    if let Err(e) = house.audit.append(event) {
+        let name = event.name();
+        log::error!("audit_lost: {name} of call {} not recorded: {e}", call.0);
+    }
+}
+
+/// The call got no permit. Where its intent is written, the outcome says so.
+fn not_made(
+    house: &House,
+    call: CallId,
+    intent: Option<Seq>,
+    started: Instant,
+    code: ErrorCode,
+) -> CallAnswer {
+    if let Some(intent) = intent {
+        let event = Event::CallOutcome {
+            call,
+            intent: intent.0,
+            outcome: outcome(Some(code), 0, started),
+        };
+        note(house, call, &event);
+    }
+    ToolError::of(code).into()
+}
+
+fn outcome(error: Option<ErrorCode>, hits: u32, started: Instant) -> Outcome {
+    Outcome {
+        error,
+        is_error: error.is_some(),
+        truncated: false,
+        bytes: 0,
+        hits,
+        micros: u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
     }
 }
 
@@ -175,26 +276,18 @@ fn finish(
     call: CallId,
     intent: Seq,
     started: Instant,
-    answer: Result<Redacted, ToolError>,
+    redacted: Redacted,
 ) -> CallAnswer {
-    let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+    let Redacted { answer, hits } = redacted;
+    let hits = hits.runner.saturating_add(hits.daemon);
     let outcome = match &answer {
-        Ok(Redacted { result, hits }) => Outcome {
-            error: None,
+        Ok(result) => Outcome {
             is_error: result.is_error,
             truncated: result.truncated,
             bytes: result.content.len() as u64,
-            hits: *hits,
-            micros,
+            ..outcome(None, hits, started)
         },
-        Err(e) => Outcome {
-            error: Some(e.code()),
-            is_error: true,
-            truncated: false,
-            bytes: 0,
-            hits: e.hits(),
-            micros,
-        },
+        Err(e) => outcome(Some(e.code()), hits, started),
     };
     let recorded = house.audit.append(&Event::CallOutcome {
         call,
@@ -202,14 +295,15 @@ fn finish(
         outcome,
     });
     if let Err(e) = &recorded {
+        house.audit.lost();
         log::error!("audit_lost: outcome of call {} not recorded: {e}", call.0);
     }
-    match (answer, recorded) {
-        (Ok(Redacted { result, .. }), recorded) => CallAnswer::Done {
+    match answer {
+        Ok(result) => CallAnswer::Done {
             result,
             audit_lost: recorded.is_err(),
         },
-        (Err(e), _) => e.into(),
+        Err(e) => e.into(),
     }
 }
 
@@ -224,5 +318,59 @@ fn denied(house: &House, principal: &Principal, asked: &ToolCall) -> CallAnswer 
     match house.audit.append(&event) {
         Ok(_) => ToolError::of(ErrorCode::UnknownTool).into(),
         Err(_) => ToolError::of(ErrorCode::AuditUnavailable).into(),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use super::*;
+    use crate::audit::tests::Fixture;
+    use crate::config::Config;
+    use crate::inflight::InFlight;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[tokio::test]
+    async fn a_disk_that_hangs_under_an_intent_outlasts_no_deadline_cancellation_or_seal() {
+        let calls = InFlight::new();
+        let (entered, cancel) = (calls.enter(), CancellationToken::new());
+        let within = |deadline| issued(pending::<Result<(), _>>(), deadline, &entered, &cancel);
+        assert_eq!(
+            within(Duration::ZERO).await,
+            Err(ErrorCode::DeadlineExceeded)
+        );
+        cancel.cancel();
+        assert_eq!(within(LONG).await, Err(ErrorCode::Cancelled));
+        calls.cancel();
+        assert_eq!(within(LONG).await, Err(ErrorCode::Sealed));
+        // What is written by then is a permit all the same, which the next stage ends.
+        let written = issued(ready(Ok(7)), LONG, &entered, &cancel).await;
+        assert_eq!(written, Ok(7));
+    }
+
+    #[test]
+    fn an_intent_without_a_permit_has_its_outcome() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let text = format!("state = {:?}\nrun = {:?}\n", at("state"), at("run"));
+        std::fs::write(at("mcpist.toml"), text).unwrap();
+        let house = House::new(Config::load(&at("mcpist.toml"), true).unwrap());
+        let log = Fixture::new();
+        log.open_in(&house.audit, 1 << 20).unwrap();
+        let (call, code) = (CallId(3), ErrorCode::Cancelled);
+        let unwritten = not_made(&house, call, None, Instant::now(), code);
+        assert!(matches!(unwritten, CallAnswer::Failed(e) if e.code() == code));
+        assert!(log.lines("call_outcome").is_empty());
+        not_made(&house, call, Some(Seq(9)), Instant::now(), code);
+        let lines = log.lines("call_outcome");
+        assert_eq!(lines.len(), 1);
+        assert_eq!(
+            (&lines[0]["intent"], &lines[0]["code"]),
+            (&9.into(), &"cancelled".into())
+        );
+        assert!(house.audit.close(LONG));
     }
 }

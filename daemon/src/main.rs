@@ -147,6 +147,7 @@ fn run() -> Result<(), MainError> {
     }
     let mut passed = Passed::from_env(config.dev)?;
     let house = Arc::new(House::new(config));
+    house.audit.started(house.config.dev);
     let keeper = keeper::start(Arc::clone(&house))?;
     let admin = serve_admin(&house, &keeper, &mut passed)?;
     let clients = serve_clients(&house, &mut passed)?;

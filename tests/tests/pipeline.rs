@@ -301,6 +301,12 @@ fn what_an_error_answer_gave_away_and_a_refused_credential_are_in_the_log() {
     let of = |event: &'static str| lines.iter().filter(move |l| l["event"] == event);
     let hits: Vec<_> = of("call_outcome").map(|l| l["hits"].clone()).collect();
     assert_eq!(hits, [json!(1), json!(0)]);
+    let hits: Vec<_> = of("redaction_hit")
+        .map(|l| (&l["module"], &l["stage"], &l["hits"]))
+        .collect();
+    assert_eq!(hits, [(&json!("echo"), &json!("runner"), &json!(1))]);
+    let started: Vec<_> = of("start").map(|l| l["dev"].clone()).collect();
+    assert_eq!(started, [true]);
     let suspects: Vec<_> = of("credential_suspect")
         .map(|l| l["binding"].clone())
         .collect();
@@ -316,6 +322,11 @@ fn a_call_without_a_reference_is_held_to_the_edition_that_was_read() {
         "access": "read" } }));
     let shown = reader.schema(&json!({ "module": "echo", "detail": "full" }));
     assert_eq!(shown["isError"], json!(false), "{shown}");
+    let text = shown["content"][0]["text"].as_str().expect("a page");
+    let page: Value = serde_json::from_str(text).expect("JSON");
+    let is_get = |t: &&Value| t["tool_name"] == "get";
+    let tools = page["tools"].as_array().expect("tools");
+    let reference = tools.iter().find(is_get).expect("a tool")["schema_ref"].clone();
     // Another edition of the same tools takes over.
     let fixture = mcpist_tests::programs::workspace().join("tests/fixtures/echo");
     let bundle = appliance.bundle(&fixture);
@@ -325,11 +336,39 @@ fn a_call_without_a_reference_is_held_to_the_edition_that_was_read() {
     appliance.change(&json!({ "join-put": {
         "registry": new, "module": "echo", "slot": "service", "binding": "service" } }));
     appliance.change(&json!({ "registry-retire": old }));
-    appliance.change(&json!({ "registry-activate": new }));
 
+    // It drains: who has read it goes on with it, also beside the next one, and for nobody else it is there.
     let item = json!({ "item": "x" });
+    assert_eq!(reader.call("echo", "get", &item)["isError"], json!(false));
+    assert_eq!(code(&other.call("echo", "get", &item)), "unknown_tool");
+    appliance.change(&json!({ "registry-activate": new }));
+    assert_eq!(reader.call("echo", "get", &item)["isError"], json!(false));
+    let echoes =
+        json!({ "module": "echo", "tool_name": "get", "arguments": item, "schema_ref": reference });
+    let echoed = other.request(
+        "tools/call",
+        json!({ "name": "call_module_tool", "arguments": echoes }),
+    );
+    assert_eq!(echoed["result"]["isError"], json!(false), "{echoed}");
+    let registries = appliance.ask("GET", "/v1/registries", None);
+    let states: Vec<_> = (registries["registries"]
+        .as_array()
+        .expect("registries")
+        .iter())
+    .map(|r| (r["id"] == old, r["state"].clone()))
+    .collect();
+    assert!(states.contains(&(true, json!("draining"))), "{states:?}");
+    assert!(states.contains(&(false, json!("active"))), "{states:?}");
+    let lines = audit_lines(&appliance);
+    let intents = lines.iter().filter(|l| l["event"] == "call_intent");
+    assert!(intents.map(|l| &l["registry"]).eq([&old, &old, &old]));
+
+    // A join that is taken away is gone at once, there as well.
+    appliance.change(&json!({ "join-delete": {
+        "registry": old, "module": "echo", "slot": "service" } }));
+    let seen = service.seen().len();
     assert_eq!(code(&reader.call("echo", "get", &item)), "schema_changed");
-    assert!(service.seen().is_empty());
+    assert_eq!(service.seen().len(), seen);
     // The answer showed the edition of now; who never read one is not held to any.
     assert_eq!(reader.call("echo", "get", &item)["isError"], json!(false));
     assert_eq!(other.call("echo", "get", &item)["isError"], json!(false));

@@ -49,7 +49,7 @@ pub struct Outcome {
     pub bytes: u64,
     /// Secrets that the redactors took out of the answer.
     pub hits: u32,
-    /// From the permit to the end of the call, in microseconds.
+    /// From the intent to the end of the call, in microseconds.
     pub micros: u64,
 }
 
@@ -135,10 +135,12 @@ impl RunnerRole {
 #[non_exhaustive]
 #[allow(missing_docs)] // fields that are named as they are in the line
 pub enum Event<'a> {
-    /// The daemon started.
-    Start { version: &'a str, dev: bool },
-    /// The daemon stops.
-    Stop { reason: &'static str },
+    /// The daemon runs, `since` when it started. Written at the first opening of the log after that.
+    Start {
+        since: UnixMs,
+        version: &'a str,
+        dev: bool,
+    },
     /// The store opened.
     Unsealed {
         site: Option<&'a SiteId>,
@@ -266,7 +268,7 @@ pub enum Event<'a> {
     },
     /// A connection had no principal.
     PeerRefused { listener: &'a str, uid: Option<u32> },
-    /// A secret was found in an answer, and taken out.
+    /// Secrets were found in an answer, and taken out. `stage` is who found them: `runner` or `daemon`.
     RedactionHit {
         call: CallId,
         rev: &'a ModuleRev,
@@ -305,13 +307,14 @@ pub enum Event<'a> {
         limit_bytes: u64,
         raised: bool,
     },
-    /// Calls went unrecorded and new ones are stopped.
+    /// The outcomes of that many calls are in no line: written once the log takes lines again.
     AuditLost { calls: u64 },
-    /// An event of the boot log, from before the store was opened.
+    /// What happened while the log was closed, `repeats` times since then.
     Boot {
-        at: UnixMs,
-        what: &'a str,
-        code: &'a str,
+        since: UnixMs,
+        what: &'static str,
+        code: &'static str,
+        uid: Option<u32>,
         repeats: u64,
     },
 }

@@ -8,16 +8,16 @@ use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
 
-use mcpist_core::audit::Anchor;
 use mcpist_core::error::ErrorCode;
 use mcpist_core::event::Event;
 use tokio::sync::oneshot;
 
+use crate::audit::State;
 use crate::house::House;
 
 /// Errands that wait at once.
 const WAITING: usize = 64;
-/// What a status waits for the log's head.
+/// What a status waits for the log.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What the clerk is sent for.
@@ -30,8 +30,8 @@ pub(super) enum Errand {
     },
     /// Records that a ticket was given out.
     Ticket { uid: u32, purpose: &'static str },
-    /// Where the log stands; nowhere while it is closed.
-    Head(oneshot::Sender<Option<Anchor>>),
+    /// How the log is.
+    State(oneshot::Sender<State>),
 }
 
 /// The log does not answer.
@@ -57,9 +57,9 @@ impl Clerk {
                 Errand::Ticket { uid, purpose } => {
                     house.audit.append(&Event::TicketIssued { uid, purpose })
                 }
-                Errand::Head(tell) => {
+                Errand::State(tell) => {
                     // Nobody listens any more where the patience is over.
-                    let _ = tell.send(house.audit.head());
+                    let _ = tell.send(house.audit.state());
                     return;
                 }
             };
@@ -89,16 +89,16 @@ impl Clerk {
         }
     }
 
-    /// Where the log stands, for a status.
-    pub(super) async fn head(&self) -> Result<Option<Anchor>, Stuck> {
-        self.head_within(PATIENCE).await
+    /// How the log is, for a status.
+    pub(super) async fn state(&self) -> Result<State, Stuck> {
+        self.state_within(PATIENCE).await
     }
 
-    async fn head_within(&self, patience: Duration) -> Result<Option<Anchor>, Stuck> {
+    async fn state_within(&self, patience: Duration) -> Result<State, Stuck> {
         let (tell, told) = oneshot::channel();
-        self.desk.try_send(Errand::Head(tell)).map_err(|_| Stuck)?;
+        self.desk.try_send(Errand::State(tell)).map_err(|_| Stuck)?;
         match tokio::time::timeout(patience, told).await {
-            Ok(Ok(head)) => Ok(head),
+            Ok(Ok(state)) => Ok(state),
             _ => Err(Stuck),
         }
     }
@@ -116,8 +116,11 @@ mod tests {
         let (release, hang) = channel::<()>();
         let clerk = Clerk::working(move |errand| {
             let _ = hang.recv();
-            if let Errand::Head(tell) = errand {
-                let _ = tell.send(None);
+            if let Errand::State(tell) = errand {
+                let _ = tell.send(State {
+                    head: None,
+                    trouble: None,
+                });
             }
         })
         .unwrap();
@@ -127,9 +130,9 @@ mod tests {
                 purpose: "import",
             });
         }
-        assert_eq!(clerk.head_within(Duration::ZERO).await, Err(Stuck));
+        assert!(clerk.state_within(Duration::ZERO).await.is_err());
         // Once the disk answers, so does the clerk.
         drop(release);
-        while clerk.head().await.is_err() {}
+        while clerk.state().await.is_err() {}
     }
 }

@@ -15,8 +15,9 @@ use mcpist_secret::memory::PageKind;
 
 use super::clerk::Stuck;
 use super::{Call, reply};
+use crate::audit::{AuditError, Trouble};
 use crate::house::House;
-use crate::keeper::View;
+use crate::keeper::{View, audit_error};
 use crate::roles::Role;
 
 /// When the process began, for `uptime_s`. Set by the first status at the latest.
@@ -31,12 +32,45 @@ pub(super) async fn status(call: Call) -> Response {
     if let Err(e) = call.demand(&Role::ALL, "status") {
         return reply::<Status>(Err(e));
     }
-    let head = call.admin.clerk.head().await;
-    reply(Ok(shown(
-        &call.admin.house,
-        &call.admin.keeper.view(),
-        head,
-    )))
+    let (head, trouble) = match call.admin.clerk.state().await {
+        Ok(state) => (Ok(state.head), state.trouble),
+        Err(stuck) => (Err(stuck), None),
+    };
+    let mut status = shown(&call.admin.house, &call.admin.keeper.view(), head);
+    status.alarms.extend(trouble.as_ref().map(audit_alarm));
+    reply(Ok(status))
+}
+
+/// What is wrong with the log, and what to do about it: a full disk mends by itself, a failed sync does not.
+fn audit_alarm(trouble: &Trouble) -> Alarm {
+    const STOPPED: &str = "no call is made and nothing is changed";
+    let (code, message) = match trouble {
+        Trouble::Refused(error) => {
+            let code = audit_error(error).code;
+            let message = match error {
+                AuditError::Write(_) if code == ErrorCode::DiskFull => {
+                    format!(
+                        "the audit log's disk is full, {STOPPED}; free space, it goes on by itself"
+                    )
+                }
+                AuditError::Write(_) => {
+                    format!("{error}, {STOPPED}; mend its disk, it goes on by itself")
+                }
+                _ => format!(
+                    "the disk failed to make the audit log durable, {STOPPED}; mend the disk, then: mcpist seal, mcpist unseal"
+                ),
+            };
+            (code, message)
+        }
+        Trouble::Low(bytes) => (
+            ErrorCode::DiskFull,
+            format!(
+                "the audit log's disk is nearly full, {} MiB left; free space before calls stop",
+                bytes >> 20
+            ),
+        ),
+    };
+    Alarm { code, message }
 }
 
 /// The status, as the daemon's parts say it now.
@@ -153,7 +187,8 @@ pub(super) async fn audit_head(call: Call) -> Response {
     if let Err(e) = call.demand(&Role::ALL, "audit_head") {
         return reply::<AuditHead>(Err(e));
     }
-    let head = call.admin.clerk.head().await;
+    let state = call.admin.clerk.state().await;
+    let head = state.map(|state| state.head);
     let head = head.map_err(|e| ApiError::new(ErrorCode::AuditUnavailable, &e.to_string()));
     reply(head.and_then(|head| head.map(shown_head).ok_or(ApiError::of(ErrorCode::Sealed))))
 }

@@ -2,7 +2,7 @@
 //!
 //! One loop: wait until somebody needs durability or [`super::GROUP`] has passed since the first line that is not
 //! durable, sync outside the mutex, tell the waiters, sign a checkpoint when one is due, turn to the next segment when
-//! this one is full. It holds the only copy of the signing key.
+//! this one is full, look at the disk's room now and then. It holds the only copy of the signing key.
 
 use std::fs::File;
 use std::sync::{Arc, PoisonError};
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use mcpist_core::audit::Anchor;
 
+use super::disk::Disk;
 use super::keys::Keys;
 use super::spare::Spare;
 use super::{GROUP, Shared, Synced, Tail, now};
@@ -21,12 +22,15 @@ const APART: Duration = Duration::from_secs(1);
 /// With any line uncovered, a checkpoint is due after this time.
 const LATEST: Duration = Duration::from_secs(60);
 
-pub(super) fn run(shared: &Shared, mut keys: Keys, mut spare: Spare) {
+pub(super) fn run(shared: &Shared, mut keys: Keys, mut spare: Spare, mut disk: Disk) {
     spare.prepare();
     let mut last_checkpoint = Instant::now();
     let mut dirty_since: Option<Instant> = None;
     loop {
-        let mut tail = wait(shared, &mut dirty_since, last_checkpoint);
+        if disk.is_due() {
+            disk.look(shared);
+        }
+        let mut tail = wait(shared, &mut dirty_since, last_checkpoint, &disk);
         let closing = tail.closing;
         tail.urgent = false;
         let Some(writer) = tail.writer.as_mut() else {
@@ -44,7 +48,7 @@ pub(super) fn run(shared: &Shared, mut keys: Keys, mut spare: Spare) {
                 fail(shared);
                 return;
             }
-            tell(shared, Synced::Through(anchor.seq));
+            shared.tell(&mut shared.tail(), Synced::Through(anchor.seq));
         }
         dirty_since = None;
 
@@ -107,6 +111,7 @@ fn wait<'s>(
     shared: &'s Shared,
     dirty_since: &mut Option<Instant>,
     last_checkpoint: Instant,
+    disk: &Disk,
 ) -> std::sync::MutexGuard<'s, Tail> {
     let mut tail = shared.tail();
     loop {
@@ -116,7 +121,7 @@ fn wait<'s>(
         let anchor = *writer.chain.anchor();
         let seq = anchor.seq;
         let dirty = *shared.synced.borrow() != Synced::Through(seq);
-        if tail.closing || (tail.urgent && dirty) {
+        if tail.closing || (tail.urgent && dirty) || disk.is_due() {
             return tail;
         }
         tail.urgent = false;
@@ -146,19 +151,13 @@ fn uncovered(anchor: &Anchor) -> u64 {
     anchor.seq - anchor.covered - u64::from(anchor.checkpoint > 0)
 }
 
-/// Tells the waiters, under the mutex: nobody is between its check and its wait then.
-fn tell(shared: &Shared, synced: Synced) {
-    let _held = shared.tail();
-    shared.synced.send_replace(synced);
-    shared.wake.notify_all();
-}
-
 /// Lines can no longer be made durable: whoever waits is told, and nothing more is accepted.
-fn fail(shared: &Shared) {
-    if let Some(writer) = shared.tail().writer.as_mut() {
+pub(super) fn fail(shared: &Shared) {
+    let mut tail = shared.tail();
+    if let Some(writer) = tail.writer.as_mut() {
         writer.failed = true;
     }
-    tell(shared, Synced::Failed);
+    shared.tell(&mut tail, Synced::Failed);
 }
 
 /// Syncs what came since, the last checkpoint's line among it, and closes. A log that closes takes no more lines, so
@@ -177,6 +176,7 @@ fn finish(shared: &Shared) {
     } else {
         Synced::Failed
     };
-    shared.tail().writer = None;
-    tell(shared, synced);
+    let mut tail = shared.tail();
+    tail.writer = None;
+    shared.tell(&mut tail, synced);
 }

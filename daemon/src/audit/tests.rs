@@ -10,6 +10,7 @@ use mcpist_secret::Secret;
 
 use super::*;
 
+mod trouble;
 mod turn;
 
 /// The checkpoint record, shared by the openings of one test, and all that it was before.
@@ -28,14 +29,14 @@ impl CheckpointStore for Memory {
     }
 }
 
-struct Fixture {
+pub(crate) struct Fixture {
     folder: tempfile::TempDir,
     store: Memory,
     first: AuditKey,
 }
 
 impl Fixture {
-    fn new() -> Fixture {
+    pub(crate) fn new() -> Fixture {
         let key = FirstKey::generate().unwrap();
         let first = key.public();
         let Op::Put { payload, .. } = key.into_op() else {
@@ -57,8 +58,19 @@ impl Fixture {
     /// With segments of `bytes`; gives the outbox rows that are in the log as well.
     fn open_with(&self, bytes: u64) -> Result<(Audit, Copied), OpenError> {
         let audit = Audit::closed();
-        let copied = audit.open(self.folder.path(), Box::new(self.store.clone()), bytes)?;
+        let copied = self.open_in(&audit, bytes)?;
         Ok((audit, copied))
+    }
+
+    pub(crate) fn open_in(&self, audit: &Audit, bytes: u64) -> Result<Copied, OpenError> {
+        audit.open(self.folder.path(), Box::new(self.store.clone()), bytes)
+    }
+
+    /// The lines of the first segment that hold `fragment`, as they are now.
+    pub(crate) fn lines(&self, fragment: &str) -> Vec<serde_json::Value> {
+        let text = std::fs::read_to_string(self.file()).unwrap();
+        let lines = text.lines().filter(|line| line.contains(fragment));
+        lines.map(|l| serde_json::from_str(l).unwrap()).collect()
     }
 
     fn segment(&self, number: u64) -> std::path::PathBuf {
@@ -92,7 +104,10 @@ impl Fixture {
 
 use mcpist_sealer::Op;
 
-const STOP: Event<'_> = Event::Stop { reason: "a test" };
+const STOP: Event<'_> = Event::Sealed {
+    uid: None,
+    reason: "a test",
+};
 
 #[test]
 fn a_closed_log_takes_nothing() {
@@ -201,7 +216,7 @@ fn a_checkpoint_that_was_stored_and_not_written_is_appended() {
         + 1;
     std::fs::write(fixture.file(), &whole[..last]).unwrap();
     let audit = fixture.open().unwrap();
-    assert_eq!(audit.head().unwrap().checkpoint, 1);
+    assert_eq!(audit.state().head.unwrap().checkpoint, 1);
     assert!(audit.close(Duration::from_secs(30)));
     assert_eq!(fixture.verify().problem, None);
 }
@@ -210,26 +225,28 @@ fn a_checkpoint_that_was_stored_and_not_written_is_appended() {
 fn a_line_that_the_disk_refuses_leaves_the_chain_as_it_was() {
     let fixture = Fixture::new();
     let audit = fixture.open().unwrap();
-    let before = audit.head().unwrap();
-    let good = {
-        // A descriptor that cannot be written stands for a disk that refuses.
-        let shared = audit.shared.load();
-        let mut tail = shared.tail();
-        let writer = tail.writer.as_mut().unwrap();
-        std::mem::replace(
-            &mut writer.file,
-            Arc::new(File::open(fixture.file()).unwrap()),
-        )
-    };
+    let before = audit.state().head.unwrap();
+    let good = refuse(&fixture, &audit);
     assert!(matches!(audit.append(&STOP), Err(AuditError::Write(_))));
-    assert_eq!(audit.head().unwrap(), before);
-    {
-        let shared = audit.shared.load();
-        let mut tail = shared.tail();
-        let writer = tail.writer.as_mut().unwrap();
-        (writer.file, writer.failed) = (good, false);
-    }
+    assert_eq!(audit.state().head.unwrap(), before);
+    accept(&audit, good);
     audit.append(&STOP).unwrap();
     assert!(audit.close(Duration::from_secs(30)));
     assert_eq!(fixture.verify().problem, None);
+}
+
+/// A descriptor that cannot be written stands for a disk that refuses. Gives the good one.
+fn refuse(fixture: &Fixture, audit: &Audit) -> Arc<File> {
+    let shared = audit.shared.load();
+    let mut tail = shared.tail();
+    let file = &mut tail.writer.as_mut().unwrap().file;
+    std::mem::replace(file, Arc::new(File::open(fixture.file()).unwrap()))
+}
+
+/// The disk takes lines again.
+fn accept(audit: &Audit, good: Arc<File>) {
+    let shared = audit.shared.load();
+    let mut tail = shared.tail();
+    let writer = tail.writer.as_mut().unwrap();
+    (writer.file, writer.failed) = (good, false);
 }

@@ -32,6 +32,8 @@ pub(crate) fn vault_error(error: &VaultError) -> ApiError {
 pub(crate) fn audit_error(error: &AuditError) -> ApiError {
     let code = match error {
         AuditError::Write(ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => ErrorCode::DiskFull,
+        // Told after a commit: what was asked is done.
+        AuditError::Slow => ErrorCode::AuditLost,
         _ => ErrorCode::AuditUnavailable,
     };
     ApiError::new(code, &error.to_string())
@@ -137,6 +139,7 @@ mod tests {
             ErrorCode::AuditUnavailable
         );
         assert_eq!(audit(AuditError::Sync), ErrorCode::AuditUnavailable);
+        assert_eq!(audit(AuditError::Slow), ErrorCode::AuditLost);
         assert_eq!(audit(AuditError::Closed), ErrorCode::AuditUnavailable);
         let live = |e| live_error(&e).code;
         let id = RegistryId::of_manifest(b"one");

@@ -63,12 +63,26 @@ fn stopped(site: &Site, admin: &str) {
 
     // What records nothing goes on.
     assert!(ada.schema(&json!({})).to_string().contains("echo"));
-    assert_eq!(site.ask("GET", "/v1/status", None)["state"], "unsealed");
+    let status = site.ask("GET", "/v1/status", None);
+    assert_eq!(status["state"], "unsealed");
+    assert_eq!(alarms_that_stop(&status), [admin], "{status}");
+}
+
+/// The codes of the alarms that say that nothing happens any more.
+fn alarms_that_stop(status: &Value) -> Vec<&str> {
+    let alarms = status["alarms"].as_array().expect("a list").iter();
+    let stop = |alarm: &&Value| alarm.to_string().contains("no call is made");
+    alarms
+        .filter(stop)
+        .filter_map(|alarm| alarm["code"].as_str())
+        .collect()
 }
 
 /// With room again all goes on without anybody's doing, and the log is one chain.
 fn goes_on(site: &Site, audit: &Path) {
     works(site);
+    let status = site.ask("GET", "/v1/status", None);
+    assert_eq!(alarms_that_stop(&status), [""; 0], "{status}");
     site.change(&json!({ "principal-put": { "name": "carol" } }));
     site.ask("POST", "/v1/seal", None);
     let verdict = Command::new(program("mcpist"))
@@ -120,6 +134,16 @@ fn no_room_for_an_outcome_marks_the_answer_and_stops_the_next_call() {
     assert_eq!(site.service.seen().len(), 2);
     limit(&site, "unlimited");
     goes_on(&site, &site.folder().join("state/audit"));
+    assert_eq!(recorded(&site, "audit_lost", "\"calls\":1,"), 1);
+}
+
+/// How many lines of the log are of `event` and hold `fragment`.
+fn recorded(site: &Site, event: &str, fragment: &str) -> usize {
+    let folder = seen_by_daemon(site, "state/audit");
+    let segment = std::fs::read_to_string(folder.join("audit-00000000.jsonl"));
+    let event = format!("\"event\":\"{event}\"");
+    let is_it = |line: &&str| line.contains(&event) && line.contains(fragment);
+    segment.expect("lines").lines().filter(is_it).count()
 }
 
 /// Denials enough to fill what the daemon has reserved; each is a line of the log.
@@ -152,6 +176,7 @@ fn a_file_system_without_room_stops_calls_and_the_log_goes_on_when_there_is_room
     works(&site);
     fill(&site);
     stopped(&site, "disk_full");
+    assert_eq!(recorded(&site, "disk_alarm", "\"raised\":true"), 1);
     std::fs::remove_file(audit.join("in-the-way")).expect("a file");
     goes_on(&site, &audit);
 }

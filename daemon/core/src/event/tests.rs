@@ -183,10 +183,10 @@ fn every_event_is_one_flat_object_with_its_own_name() {
     let rev = rev();
     let events = [
         Event::Start {
+            since: UnixMs(4),
             version: "0.1.0",
             dev: false,
         },
-        Event::Stop { reason: "signal" },
         Event::Unsealed {
             site: None,
             vaults: 1,
@@ -316,9 +316,10 @@ fn every_event_is_one_flat_object_with_its_own_name() {
         },
         Event::AuditLost { calls: 1 },
         Event::Boot {
-            at: UnixMs(5),
-            what: "unseal",
-            code: "share_refused",
+            since: UnixMs(5),
+            what: "admin_refused",
+            code: "forbidden",
+            uid: Some(1000),
             repeats: 3,
         },
     ];

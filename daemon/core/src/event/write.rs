@@ -14,7 +14,6 @@ impl Event<'_> {
     pub fn name(&self) -> &'static str {
         match self {
             Event::Start { .. } => "start",
-            Event::Stop { .. } => "stop",
             Event::Unsealed { .. } => "unsealed",
             Event::Sealed { .. } => "sealed",
             Event::Ceremony { .. } => "ceremony",
@@ -53,11 +52,14 @@ impl Event<'_> {
     pub(crate) fn write(&self, line: &mut Fields<'_>) {
         line.text("event", self.name());
         match *self {
-            Event::Start { version, dev } => {
-                line.text("version", version).flag("dev", dev);
-            }
-            Event::Stop { reason } => {
-                line.text("reason", reason);
+            Event::Start {
+                since,
+                version,
+                dev,
+            } => {
+                line.time("since", since)
+                    .text("version", version)
+                    .flag("dev", dev);
             }
             Event::Unsealed {
                 site,
@@ -313,15 +315,16 @@ impl Event<'_> {
                 line.number("calls", calls);
             }
             Event::Boot {
-                at,
+                since,
                 what,
                 code,
+                uid,
                 repeats,
             } => {
-                line.time("boot_time", at)
+                line.time("since", since)
                     .text("what", what)
-                    .text("code", code)
-                    .number("repeats", repeats);
+                    .text("code", code);
+                uid_of(line, uid).number("repeats", repeats);
             }
         }
     }

@@ -1,0 +1,161 @@
+//! Disks that are slow, hang, fill up or fail, and what came while there was no log.
+
+use mcpist_core::error::ErrorCode;
+
+use super::*;
+
+const LONG: Duration = Duration::from_secs(30);
+
+/// A log whose thread never gets to do anything, as where a sync hangs.
+fn hanging(fixture: &Fixture) -> Audit {
+    let keys = keys::Keys::load(Box::new(fixture.store.clone())).unwrap();
+    let folder = fixture.folder.path();
+    let segment = segment::open(folder, keys.genesis(), None, 1 << 20, now()).unwrap();
+    let audit = Audit::closed();
+    let shared = Shared::new(Some(Writer::new(segment)));
+    audit.shared.store(Arc::new(shared));
+    audit
+}
+
+#[tokio::test]
+async fn who_waits_for_a_log_that_was_given_up_is_told() {
+    let audit = hanging(&Fixture::new());
+    let seq = audit.append(&STOP).unwrap();
+    let mut waiting = Box::pin(audit.synced(seq));
+    let turn = tokio::time::timeout(Duration::ZERO, &mut waiting).await;
+    assert!(turn.is_err(), "nothing was synced");
+    assert!(!audit.close(Duration::ZERO));
+    let told = tokio::time::timeout(LONG, waiting).await;
+    assert_eq!(told, Ok(Err(AuditError::Sync)));
+    // Once more, without anybody to wait for.
+    assert!(!audit.close(LONG));
+}
+
+#[test]
+fn a_slow_disk_is_not_a_broken_log() {
+    let fixture = Fixture::new();
+    let audit = hanging(&fixture);
+    let seq = audit.append(&STOP).unwrap();
+    let slow = audit.synced_within(Duration::ZERO, seq);
+    assert_eq!(slow, Err(AuditError::Slow));
+    assert_eq!(audit.state().trouble, None);
+    audit.append(&STOP).unwrap();
+}
+
+#[test]
+fn a_failed_sync_is_seen_until_the_log_is_opened_anew() {
+    let fixture = Fixture::new();
+    let audit = hanging(&fixture);
+    sync::fail(&audit.shared.load());
+    let trouble = Some(Trouble::Refused(AuditError::Sync));
+    assert_eq!(audit.state().trouble, trouble);
+    // At once: there is nothing to wait for.
+    assert!(!audit.close(Duration::MAX / 4));
+    assert_eq!(audit.state().trouble, None);
+    fixture.open_in(&audit, 1 << 20).unwrap();
+    assert_eq!(audit.state().trouble, None);
+    assert!(audit.close(LONG));
+}
+
+#[test]
+fn lost_outcomes_are_counted_by_the_first_line_that_the_disk_takes() {
+    let fixture = Fixture::new();
+    let audit = fixture.open().unwrap();
+    let good = refuse(&fixture, &audit);
+    assert!(matches!(
+        audit.state().trouble,
+        Some(Trouble::Refused(AuditError::Write(_)))
+    ));
+    for _ in 0..2 {
+        assert!(audit.append(&STOP).is_err());
+        audit.lost();
+    }
+    accept(&audit, good);
+    assert_eq!(audit.state().trouble, None);
+    audit.append(&STOP).unwrap();
+    audit.append(&STOP).unwrap();
+    // After the log was closed, the next one says it.
+    assert!(audit.close(LONG));
+    audit.lost();
+    fixture.open_in(&audit, 1 << 20).unwrap();
+    audit.append(&STOP).unwrap();
+    let lost: Vec<u64> = fixture
+        .lines("audit_lost")
+        .iter()
+        .map(|l| l["calls"].as_u64().unwrap())
+        .collect();
+    assert_eq!(lost, [2, 1]);
+    assert!(audit.close(LONG));
+    assert_eq!(fixture.verify().problem, None);
+}
+
+#[test]
+fn what_came_while_the_log_was_closed_is_in_it_once_it_opens() {
+    let fixture = Fixture::new();
+    let audit = Audit::closed();
+    audit.started(true);
+    let refused = |uid| Event::AdminRefused {
+        uid,
+        action: "seal",
+        code: ErrorCode::Forbidden,
+    };
+    for _ in 0..3 {
+        assert_eq!(audit.append(&refused(7)), Err(AuditError::Closed));
+        // Of an open store; nothing to tell of a closed one.
+        assert_eq!(audit.append(&STOP), Err(AuditError::Closed));
+    }
+    // A flood of ever other users is counted in one line.
+    for uid in 1000..2000 {
+        let _ = audit.append(&refused(uid));
+    }
+    fixture.open_in(&audit, 1 << 20).unwrap();
+    let start = &fixture.lines("\"start\"")[0];
+    assert_eq!((&start["seq"], &start["dev"]), (&2.into(), &true.into()));
+    let lines = fixture.lines("\"boot\"");
+    let first = &lines[0];
+    assert_eq!(first["what"], "admin_refused");
+    assert_eq!(first["code"], "forbidden");
+    assert_eq!((&first["uid"], &first["repeats"]), (&7.into(), &3.into()));
+    assert_eq!(lines.len(), 33);
+    let counted = lines.iter().map(|l| l["repeats"].as_u64().unwrap());
+    assert_eq!(counted.sum::<u64>(), 1003);
+    assert_eq!(lines[32]["what"], "others");
+    // Each once.
+    assert!(audit.close(LONG));
+    fixture.open_in(&audit, 1 << 20).unwrap();
+    assert_eq!(fixture.lines("\"boot\"").len(), 33);
+    assert_eq!(fixture.lines("\"start\"").len(), 1);
+    assert!(audit.close(LONG));
+    assert_eq!(fixture.verify().problem, None);
+}
+
+#[test]
+fn a_disk_that_fills_is_an_alarm_before_it_is_full() {
+    let fixture = Fixture::new();
+    let audit = hanging(&fixture);
+    let shared = audit.shared.load_full();
+    let mut disk = Disk::of(fixture.folder.path(), 1 << 20);
+    let alarms = || {
+        let lines = fixture.lines("disk_alarm");
+        let raised = lines.iter().map(|l| l["raised"].as_bool().unwrap());
+        raised.collect::<Vec<_>>()
+    };
+    disk.judge(&shared, 4 << 20);
+    assert_eq!(audit.state().trouble, None);
+    disk.judge(&shared, (4 << 20) - 1);
+    disk.judge(&shared, 9);
+    assert_eq!(audit.state().trouble, Some(Trouble::Low(9)));
+    // A little more room does not end it: it would come back at once.
+    disk.judge(&shared, 4 << 20);
+    assert_eq!(alarms(), [true]);
+    disk.judge(&shared, 5 << 20);
+    assert_eq!(audit.state().trouble, None);
+    assert_eq!(alarms(), [true, false]);
+    // A line that the disk refuses comes later.
+    let good = refuse(&fixture, &audit);
+    disk.judge(&shared, 0);
+    accept(&audit, good);
+    assert_eq!(alarms(), [true, false]);
+    disk.judge(&shared, 0);
+    assert_eq!(alarms(), [true, false, true]);
+}
