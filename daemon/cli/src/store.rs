@@ -334,11 +334,23 @@ pub(crate) async fn credential(context: &Context, args: CredentialArgs) -> Resul
                         c.kind.clone(),
                         c.version.to_string(),
                         c.hosts.join(","),
+                        match c.expiry {
+                            0 => "for ever".to_owned(),
+                            expiry => date::date(expiry),
+                        },
                         owner,
                     ]
                 };
                 let rows: Vec<_> = list.credentials.iter().map(row).collect();
-                table(&["credential", "kind", "version", "hosts", "owner"], &rows)
+                let header = [
+                    "credential",
+                    "kind",
+                    "version",
+                    "hosts",
+                    "good until",
+                    "owner",
+                ];
+                table(&header, &rows)
             })
         }
         CredentialCommand::Delete { vault, name } => {

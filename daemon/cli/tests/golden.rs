@@ -500,7 +500,13 @@ fn status_says_what_is_not_well_and_for_how_long() {
     unset["time_floor"] = json!(0);
     let waiting = json!({ "changes": [{ "change": id, "kind": "grant-put", "object": "grant/ops", "uid": 1000,
         "approved": [], "expires_s": 1500 }] });
+    let credentials = json!({ "credentials": [
+        { "name": "prom", "kind": "bearer", "hosts": ["prom.lan"], "version": 2, "created": 1_795_478_400, "expiry": 0 },
+        { "name": "wiki", "owner": "alice", "kind": "basic", "hosts": ["wiki.lan"], "version": 1,
+          "created": 1_795_478_400, "expiry": 1_798_761_600 },
+    ] });
     for (run, data) in [
+        ("credentials", &credentials),
         ("sealed", &sealed),
         ("open", &open),
         ("unset", &unset),
@@ -516,6 +522,7 @@ fn status_says_what_is_not_well_and_for_how_long() {
             "status --run open",
             "status --run unset",
             "change list --run waiting",
+            "credential list team --run credentials",
         ],
     );
 }
