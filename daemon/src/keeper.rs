@@ -226,6 +226,9 @@ impl Keeper {
             open.proposals.expire(steady_seconds());
         }
         self.record_health();
+        if let Err(e) = self.end_drains(steady_seconds()) {
+            log::error!("{}", e.message);
+        }
         if let Phase::Sealed(barrier) = &mut self.phase {
             match barrier.expire(steady_seconds()) {
                 Ok(true) => log::warn!("the unseal ceremony expired; its shares were wiped"),
@@ -391,6 +394,8 @@ impl Keeper {
         let open = self.open()?;
         let mut policy = Policy::read(&open.system()).map_err(|e| records_error(&e))?;
         import::read_manifests(&mut policy, &registries);
+        let drains = std::mem::take(&mut open.policy.draining).into_iter();
+        policy.draining = drains.filter(|(id, _)| !policy.is_active(id)).collect();
         open.policy = policy;
         open.proposals.clear();
         self.refresh()?;

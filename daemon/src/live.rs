@@ -12,14 +12,14 @@ use mcpist_broker::{BoundBinding, Broker, SealedVault, Vault, VaultFault};
 use mcpist_bundle::{LoadError, Loaded, Verified};
 use mcpist_core::api::Alarm;
 use mcpist_core::binding::Binding;
-use mcpist_core::catalogue::{ActiveModule, Catalogue, CatalogueError, Module, ModuleError};
+use mcpist_core::catalogue::{ActiveModule, Catalogue, CatalogueError, Module, ModuleError, Tool};
 use mcpist_core::change::{Change, Object};
 use mcpist_core::error::ErrorCode;
 use mcpist_core::floor::FloorError;
 use mcpist_core::ids::{BindingName, ModuleRev, RegistryId, SlotName};
 use mcpist_core::manifest::{BlobPath, ModuleManifest};
 use mcpist_core::mask::Mask;
-use mcpist_core::principal::Identities;
+use mcpist_core::principal::{Identities, Principal};
 use mcpist_sealer::{AuditKey, Vaults};
 use mcpist_secret::MemoryError;
 use mcpist_secret::redact::{Fingerprint, RedactKey, Redactor};
@@ -31,8 +31,10 @@ use crate::keeper::policy::Policy;
 pub(crate) struct Live {
     /// Who is who.
     pub(crate) identities: Identities,
-    /// Who sees what, and the catalogue of what there is.
+    /// Who sees what, and the catalogue of what is active.
     pub(crate) mask: Mask,
+    /// One for each registry that drains.
+    draining: Vec<Mask>,
     /// Leases.
     pub(crate) broker: Broker,
     /// The audit sub-key.
@@ -92,11 +94,18 @@ impl Live {
     ) -> Result<Live, LiveError> {
         let mut alarms = Vec::new();
         let (modules, manifests) = build_modules(policy, config, previous, &mut alarms);
-        let catalogue = Catalogue::of(modules.values().map(|e| Arc::clone(&e.module)).collect())?;
-        let mask = Mask::new(
-            policy.grants.values().cloned().collect(),
-            Arc::new(catalogue),
-        );
+        let mask_of = |serves: &dyn Fn(&RegistryId) -> bool| -> Result<Mask, CatalogueError> {
+            let of_those = modules.iter().filter(|(rev, _)| serves(&rev.registry));
+            let catalogue = Catalogue::of(of_those.map(|(_, e)| Arc::clone(&e.module)).collect())?;
+            let grants = policy.grants.values().cloned().collect();
+            Ok(Mask::new(grants, Arc::new(catalogue)))
+        };
+        let mask = mask_of(&|id| policy.is_active(id))?;
+        let draining = policy
+            .draining
+            .keys()
+            .map(|id| mask_of(&|other| other == id));
+        let draining = draining.collect::<Result<_, _>>()?;
         let bound = policy.bindings.values().map(|binding| BoundBinding {
             binding: binding.clone(),
             version: policy
@@ -127,6 +136,7 @@ impl Live {
         Ok(Live {
             identities: Identities::new(policy.principals.values().cloned(), config.dev),
             mask,
+            draining,
             broker,
             mac: vaults.audit_mac_key(),
             redactor,
@@ -175,6 +185,21 @@ impl Live {
             }
         }
         Ok(())
+    }
+
+    /// The mask that a call is judged by: that of a draining registry for who has read the tool there, else that of what is
+    /// active.
+    pub(crate) fn mask_for(
+        &self,
+        principal: &Principal,
+        (module, tool): (&str, &str),
+        has_read: impl Fn(&Tool) -> bool,
+    ) -> &Mask {
+        let is_read = |mask: &&Mask| {
+            let visible = mask.visible(principal, module, tool);
+            visible.is_some_and(|visible| has_read(visible.tool()))
+        };
+        self.draining.iter().find(is_read).unwrap_or(&self.mask)
     }
 
     /// What an operator should look at.
@@ -232,7 +257,7 @@ fn build_modules(
     alarms: &mut Vec<Alarm>,
 ) -> Built {
     let (mut modules, mut manifests) = (BTreeMap::new(), BTreeMap::new());
-    for (id, manifest) in policy.active() {
+    for (id, manifest) in policy.serving() {
         let mut loaded = None;
         for module in &manifest.modules {
             let rev = ModuleRev {

@@ -46,6 +46,24 @@ impl Shown {
         modules.insert(rev.module.clone(), rev.registry);
     }
 
+    /// Whether it is this edition of the tool that the principal has read: the one that a call echoes, or else the one that
+    /// it was shown last.
+    pub(crate) fn has_read(
+        &self,
+        principal: &PrincipalName,
+        tool: &Tool,
+        echoed: Option<&SchemaRef>,
+    ) -> bool {
+        match echoed {
+            Some(echoed) => *echoed == tool.schema_ref(),
+            None => {
+                let all = self.all();
+                let shown = all.get(principal).and_then(|m| m.get(tool.module()));
+                shown == Some(&tool.rev().registry)
+            }
+        }
+    }
+
     /// The reference that a call of `tool` without one is held to: that of another revision, where the principal was
     /// shown another one last.
     pub(crate) fn held_to(&self, principal: &PrincipalName, tool: &Tool) -> Option<SchemaRef> {

@@ -209,7 +209,7 @@ impl Keeper {
             .policy
             .registries
             .iter()
-            .map(|(id, record)| shown(*id, record))
+            .map(|(id, record)| listed(&open.policy, *id, record))
             .collect())
     }
 }
@@ -406,7 +406,15 @@ fn widening(open: &Open, id: &RegistryId, manifest: &Manifest, uid: u32) -> Opti
 }
 
 /// A registry as the admin API shows it.
-pub(super) fn shown(id: RegistryId, record: &RegistryRecord) -> Registry {
+pub(super) fn listed(policy: &Policy, id: RegistryId, record: &RegistryRecord) -> Registry {
+    let mut listed = shown(id, record);
+    if policy.draining.contains_key(&id) {
+        listed.state = RegistryState::Draining;
+    }
+    listed
+}
+
+fn shown(id: RegistryId, record: &RegistryRecord) -> Registry {
     Registry {
         id,
         namespace: record.namespace.clone(),

@@ -18,6 +18,9 @@ use mcpist_sealer::{Op, OpenVault};
 
 use super::records::{self, Found, RecordsError, RegistryRecord};
 
+/// For how long a retired registry serves who has read its schemas, in seconds: ten minutes, less a tick of the keeper.
+const DRAIN_S: u64 = 10 * 60 - super::TICK.as_secs();
+
 /// Everything that officers decide, and the registries that they decide about.
 #[derive(Default)]
 pub(crate) struct Policy {
@@ -32,6 +35,9 @@ pub(crate) struct Policy {
     pub(crate) damaged: BTreeMap<RegistryId, String>,
     /// What a bundle's `not_after` is judged against, in seconds since 1970; 0 where it was never set.
     pub(crate) time_floor: u64,
+    /// Retired registries that still serve who has read their schemas, each until when by a clock that does not go back.
+    /// No record: sealing ends it.
+    pub(crate) draining: BTreeMap<RegistryId, u64>,
     versions: BTreeMap<Object, u64>,
 }
 
@@ -206,8 +212,9 @@ impl Policy {
         }
     }
 
-    /// The policy with the change in it, at the version that its commit gave.
-    pub(crate) fn apply(&mut self, change: Change, version: u64) {
+    /// The policy with the change in it, at the version that its commit gave. `now` is in seconds of a clock that does not
+    /// go back.
+    pub(crate) fn apply(&mut self, change: Change, version: u64, now: u64) {
         self.note(change.object(), version);
         match change {
             Change::PrincipalPut(record) => {
@@ -241,8 +248,14 @@ impl Policy {
             } => {
                 self.joins.remove(&(registry, module, slot));
             }
-            Change::RegistryActivate(id) => self.set_state(&id, RegistryState::Active),
-            Change::RegistryRetire(id) => self.set_state(&id, RegistryState::Retired),
+            Change::RegistryActivate(id) => {
+                self.set_state(&id, RegistryState::Active);
+                self.draining.remove(&id);
+            }
+            Change::RegistryRetire(id) => {
+                self.set_state(&id, RegistryState::Retired);
+                self.draining.insert(id, now.saturating_add(DRAIN_S));
+            }
             Change::TimeFloor(seconds) => self.time_floor = seconds,
         }
     }
@@ -283,11 +296,25 @@ impl Policy {
 
     /// The registries that serve calls.
     pub(crate) fn active(&self) -> impl Iterator<Item = (&RegistryId, &Arc<Manifest>)> {
-        self.manifests.iter().filter(|(id, _)| {
-            self.registries
-                .get(id)
-                .is_some_and(|r| r.state == RegistryState::Active)
-        })
+        self.manifests.iter().filter(|(id, _)| self.is_active(id))
+    }
+
+    /// The same and those that drain.
+    pub(crate) fn serving(&self) -> impl Iterator<Item = (&RegistryId, &Arc<Manifest>)> {
+        let serves = |id: &RegistryId| self.is_active(id) || self.draining.contains_key(id);
+        self.manifests.iter().filter(move |(id, _)| serves(id))
+    }
+
+    /// Whether it serves whoever may see its tools.
+    pub(crate) fn is_active(&self, id: &RegistryId) -> bool {
+        let record = self.registries.get(id);
+        record.is_some_and(|r| r.state == RegistryState::Active)
+    }
+
+    /// Ends the drains whose time is over, and says whose.
+    pub(crate) fn drained(&mut self, now: u64) -> Vec<RegistryId> {
+        let over = self.draining.extract_if(.., |_, until| *until <= now);
+        over.map(|(id, _)| id).collect()
     }
 }
 

@@ -80,7 +80,7 @@ impl Open {
     fn named(&self, id: &RegistryId) -> Option<NamedRegistry> {
         let manifest = self.policy.manifests.get(id);
         Some(NamedRegistry {
-            registry: import::shown(*id, self.policy.registries.get(id)?),
+            registry: import::listed(&self.policy, *id, self.policy.registries.get(id)?),
             not_after: manifest.map(|m| m.not_after),
             notes: manifest.map(|m| m.notes.clone()),
         })
@@ -255,10 +255,31 @@ impl Keeper {
         if let Ok(committed) = &committed {
             let version = committed.versions.first().copied().unwrap_or_default();
             open.proposals.remove(&digest);
-            open.policy.apply(approved.into_change(), version);
+            let now = steady_seconds();
+            open.policy.apply(approved.into_change(), version, now);
         }
         self.follow(committed)?;
         self.drain_system()
+    }
+
+    /// Takes registries whose time to drain is over out of the snapshot.
+    pub(super) fn end_drains(&mut self, now: u64) -> Result<(), ApiError> {
+        let drained = match self.open() {
+            Ok(open) => open.policy.drained(now),
+            Err(_) => return Ok(()),
+        };
+        if drained.is_empty() {
+            return Ok(());
+        }
+        for registry in &drained {
+            log::info!("registry {} has drained", registry.short());
+            // Whether or not the log takes a line, its time is over.
+            let _ = self
+                .house
+                .audit
+                .append(&Event::RegistryRetired { registry });
+        }
+        self.follow(Ok(()))
     }
 }
 

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod drain;
 mod import;
 mod policy;
 mod proposals;
