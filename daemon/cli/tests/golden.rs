@@ -6,7 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fmt::Write;
-use std::io::{BufRead, BufReader, Write as _};
+use std::io::{BufRead, BufReader, Read, Write as _};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -325,8 +325,16 @@ fn daemon(run: &Path, answers: Vec<(u16, String)>) {
     std::thread::spawn(move || {
         for (status, body) in answers {
             let (stream, _) = listener.accept().unwrap();
-            let mut lines = BufReader::new(&stream).lines();
-            while lines.next().is_some_and(|line| !line.unwrap().is_empty()) {}
+            // All of the request, or what is unread at the end would cut the answer off.
+            let mut request = BufReader::new(&stream);
+            let (mut line, mut length) = (String::new(), 0);
+            while request.read_line(&mut line).unwrap() > 2 {
+                if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
+                    length = value.trim().parse().unwrap();
+                }
+                line.clear();
+            }
+            request.read_exact(&mut vec![0; length]).unwrap();
             let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n", body.len());
             (&stream)
                 .write_all(format!("{head}\r\n{body}").as_bytes())
