@@ -239,10 +239,8 @@ pub enum Event<'a> {
         registry: Option<&'a RegistryId>,
         uid: u32,
     },
-    /// A registry takes calls.
-    RegistryActivated { registry: &'a RegistryId },
-    /// A registry takes no new calls.
-    RegistryRetired { registry: &'a RegistryId },
+    /// A registry that was retired serves nobody any more.
+    RegistryDrained { registry: &'a RegistryId },
     /// A call is about to be made: written before its permit exists.
     CallIntent {
         call: CallId,

@@ -277,7 +277,7 @@ impl Keeper {
             let _ = self
                 .house
                 .audit
-                .append(&Event::RegistryRetired { registry });
+                .append(&Event::RegistryDrained { registry });
         }
         self.follow(Ok(()))
     }

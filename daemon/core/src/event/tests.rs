@@ -269,10 +269,7 @@ fn every_event_is_one_flat_object_with_its_own_name() {
             registry: None,
             uid: 3,
         },
-        Event::RegistryActivated {
-            registry: &registry,
-        },
-        Event::RegistryRetired {
+        Event::RegistryDrained {
             registry: &registry,
         },
         Event::PeerRefused {

@@ -30,8 +30,7 @@ impl Event<'_> {
             Event::CredentialSuspect { .. } => "credential_suspect",
             Event::BundleImported { .. } => "bundle_imported",
             Event::BundleRefused { .. } => "bundle_refused",
-            Event::RegistryActivated { .. } => "registry_activated",
-            Event::RegistryRetired { .. } => "registry_retired",
+            Event::RegistryDrained { .. } => "registry_drained",
             Event::CallIntent { .. } => "call_intent",
             Event::CallOutcome { .. } => "call_outcome",
             Event::CallDenied { .. } => "call_denied",
@@ -204,7 +203,7 @@ impl Event<'_> {
                 }
                 line.number("uid", uid.into());
             }
-            Event::RegistryActivated { registry } | Event::RegistryRetired { registry } => {
+            Event::RegistryDrained { registry } => {
                 line.digest("registry", registry.digest());
             }
             Event::CallIntent {

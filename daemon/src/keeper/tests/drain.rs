@@ -58,7 +58,7 @@ fn a_retired_registry_drains_for_ten_minutes_at_most() {
         assert_eq!(states(&site, [old, new]).await, both);
         site.keeper.seal(None, "a test").await.unwrap();
         let log = std::fs::read_to_string(site.state().join("audit/audit-00000000.jsonl")).unwrap();
-        let drained = log.lines().filter(|l| l.contains("registry_retired"));
+        let drained = log.lines().filter(|l| l.contains("registry_drained"));
         assert_eq!(drained.count(), 1);
         site.unseal().await;
         assert_eq!(states(&site, [old, new]).await, over);
