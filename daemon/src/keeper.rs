@@ -388,7 +388,8 @@ impl Keeper {
         committed.map_err(|e| vault_error(&e))
     }
 
-    /// Reads the policy from the store again and makes a snapshot of it.
+    /// Reads the policy from the store again and makes a snapshot of it. Proposals stay: their approvals are judged by the
+    /// state that they name.
     fn read_anew(&mut self) -> Result<(), ApiError> {
         let registries = self.house.config.registries();
         let open = self.open()?;
@@ -397,7 +398,6 @@ impl Keeper {
         let drains = std::mem::take(&mut open.policy.draining).into_iter();
         policy.draining = drains.filter(|(id, _)| !policy.is_active(id)).collect();
         open.policy = policy;
-        open.proposals.clear();
         self.refresh()?;
         self.open()?.stale = false;
         Ok(())

@@ -113,11 +113,6 @@ impl Proposals {
         self.waiting.retain(|_, (expires, _)| *expires > now);
     }
 
-    /// Drops everything: what the proposals were made against was read anew.
-    pub(crate) fn clear(&mut self) {
-        self.waiting.clear();
-    }
-
     /// What waits, and for how many seconds more.
     pub(crate) fn list(&self, now: u64) -> impl Iterator<Item = (&Digest, &Proposal, u64)> {
         let left = move |expires: u64| expires.saturating_sub(now);
