@@ -87,6 +87,8 @@ pub(super) fn run(shared: &Shared, mut keys: Keys, mut spare: Spare, mut disk: D
             }
         }
         if closing {
+            // Before anybody is told: who closes the log closes the store next.
+            drop(keys);
             finish(shared);
             return;
         }
