@@ -11,8 +11,9 @@ use serde::Deserialize;
 
 use crate::roles::Groups;
 
-/// Default size of the arena of secret pages, in KiB. 8 MiB is the usual memlock limit of a process.
-const ARENA_KIB: usize = 4096;
+/// Default size of the arena of secret pages, in KiB: keys, shares, and what is opened for a moment for each call, up to
+/// 64 KiB each. It is resident from the start; 8 MiB is the usual memlock limit of a process.
+const ARENA_KIB: usize = 2048;
 
 /// The file's text, strict: an unknown key is an error, since a misspelt limit must not silently be the default.
 #[derive(Debug, Deserialize)]

@@ -55,7 +55,12 @@ const APART: &[(&str, &[&str])] = &[
     // No process links both the barrier and a module engine, and the daemon has no way out.
     (
         "mcpistd",
-        &["mcpist-runtime", "wasmtime", "cranelift-codegen", "reqwest"],
+        &[
+            "mcpist-runtime",
+            "wasmtime",
+            "cranelift-codegen",
+            "hyper-rustls",
+        ],
     ),
     (
         "mcpist-runtime",
@@ -66,7 +71,10 @@ const APART: &[(&str, &[&str])] = &[
             "cranelift-codegen",
         ],
     ),
-    ("mcpist", &["mcpist-sealer", "rmcp", "rusqlite", "reqwest"]),
+    (
+        "mcpist",
+        &["mcpist-sealer", "rmcp", "rusqlite", "hyper-rustls"],
+    ),
 ];
 
 fn workspace() -> &'static Path {

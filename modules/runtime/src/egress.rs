@@ -6,8 +6,9 @@
 //! Promises, for every request:
 //! - The binding is asked before anything is sent; scheme, host and port are the binding's and come
 //!   from nowhere else. Addresses are judged after the one resolution ([`address`]).
-//! - No redirect is followed, no proxy is used, no cookie is kept, nothing is sent twice, and the
-//!   environment is not read.
+//! - No redirect is followed, no proxy is used, no cookie is kept and the environment is not read:
+//!   the client has none of it. Nothing is sent twice: it asks for a second connection only where a
+//!   pooled one had closed before a byte of the request was written.
 //! - The credential is injected last, into the one place that the binding names, marked sensitive;
 //!   a module cannot set or double that place, nor any header that carries a credential or frames
 //!   the message.
@@ -19,6 +20,7 @@
 //! closes its connection.
 
 pub mod address;
+mod connect;
 mod error;
 mod trust;
 
@@ -30,16 +32,21 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use mcpist_core::binding::{Binding, Inject, Scheme};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Body;
+use hyper::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE};
+use hyper::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT};
+use hyper::http::uri::{self, Authority, PathAndQuery, Uri};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use mcpist_core::binding::{Binding, Inject};
 use mcpist_core::http::{Method, is_reserved_header};
 use mcpist_secret::Secret;
 use mcpist_secret::redact::{Redacted, Redactor};
-use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE};
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT};
-use reqwest::{Client, Url};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+use self::connect::Connector;
 use crate::encode;
 use crate::gate::Gate;
 
@@ -48,8 +55,6 @@ pub use trust::TrustError;
 
 /// The pause after a 429 that names none in seconds.
 pub const DEFAULT_PAUSE: Duration = Duration::from_secs(5);
-/// Longest wait for a connection, whatever the call's deadline.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long an unused connection stays open.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// First capacity for a body whose length is not announced.
@@ -61,9 +66,6 @@ pub enum ServiceError {
     /// Its trust does not parse.
     #[error("{0}")]
     Trust(#[from] TrustError),
-    /// The HTTP client cannot be built.
-    #[error("the HTTP client cannot be set up")]
-    Client,
     /// The URL parser reads the binding's host otherwise than the binding.
     #[error("the binding's host makes no URL")]
     Origin,
@@ -147,9 +149,9 @@ impl Budget {
 #[derive(Debug)]
 pub struct Service {
     binding: Binding,
-    /// Scheme, host and port, as the binding has them.
-    origin: Url,
-    client: Client,
+    /// Host and port, as the binding has them.
+    authority: Authority,
+    client: Client<Connector, Full<Bytes>>,
     gate: Gate,
 }
 
@@ -159,30 +161,13 @@ impl Service {
     /// # Errors
     /// [`ServiceError`] when the binding's CA does not parse.
     pub fn new(binding: &Binding, concurrency: u32) -> Result<Service, ServiceError> {
-        let rule = address::Literals {
-            address: binding.host.ip(),
-            allow_local: binding.allow_local,
-        };
-        let client = Client::builder()
-            .tls_backend_preconfigured(trust::client_config(&binding.trust)?)
-            .https_only(binding.scheme == Scheme::Https)
-            .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .referer(false)
-            .no_proxy()
-            .http1_only()
-            .dns_resolver(address::Names {
-                allow_local: binding.allow_local,
-            })
-            .connector_layer(rule)
-            .connect_timeout(CONNECT_TIMEOUT)
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
             .pool_max_idle_per_host(concurrency as usize)
-            .default_headers(fixed_headers())
-            .build()
-            .map_err(|_| ServiceError::Client)?;
+            .build(Connector::new(binding)?);
         Ok(Service {
-            origin: origin(binding)?,
+            authority: authority(binding)?,
             binding: binding.clone(),
             client,
             gate: Gate::new(concurrency as usize),
@@ -207,22 +192,23 @@ impl Service {
     ) -> Result<Response, EgressError> {
         let request = self.prepare(request, credential)?;
         budget.request()?;
-        let mut response = self
-            .client
-            .execute(request)
-            .await
-            .map_err(|e| EgressError::of(&e))?;
-        let status = response.status().as_u16();
-        if !is_identity(response.headers()) {
+        let response = self.client.request(request).await;
+        let (head, mut answer) = response
+            .map_err(|e| EgressError::of_request(&e))?
+            .into_parts();
+        if !is_identity(&head.headers) {
             return Err(EgressError::Encoded);
         }
-        let pause = pause(response.headers());
-        let announced = response.content_length().unwrap_or(0);
+        let announced = answer.size_hint().exact().unwrap_or(0);
         if announced > budget.bytes_left {
             return Err(EgressError::TooLarge(budget.bytes));
         }
         let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|e| EgressError::of(&e))? {
+        while let Some(frame) = answer.frame().await {
+            // Trailers are read by nobody.
+            let Ok(chunk) = frame.map_err(|e| EgressError::of_body(&e))?.into_data() else {
+                continue;
+            };
             budget.bytes(chunk.len() as u64)?;
             if body.is_empty() {
                 // Bounded by the budget, as was just checked.
@@ -232,10 +218,10 @@ impl Service {
         }
         let Redacted { bytes: body, hits } = redactor.redact(body);
         Ok(Response {
-            status,
+            status: head.status.as_u16(),
             body,
             hits,
-            pause,
+            pause: pause(&head.headers),
         })
     }
 
@@ -244,9 +230,9 @@ impl Service {
         &self,
         request: Request,
         credential: &Secret,
-    ) -> Result<reqwest::Request, EgressError> {
+    ) -> Result<hyper::Request<Full<Bytes>>, EgressError> {
         self.binding.permits(request.method, &request.path)?;
-        let mut headers = HeaderMap::with_capacity(request.headers.len() + 2);
+        let mut headers = HeaderMap::with_capacity(request.headers.len() + 5);
         for (name, value) in &request.headers {
             let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| EgressError::Header)?;
             if is_reserved_header(name.as_str()) || self.injects_header(name.as_str()) {
@@ -257,28 +243,53 @@ impl Service {
         }
         let mut query = Zeroizing::new(request.query);
         self.inject(credential, &mut headers, &mut query)?;
-        let url = self.url(&request.path, &query)?;
         if let Inject::Query { name } = &self.binding.inject
-            && url.query_pairs().filter(|(key, _)| key == name).count() != 1
+            && form_urlencoded::parse(query.as_bytes())
+                .filter(|(key, _)| key == name)
+                .count()
+                != 1
         {
             return Err(EgressError::Reserved(name.clone()));
         }
-        let mut out = reqwest::Request::new(method(request.method), url);
-        if let Some((kind, bytes)) = request.body {
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-            *out.body_mut() = Some(bytes.into());
-        }
+        let uri = self.uri(request.path, &query)?;
+        let body = match request.body {
+            Some((kind, bytes)) => {
+                headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+                Full::new(bytes)
+            }
+            None => Full::default(),
+        };
+        complete(&mut headers);
+        let mut out = hyper::Request::new(body);
+        *out.method_mut() = method(request.method);
+        *out.uri_mut() = uri;
         *out.headers_mut() = headers;
         Ok(out)
     }
 
-    /// The URL, if its parser changes nothing: what the binding judged is what is sent.
-    fn url(&self, path: &str, query: &str) -> Result<Url, EgressError> {
-        let mut url = self.origin.clone();
-        url.set_path(path);
-        url.set_query((!query.is_empty()).then_some(query));
-        let kept = url.path() == path && url.query().unwrap_or_default() == query;
-        if kept { Ok(url) } else { Err(EgressError::Url) }
+    /// Where the request goes: host and port of the binding, and what it judged, byte for byte.
+    fn uri(&self, path: String, query: &str) -> Result<Uri, EgressError> {
+        if !query.bytes().all(is_query_byte) {
+            return Err(EgressError::Url);
+        }
+        let mut target = path;
+        if !query.is_empty() {
+            target.reserve_exact(query.len() + 1);
+            target.push('?');
+            target.push_str(query);
+        }
+        let target = PathAndQuery::from_maybe_shared(Bytes::from(target));
+        let mut parts = uri::Parts::default();
+        parts.scheme = Some(
+            self.binding
+                .scheme
+                .as_str()
+                .parse()
+                .map_err(|_| EgressError::Url)?,
+        );
+        parts.authority = Some(self.authority.clone());
+        parts.path_and_query = Some(target.map_err(|_| EgressError::Url)?);
+        Uri::from_parts(parts).map_err(|_| EgressError::Url)
     }
 
     fn injects_header(&self, name: &str) -> bool {
@@ -319,33 +330,29 @@ impl Service {
     }
 }
 
-/// The binding's scheme, host and port, if the URL parser reads them as the binding does.
-fn origin(binding: &Binding) -> Result<Url, ServiceError> {
-    let (scheme, host) = (binding.scheme.as_str(), binding.host.authority());
-    let text = format!("{scheme}://{host}:{}", binding.port);
-    Url::parse(&text)
+/// The binding's host and port, if the URL parser reads them as the binding does.
+fn authority(binding: &Binding) -> Result<Authority, ServiceError> {
+    let host = binding.host.authority();
+    Authority::try_from(format!("{host}:{}", binding.port))
         .ok()
-        .filter(|url| {
-            url.scheme() == scheme
-                && url.host_str() == Some(&host)
-                && url.port_or_known_default() == Some(binding.port)
-                && url.username().is_empty()
-                && url.password().is_none()
-                && url.path() == "/"
-        })
+        .filter(|read| read.host() == host && read.port_u16() == Some(binding.port))
         .ok_or(ServiceError::Origin)
 }
 
-/// Headers of every request. A module may replace `accept` and `user-agent`, not the encoding.
-fn fixed_headers() -> HeaderMap {
-    let mut headers = HeaderMap::new();
+/// RFC 3986 section 3.4, and the brackets that parameter names keep.
+fn is_query_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/?%[]".contains(&byte)
+}
+
+/// Adds what every request says. A module may replace `accept` and `user-agent`, not the encoding.
+fn complete(headers: &mut HeaderMap) {
     headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    headers.insert(
-        ACCEPT,
-        HeaderValue::from_static("application/json, */*;q=0.5"),
-    );
-    headers.insert(USER_AGENT, HeaderValue::from_static("mcpist"));
     headers
+        .entry(ACCEPT)
+        .or_insert(HeaderValue::from_static("application/json, */*;q=0.5"));
+    headers
+        .entry(USER_AGENT)
+        .or_insert(HeaderValue::from_static("mcpist"));
 }
 
 fn sensitive(prefix: &[u8], secret: &[u8]) -> Result<HeaderValue, EgressError> {
@@ -355,14 +362,14 @@ fn sensitive(prefix: &[u8], secret: &[u8]) -> Result<HeaderValue, EgressError> {
     Ok(value)
 }
 
-fn method(method: Method) -> reqwest::Method {
+fn method(method: Method) -> hyper::Method {
     match method {
-        Method::Get => reqwest::Method::GET,
-        Method::Head => reqwest::Method::HEAD,
-        Method::Post => reqwest::Method::POST,
-        Method::Put => reqwest::Method::PUT,
-        Method::Patch => reqwest::Method::PATCH,
-        Method::Delete => reqwest::Method::DELETE,
+        Method::Get => hyper::Method::GET,
+        Method::Head => hyper::Method::HEAD,
+        Method::Post => hyper::Method::POST,
+        Method::Put => hyper::Method::PUT,
+        Method::Patch => hyper::Method::PATCH,
+        Method::Delete => hyper::Method::DELETE,
     }
 }
 

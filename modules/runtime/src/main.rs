@@ -24,12 +24,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use options::{Link, Options, Parsed};
 
-/// Freed memory is wiped: HTTP buffers of reqwest and rustls hold credentials for a moment.
+/// Freed memory is wiped: HTTP buffers of hyper and rustls hold credentials for a moment.
 #[global_allocator]
 static ALLOCATOR: ZeroOnFree = ZeroOnFree;
 
-/// Leases of the calls in flight and the buffer of the link; a lease is dropped with its call.
-const ARENA: usize = 4 * 1024 * 1024;
+/// Leases of the calls in flight and the buffer of the link; a lease is dropped with its call. Room for a thousand
+/// credentials of up to 1 KiB; a call whose credential finds none is refused alone.
+const ARENA: usize = 1024 * 1024;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 

@@ -1,23 +1,14 @@
 //! Which addresses a binding may reach: decided after the one resolution, before the connection.
 //!
-//! Owns: [`refusal`], the rule; [`Names`], the resolver that applies it to a name's addresses; and
-//! [`Literals`], the connector layer that applies it to a host that is an address itself (for those
-//! the client asks no resolver).
-//! Promises: the addresses that were judged are the ones that are connected to. One refused address
-//! refuses the whole answer, so that a name cannot mix a public address with a local one.
-//! Does not: cache. Each new connection resolves and judges again.
+//! Owns: [`refusal`], the rule, and [`judge`], which applies it to an answer of the resolver or to a
+//! host that is an address itself.
+//! Promises: one refused address refuses the whole answer, so that a name cannot mix a public address
+//! with a local one.
+//! Does not: resolve or connect ([`super::connect`]).
 
-use std::error::Error;
-use std::future::Future;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::net::{IpAddr, Ipv4Addr};
 
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use thiserror::Error;
-use tower::{Layer, Service};
-
-type BoxError = Box<dyn Error + Send + Sync>;
 
 /// Why an address is not connected to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -83,7 +74,7 @@ pub fn refusal(address: IpAddr, allow_local: bool, own: &[IpAddr]) -> Option<Add
 }
 
 /// Judges all of `addresses`; lists the host's own only where they matter.
-fn judge(
+pub(super) fn judge(
     addresses: impl IntoIterator<Item = IpAddr>,
     allow_local: bool,
 ) -> Result<(), AddressRefusal> {
@@ -107,76 +98,6 @@ fn own_addresses() -> Result<Vec<IpAddr>, AddressRefusal> {
             v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
         })
         .collect())
-}
-
-/// The resolver of one binding's client.
-#[derive(Debug, Clone, Copy)]
-pub struct Names {
-    /// The binding's `allow_local`.
-    pub allow_local: bool,
-}
-
-impl Resolve for Names {
-    fn resolve(&self, name: Name) -> Resolving {
-        let allow_local = self.allow_local;
-        Box::pin(async move {
-            // The port of the answer is replaced by the connector.
-            let found: Vec<SocketAddr> =
-                tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-            judge(found.iter().map(SocketAddr::ip), allow_local)?;
-            Ok(Box::new(found.into_iter()) as Addrs)
-        })
-    }
-}
-
-/// The connector layer of one binding's client.
-#[derive(Debug, Clone, Copy)]
-pub struct Literals {
-    /// The host, where it is an address.
-    pub address: Option<IpAddr>,
-    /// The binding's `allow_local`.
-    pub allow_local: bool,
-}
-
-impl<S> Layer<S> for Literals {
-    type Service = Judged<S>;
-
-    fn layer(&self, inner: S) -> Judged<S> {
-        Judged { inner, rule: *self }
-    }
-}
-
-/// A connector behind [`Literals`].
-#[derive(Debug, Clone)]
-pub struct Judged<S> {
-    inner: S,
-    rule: Literals,
-}
-
-impl<S, R> Service<R> for Judged<S>
-where
-    S: Service<R, Error = BoxError>,
-    S::Future: Send + 'static,
-    S::Response: 'static,
-{
-    type Response = S::Response;
-    type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<S::Response, BoxError>> + Send>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: R) -> Self::Future {
-        match self
-            .rule
-            .address
-            .map(|address| judge([address], self.rule.allow_local))
-        {
-            Some(Err(refusal)) => Box::pin(async move { Err(refusal.into()) }),
-            _ => Box::pin(self.inner.call(request)),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -96,33 +96,41 @@ impl EgressError {
         }
     }
 
-    /// Reads the HTTP client's error by its causes; its text goes nowhere.
-    pub(super) fn of(error: &reqwest::Error) -> EgressError {
-        if error.is_timeout() {
-            return EgressError::Timeout;
-        }
-        let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+    /// Reads the error of a request that got no head of an answer; its text goes nowhere.
+    pub(super) fn of_request(error: &hyper_util::client::legacy::Error) -> EgressError {
+        EgressError::of_causes(error).unwrap_or(match error.is_connect() {
+            true => EgressError::Unreachable,
+            false => EgressError::Broken,
+        })
+    }
+
+    /// Reads the error of an answer that broke off.
+    pub(super) fn of_body(error: &hyper::Error) -> EgressError {
+        EgressError::of_causes(error).unwrap_or(EgressError::Broken)
+    }
+
+    /// What one of the causes of `error` says.
+    fn of_causes(error: &(dyn Error + 'static)) -> Option<EgressError> {
+        let mut cause = Some(error);
         while let Some(here) = cause {
             if let Some(refusal) = here.downcast_ref::<AddressRefusal>() {
-                return EgressError::Address(*refusal);
+                return Some(EgressError::Address(*refusal));
             }
             if here.is::<rustls::Error>() {
-                return EgressError::Tls;
+                return Some(EgressError::Tls);
             }
-            // An I/O error's source skips what it wraps.
-            cause = match here
-                .downcast_ref::<io::Error>()
-                .and_then(io::Error::get_ref)
-            {
-                Some(inner) => Some(inner),
-                None => here.source(),
+            cause = match here.downcast_ref::<io::Error>() {
+                Some(io) if io.kind() == io::ErrorKind::TimedOut => {
+                    return Some(EgressError::Timeout);
+                }
+                // An I/O error's source skips what it wraps.
+                Some(io) if io.get_ref().is_some() => {
+                    io.get_ref().map(|inner| inner as &(dyn Error + 'static))
+                }
+                _ => here.source(),
             };
         }
-        if error.is_connect() {
-            EgressError::Unreachable
-        } else {
-            EgressError::Broken
-        }
+        None
     }
 }
 
