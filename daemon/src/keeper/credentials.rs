@@ -34,6 +34,8 @@ impl Keeper {
             ));
         }
         let line = outbox_line(&Event::VaultCreated { vault: name, uid });
+        self.open()?;
+        self.recordable()?;
         let open = self.open()?;
         open.vaults()
             .create_vault(name.as_str(), Some(line))
@@ -51,6 +53,8 @@ impl Keeper {
             vault: name,
             confirmed: Some(uid),
         });
+        self.open()?;
+        self.recordable()?;
         let open = self.open()?;
         open.vaults()
             .confirm_last_write_missing(name.as_str(), Some(line))

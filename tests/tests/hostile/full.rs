@@ -56,6 +56,17 @@ fn stopped(site: &Site, admin: &str) {
     assert_eq!(refused["error"]["code"], admin, "{refused}");
     assert_eq!(site.ask("GET", "/v1/principals", None), principals);
 
+    let vaults = || {
+        site.ask("GET", "/v1/vaults", None)["vaults"]
+            .as_array()
+            .map(Vec::len)
+    };
+    let before = vaults();
+    let more = json!({ "name": "more" });
+    let (_, refused) = site.admin("POST", "/v1/vaults", Some(&more));
+    assert_eq!(refused["error"]["code"], admin, "{refused}");
+    assert_eq!(vaults(), before);
+
     let stored = site.put_credential("token", "bearer", "canary-of-the-full-disk");
     assert_eq!(stored["error"]["code"], admin, "{stored}");
     let listed = site.ask("GET", "/v1/vaults/main/credentials", None);
