@@ -207,11 +207,9 @@ impl Live {
         &self.alarms
     }
 
-    /// The editions that the runner must have, each with its bundle's manifest.
-    pub(crate) fn modules(&self) -> impl Iterator<Item = (&ModuleRev, &Bytes)> {
-        self.modules
-            .keys()
-            .filter_map(|rev| Some((rev, self.manifests.get(&rev.registry)?)))
+    /// The registries whose modules the runner must have, each with its bundle's manifest.
+    pub(crate) fn registries(&self) -> impl Iterator<Item = (&RegistryId, &Bytes)> {
+        self.manifests.iter()
     }
 
     /// The bindings that the runner must have.
@@ -230,9 +228,9 @@ impl Live {
         self.broker.fingerprints(key, wanted)
     }
 
-    /// Whether the edition is part of the snapshot.
-    pub(crate) fn has_module(&self, rev: &ModuleRev) -> bool {
-        self.modules.contains_key(rev)
+    /// Whether a module of the registry is part of the snapshot.
+    pub(crate) fn has_registry(&self, id: &RegistryId) -> bool {
+        self.manifests.contains_key(id)
     }
 
     /// Whether the binding is part of the snapshot, at this version.

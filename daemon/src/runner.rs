@@ -1,6 +1,6 @@
 //! The runner as mcpistd sees it: at most one live link for each role, fed with what the policy says now.
 //!
-//! Owns the links and what each was told. A runner is told of a module, a binding or a fingerprint before the first
+//! Owns the links and what each was told. A runner is told of a registry, a binding or a fingerprint before the first
 //! call that needs it is made, since link and snapshot are switched under one short mutex and frames keep their
 //! order. Promises that a lost runner costs the calls in flight and nothing else. Does not start processes
 //! ([`crate::dev`]) nor judge a peer's uid beyond the one that the configuration names.
@@ -11,11 +11,12 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use mcpist_core::event::{Event, RunnerRole};
-use mcpist_core::ids::{BindingName, ModuleRev};
+use mcpist_core::ids::{BindingName, RegistryId};
 use mcpist_secret::redact::RedactKey;
-use mcpist_wire::daemon::TellError;
+use mcpist_wire::daemon::{AcceptError, TellError};
 use mcpist_wire::{
-    Answer, Bind, CallError, CloseCode, DaemonLink, Dropped, Greeting, Load, ModuleCall, Role,
+    Answer, Bind, CallError, CloseCode, DaemonLink, Dropped, Greeting, LinkEnd, Load, ModuleCall,
+    Role,
 };
 use tokio::net::{UnixListener, UnixStream};
 
@@ -36,7 +37,7 @@ pub(crate) struct Runners {
 struct Fed {
     link: Arc<DaemonLink>,
     key: RedactKey,
-    modules: BTreeSet<ModuleRev>,
+    registries: BTreeSet<RegistryId>,
     bindings: BTreeSet<(BindingName, u64)>,
     fingerprints: BTreeSet<u64>,
 }
@@ -98,64 +99,45 @@ impl Runners {
         audit: &Audit,
         live: impl Fn() -> Option<Arc<Live>>,
     ) {
-        let uid = stream.peer_cred().map(|c| c.uid());
+        let uid = stream.peer_cred().map(|c| c.uid()).ok();
+        let refused = |role, reason, text: &dyn std::fmt::Display| {
+            let uid = uid.unwrap_or(u32::MAX);
+            log::warn!("runner of uid {uid} refused: {text}");
+            record(audit, &Event::RunnerRefused { role, uid, reason });
+        };
         let greeting = match tokio::time::timeout(HELLO, Greeting::accept(stream)).await {
             Ok(Ok(greeting)) => greeting,
-            Ok(Err(e)) => {
-                log::warn!("runner refused: {e}");
-                record(
-                    audit,
-                    &Event::RunnerRefused {
-                        role: "unknown",
-                        uid: uid.unwrap_or(u32::MAX),
-                        reason: "wire_version",
-                    },
-                );
-                return;
-            }
-            Err(_) => {
-                log::warn!("runner refused: no hello within {} s", HELLO.as_secs());
-                return;
-            }
+            Ok(Err(e)) => return refused("unknown", unheard(&e), &e),
+            Err(_) => return refused("unknown", "hello_timeout", &"it says no hello"),
         };
         let role = greeting.hello().role;
-        let refusal = match uid {
-            _ if role != Role::Run => Some((
+        let refusal = if role != Role::Run {
+            Some((
                 CloseCode::RoleRefused,
-                "role_refused",
+                "role_not_served",
                 "no such role is served here",
-            )),
-            Ok(uid) if uid != expected => Some((
+            ))
+        } else if uid != Some(expected) {
+            Some((
                 CloseCode::RoleRefused,
-                "role_refused",
+                "uid_refused",
                 "the uid is not the role's",
-            )),
-            Err(_) => Some((
-                CloseCode::RoleRefused,
-                "role_refused",
-                "the peer has no credentials",
-            )),
-            Ok(_) if self.is_connected() => Some((
+            ))
+        } else if self.is_connected() {
+            Some((
                 CloseCode::RoleTaken,
                 "role_taken",
                 "the role is connected already",
-            )),
-            Ok(_) => None,
+            ))
+        } else {
+            None
         };
-        let uid = uid.unwrap_or(u32::MAX);
         if let Some((code, reason, text)) = refusal {
-            log::warn!("runner of uid {uid} refused: {text}");
-            record(
-                audit,
-                &Event::RunnerRefused {
-                    role: role.as_str(),
-                    uid,
-                    reason,
-                },
-            );
+            refused(role.as_str(), reason, &text);
             greeting.refuse(code, text).await;
             return;
         }
+        let uid = expected;
         let (pid, version) = (greeting.hello().pid, greeting.version());
         let link = match RedactKey::random().and_then(|key| Ok((greeting.welcome(&key)?, key))) {
             Ok((link, key)) => self.adopt(link, key, live),
@@ -213,7 +195,7 @@ impl Runners {
         let mut fed = Fed {
             link: Arc::clone(&link),
             key,
-            modules: BTreeSet::new(),
+            registries: BTreeSet::new(),
             bindings: BTreeSet::new(),
             fingerprints: BTreeSet::new(),
         };
@@ -251,16 +233,16 @@ impl Fed {
                 self.fingerprints.insert(id);
             }
         }
-        for (rev, manifest) in live.modules() {
-            if self.modules.contains(rev) {
+        for (registry, manifest) in live.registries() {
+            if self.registries.contains(registry) {
                 continue;
             }
             let load = Load {
-                rev: rev.clone(),
+                registry: *registry,
                 manifest: manifest.clone(),
             };
-            if note("a module", self.link.load(&load)) {
-                self.modules.insert(rev.clone());
+            if note("a registry", self.link.load(&load)) {
+                self.registries.insert(*registry);
             }
         }
         for (name, version, binding) in live.bindings() {
@@ -279,9 +261,9 @@ impl Fed {
 
     fn take_back(&mut self, live: Option<&Live>) {
         let link: &DaemonLink = &self.link;
-        self.modules.retain(|rev| {
-            live.is_some_and(|l| l.has_module(rev)) || {
-                let _ = link.drop(&Dropped::Module(rev.clone()));
+        self.registries.retain(|id| {
+            live.is_some_and(|l| l.has_registry(id)) || {
+                let _ = link.drop(&Dropped::Registry(*id));
                 false
             }
         });
@@ -327,6 +309,15 @@ pub(crate) async fn listen(house: Arc<House>, listener: UnixListener) {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
+    }
+}
+
+/// Why no hello was heard, as the log says it.
+fn unheard(error: &AcceptError) -> &'static str {
+    match error {
+        AcceptError::Version { .. } => "wire_version",
+        AcceptError::NoHello(LinkEnd::Protocol(_)) => "wire_protocol",
+        AcceptError::NoHello(_) => "connection_lost",
     }
 }
 

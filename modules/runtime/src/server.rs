@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use mcpist_core::binding::Binding;
 use mcpist_core::error::ErrorCode;
-use mcpist_core::ids::{BindingName, ModuleRev};
+use mcpist_core::ids::{BindingName, ModuleRev, RegistryId};
 use mcpist_core::manifest::ModuleManifest;
 use mcpist_core::result::ToolError;
 use mcpist_secret::redact::{Fingerprint, RedactKey, Redactor};
@@ -140,25 +140,26 @@ impl State {
         }
     }
 
-    /// Takes a module after hashing its manifest anew.
+    /// Takes a registry's modules after hashing its manifest anew.
     fn load(&mut self, load: &Load) {
+        let registry = load.registry;
         if self.role != Role::Run {
-            log::error!("{}: a runner for vaults loads no module", load.rev);
+            let registry = registry.short();
+            log::error!("registry {registry}: a runner for vaults loads no module");
             return;
         }
-        self.forget_module(&load.rev);
+        self.forget_registry(registry);
         match load.verify() {
             Ok(manifest) => {
-                let found = manifest
-                    .modules
-                    .iter()
-                    .find(|module| module.name == load.rev.module);
-                if let Some(module) = found {
-                    self.modules
-                        .insert(load.rev.clone(), Arc::new(module.clone()));
-                }
+                self.modules.extend(manifest.modules.iter().map(|module| {
+                    let rev = ModuleRev {
+                        registry,
+                        module: module.name.clone(),
+                    };
+                    (rev, Arc::new(module.clone()))
+                }));
             }
-            Err(error) => log::error!("{}: not loaded: {error}", load.rev),
+            Err(error) => log::error!("not loaded: {error}"),
         }
     }
 
@@ -170,7 +171,7 @@ impl State {
 
     fn forget(&mut self, dropped: &Dropped) {
         match dropped {
-            Dropped::Module(rev) => self.forget_module(rev),
+            Dropped::Registry(registry) => self.forget_registry(*registry),
             Dropped::Binding { name, version } => self.forget_binding(name, *version),
             Dropped::Fingerprint(id) => {
                 self.fingerprints.remove(id);
@@ -179,9 +180,10 @@ impl State {
         }
     }
 
-    fn forget_module(&mut self, rev: &ModuleRev) {
-        self.modules.remove(rev);
-        self.services.retain(|(of, ..), _| of != rev);
+    fn forget_registry(&mut self, registry: RegistryId) {
+        self.modules.retain(|rev, _| rev.registry != registry);
+        self.services
+            .retain(|(rev, ..), _| rev.registry != registry);
     }
 
     fn forget_binding(&mut self, name: &BindingName, version: u64) {

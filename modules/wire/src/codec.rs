@@ -3,7 +3,7 @@
 //! [`Cursor`] reads them from hostile bytes: every length is checked against what is there before it is
 //! used, and [`Cursor::end`] refuses what is left over, so that one payload has one reading.
 
-/// Why a payload is refused. Each closes the link.
+/// Why a payload is refused. Each closes the link, but a lease without room, which fails its call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PayloadError {
     /// The payload ends inside the named field.

@@ -270,7 +270,7 @@ impl DaemonLink {
         }
     }
 
-    /// Tells the runner of a module. The manifest is at most [`MAX_MANIFEST`] bytes.
+    /// Tells the runner of a registry's modules. The manifest is at most [`MAX_MANIFEST`] bytes.
     ///
     /// # Errors
     /// [`TellError`].

@@ -30,7 +30,7 @@ pub enum Kind {
     Welcome = 2,
     /// Either end, last frame: a code and a text. Its layout is the same in all versions.
     Close = 3,
-    /// Daemon to runner: a module revision and its bundle's manifest.
+    /// Daemon to runner: a registry and its bundle's manifest.
     Load = 4,
     /// Daemon to runner: a binding and its version.
     Bind = 5,

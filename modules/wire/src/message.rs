@@ -214,94 +214,66 @@ pub(crate) fn put_rev(out: &mut Vec<u8>, rev: &ModuleRev) {
     put_name(out, rev.module.as_str());
 }
 
+fn take_registry(cursor: &mut Cursor<'_>) -> Result<RegistryId, PayloadError> {
+    Ok(RegistryId::new(Digest::from_bytes(
+        cursor.array("the registry")?,
+    )))
+}
+
 pub(crate) fn take_rev(cursor: &mut Cursor<'_>) -> Result<ModuleRev, PayloadError> {
-    let registry = RegistryId::new(Digest::from_bytes(cursor.array("the registry")?));
+    let registry = take_registry(cursor)?;
     let module = ModuleName::parse(cursor.name("the module")?)
         .map_err(|_| PayloadError::Invalid("the module"))?;
     Ok(ModuleRev { registry, module })
 }
 
-/// A module that the runner is to have ready: its revision and its bundle's manifest.
+/// A registry whose modules the runner is to have ready.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Load {
-    /// The revision; its registry is the digest of `manifest`.
-    pub rev: ModuleRev,
+    /// The digest of `manifest`.
+    pub registry: RegistryId,
     /// The bytes of the bundle's manifest as they were signed.
     pub manifest: Bytes,
 }
 
-/// Why a [`Load`] is not what it says. The runner then does not have the module.
+/// Why a [`Load`] is not what it says. The runner then has none of the registry's modules.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The manifest's bytes hash to something else than the registry's id.
-    #[error(
-        "the manifest of {module} is not the one of registry {registry}; import the bundle again"
-    )]
-    Digest {
-        /// The module asked for.
-        module: ModuleName,
-        /// The registry asked for, shortened.
-        registry: String,
-    },
+    #[error("the manifest is not the one of registry {}; import the bundle again", .0.short())]
+    Digest(RegistryId),
     /// The manifest does not parse.
-    #[error("the manifest of {module} does not parse: {source}")]
+    #[error("the manifest of registry {} does not parse: {source}", .registry.short())]
     Manifest {
-        /// The module asked for.
-        module: ModuleName,
+        /// The registry.
+        registry: RegistryId,
         /// What core's parser says.
         source: ManifestError,
-    },
-    /// The manifest has no such module.
-    #[error("registry {registry} has no module {module}")]
-    NoModule {
-        /// The module asked for.
-        module: ModuleName,
-        /// The registry asked for, shortened.
-        registry: String,
     },
 }
 
 impl Load {
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
-        put_rev(out, &self.rev);
+        out.extend_from_slice(self.registry.digest().as_bytes());
     }
 
     pub(crate) fn decode(payload: &[u8]) -> Result<Load, PayloadError> {
         let mut cursor = Cursor::new(payload);
-        let rev = take_rev(&mut cursor)?;
+        let registry = take_registry(&mut cursor)?;
         let manifest = Bytes::copy_from_slice(cursor.rest());
-        Ok(Load { rev, manifest })
+        Ok(Load { registry, manifest })
     }
 
-    /// Hashes the manifest anew, parses it and looks for the module: what the runner does before it offers
-    /// the module.
+    /// Hashes the manifest anew and parses it: what the runner does before it offers a module.
     ///
     /// # Errors
-    /// [`LoadError`] when the bytes are not the registry's, or hold no such module.
+    /// [`LoadError`] when the bytes are not the registry's, or are no manifest.
     pub fn verify(&self) -> Result<Manifest, LoadError> {
-        let module = || self.rev.module.clone();
-        let registry = || self.rev.registry.short();
-        if RegistryId::of_manifest(&self.manifest) != self.rev.registry {
-            return Err(LoadError::Digest {
-                module: module(),
-                registry: registry(),
-            });
+        let registry = self.registry;
+        if RegistryId::of_manifest(&self.manifest) != registry {
+            return Err(LoadError::Digest(registry));
         }
-        let manifest = Manifest::parse(&self.manifest).map_err(|source| LoadError::Manifest {
-            module: module(),
-            source,
-        })?;
-        if !manifest
-            .modules
-            .iter()
-            .any(|found| found.name == self.rev.module)
-        {
-            return Err(LoadError::NoModule {
-                module: module(),
-                registry: registry(),
-            });
-        }
-        Ok(manifest)
+        Manifest::parse(&self.manifest).map_err(|source| LoadError::Manifest { registry, source })
     }
 }
 
@@ -337,8 +309,8 @@ impl Bind {
 /// What the runner is to forget.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Dropped {
-    /// A module revision, and its connections.
-    Module(ModuleRev),
+    /// A registry's modules, and their connections.
+    Registry(RegistryId),
     /// A version of a binding, and its connections.
     Binding {
         /// The binding.
@@ -353,9 +325,9 @@ pub enum Dropped {
 impl Dropped {
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         match self {
-            Dropped::Module(rev) => {
+            Dropped::Registry(registry) => {
                 out.push(1);
-                put_rev(out, rev);
+                out.extend_from_slice(registry.digest().as_bytes());
             }
             Dropped::Binding { name, version } => {
                 out.push(2);
@@ -372,7 +344,7 @@ impl Dropped {
     pub(crate) fn decode(payload: &[u8]) -> Result<Dropped, PayloadError> {
         let mut cursor = Cursor::new(payload);
         let dropped = match cursor.u8("what is dropped")? {
-            1 => Dropped::Module(take_rev(&mut cursor)?),
+            1 => Dropped::Registry(take_registry(&mut cursor)?),
             2 => {
                 let name = BindingName::parse(cursor.name("the binding")?)
                     .map_err(|_| PayloadError::Invalid("the binding"))?;

@@ -133,7 +133,7 @@ fn decode_welcome(header: Header, payload: &[u8]) -> Result<Welcome, LinkEnd> {
 /// What mcpistd asks of the runner.
 #[derive(Debug)]
 pub enum Request {
-    /// Have this module ready.
+    /// Have this registry's modules ready.
     Load(Load),
     /// Know this binding.
     Bind(Bind),

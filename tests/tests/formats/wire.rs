@@ -72,7 +72,7 @@ fn binding() -> Binding {
 async fn what_the_daemon_tells_a_runner() {
     let (mut near, link) = daemon_side().await;
     link.load(&Load {
-        rev: rev(),
+        registry: rev().registry,
         manifest: b"{}".to_vec().into(),
     })
     .unwrap();

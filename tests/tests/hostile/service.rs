@@ -148,7 +148,7 @@ fn calls(site: &Site, item: &str) {
 fn a_runner_of_another_uid_is_refused_and_audited() {
     // The daemon waits for the runner's own user, and we are another.
     let site = serve(Start::UID + 1);
-    refused(&site, &hello(1, 1, 1), "role_refused", "role_refused");
+    refused(&site, &hello(1, 1, 1), "role_refused", "uid_refused");
     let uid = format!("\"uid\":{}", Start::UID);
     assert_eq!(audited(&site, "runner_refused", &uid), 1);
     assert!(!has_runner(&site));
@@ -169,7 +169,7 @@ fn a_runner_of_another_wire_version_is_refused() {
 #[test]
 fn a_runner_of_a_role_that_is_not_served_is_refused() {
     SERVICE.with(|site| {
-        refused(site, &hello(1, 1, 2), "role_refused", "role_refused");
+        refused(site, &hello(1, 1, 2), "role_refused", "role_not_served");
         let _runner = Runner::connected(site);
         calls(site, "after-role");
     });
@@ -179,8 +179,7 @@ fn a_runner_of_a_role_that_is_not_served_is_refused() {
 fn a_peer_that_says_no_hello_is_closed() {
     SERVICE.with(|site| {
         for bytes in [&[0xff; 64][..], b"GET / HTTP/1.1\r\n\r\n", &hello(1, 1, 9)] {
-            let (said, text) = closed(site, bytes);
-            assert_eq!(said, "wire_protocol", "{text}");
+            refused(site, bytes, "wire_protocol", "wire_protocol");
         }
         let _runner = Runner::connected(site);
         calls(site, "after-noise");
@@ -190,6 +189,7 @@ fn a_peer_that_says_no_hello_is_closed() {
 #[test]
 fn a_peer_that_says_nothing_or_half_a_hello_is_closed_and_holds_no_place() {
     SERVICE.with(|site| {
+        let before = audited(site, "runner_refused", "hello_timeout");
         let (mut silent, mut half) = (connect(site), connect(site));
         half.write_all(&hello(1, 1, 1)[..20]).expect("a half");
         // While both stand there, the real one gets in.
@@ -201,6 +201,9 @@ fn a_peer_that_says_nothing_or_half_a_hello_is_closed_and_holds_no_place() {
             assert!(rest.is_empty(), "{rest:?}");
         }
         calls(site, "after-the-silent");
+        wait_for(site, "the lines of both", |s| {
+            audited(s, "runner_refused", "hello_timeout") == before + 2
+        });
     });
 }
 

@@ -19,7 +19,7 @@ async fn states(site: &Site, ids: [RegistryId; 2]) -> [RegistryState; 2] {
 /// The registries that the runner has modules of.
 fn loaded(site: &Site) -> Vec<RegistryId> {
     let live = site.keeper.house.live().unwrap();
-    live.modules().map(|(rev, _)| rev.registry).collect()
+    live.registries().map(|(id, _)| *id).collect()
 }
 
 #[test]

@@ -108,7 +108,7 @@ fn a_damaged_registry_is_shown_and_comes_in_again() {
         assert_eq!(older.reason.as_deref(), Some("older_sequence"));
         let has_echo = || {
             let live = site.keeper.house.live().unwrap();
-            live.modules().next().is_some()
+            live.registries().next().is_some()
         };
         assert!(has_echo());
 

@@ -119,7 +119,7 @@ impl Desk {
 
     fn load(&self, manifest: Vec<u8>) {
         let load = Load {
-            rev: self.rev.clone(),
+            registry: self.rev.registry,
             manifest: manifest.into(),
         };
         self.link.load(&load).unwrap();
@@ -186,7 +186,9 @@ async fn what_is_unknown_is_not_loaded_and_what_is_dropped_is_unknown() {
     desk.upstream.until_closed(1).await;
     desk.bind(1);
     assert!(desk.call("a").await.is_ok());
-    desk.link.drop(&Dropped::Module(desk.rev.clone())).unwrap();
+    desk.link
+        .drop(&Dropped::Registry(desk.rev.registry))
+        .unwrap();
     assert_eq!(desk.code(1).await, ErrorCode::NotLoaded);
     desk.upstream.until_closed(2).await;
 }

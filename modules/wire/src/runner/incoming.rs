@@ -1,10 +1,13 @@
 //! What mcpistd sends, judged frame by frame. No I/O.
 //!
 //! A frame that breaks the protocol ends the link. What concerns a call that is not in flight any more is
-//! ignored: a cancellation and an answer may cross.
+//! ignored: a cancellation and an answer may cross. A lease that finds no room in secret memory costs its own
+//! call, which is answered `busy`.
 
 use std::sync::Arc;
 
+use mcpist_core::error::ErrorCode;
+use mcpist_core::result::ToolError;
 use mcpist_secret::redact::Fingerprint;
 
 use super::Request;
@@ -23,10 +26,18 @@ const FIELDS: usize = 1024;
 /// What is to be remembered from frame to frame.
 pub(super) struct Incoming {
     shared: Arc<Shared>,
-    /// Leases of the call that has to follow.
-    leases: Vec<Lease>,
+    /// What came for the call that has to follow.
+    leases: Option<Leases>,
     /// A message that goes on.
     partial: Option<Partial>,
+}
+
+/// The leases of one call.
+struct Leases {
+    call: u64,
+    held: Vec<Lease>,
+    /// One of them found no room.
+    no_room: bool,
 }
 
 struct Partial {
@@ -39,7 +50,7 @@ impl Incoming {
     pub(super) fn new(shared: Arc<Shared>) -> Incoming {
         Incoming {
             shared,
-            leases: Vec::new(),
+            leases: None,
             partial: None,
         }
     }
@@ -63,8 +74,8 @@ impl Incoming {
         let expected = matches!(kind, Kind::Lease | Kind::Call);
         if self
             .leases
-            .first()
-            .is_some_and(|lease| !expected || lease.call().0 != call)
+            .as_ref()
+            .is_some_and(|leases| !expected || leases.call != call)
         {
             return Err(LinkEnd::Protocol(format!(
                 "{kind:?} came between a lease and its call"
@@ -119,17 +130,21 @@ impl Incoming {
             }
             Kind::Drop => Request::Drop(Dropped::decode(payload)?),
             Kind::Lease => {
-                if self.leases.len() == MAX_LEASES {
-                    return Err(PayloadError::TooLong("the list of leases").into());
-                }
-                self.leases.push(Lease::decode(call, payload)?);
+                self.lease(call, payload)?;
                 return Ok(None);
             }
-            Kind::Call => {
-                let leases = std::mem::take(&mut self.leases);
-                let asked = ModuleCall::decode(call, payload, leases)?;
-                Request::Call(asked, self.shared.enter(call)?)
-            }
+            Kind::Call => match self.leases.take() {
+                Some(Leases { no_room: true, .. }) => {
+                    let busy = ToolError::of(ErrorCode::Busy);
+                    self.shared.enter(call)?.fail(&busy);
+                    return Ok(None);
+                }
+                leases => {
+                    let held = leases.map(|leases| leases.held).unwrap_or_default();
+                    let asked = ModuleCall::decode(call, payload, held)?;
+                    Request::Call(asked, self.shared.enter(call)?)
+                }
+            },
             Kind::Cancel => {
                 if let Some(flow) = self.shared.leave(call) {
                     flow.cancel();
@@ -154,6 +169,31 @@ impl Incoming {
             other => return Err(unexpected(other)),
         };
         Ok(Some(request))
+    }
+
+    fn lease(&mut self, call: u64, payload: &[u8]) -> Result<(), PayloadError> {
+        let leases = self.leases.get_or_insert(Leases {
+            call,
+            held: Vec::new(),
+            no_room: false,
+        });
+        if leases.no_room {
+            return Ok(());
+        }
+        if leases.held.len() == MAX_LEASES {
+            return Err(PayloadError::TooLong("the list of leases"));
+        }
+        match Lease::decode(call, payload) {
+            Ok(lease) => leases.held.push(lease),
+            Err(e @ PayloadError::NoRoom(_)) => {
+                log::error!("call {call}: {e}");
+                leases.no_room = true;
+                // What the call had so far makes room for others at once.
+                leases.held.clear();
+            }
+            Err(e) => return Err(e),
+        }
+        Ok(())
     }
 }
 

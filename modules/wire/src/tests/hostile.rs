@@ -429,7 +429,7 @@ mod any_bytes {
             prop_assert_eq!(decode_error(&out), Ok(error));
 
             let name = BindingName::parse("b").unwrap();
-            for dropped in [Dropped::Binding { name, version }, Dropped::Fingerprint(version), Dropped::Module(rev())] {
+            for dropped in [Dropped::Binding { name, version }, Dropped::Fingerprint(version), Dropped::Registry(rev().registry)] {
                 let mut out = Vec::new();
                 dropped.encode(&mut out);
                 prop_assert_eq!(Dropped::decode(&out), Ok(dropped));

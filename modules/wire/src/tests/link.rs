@@ -248,7 +248,7 @@ async fn an_answer_over_its_limit_fails_only_its_call() {
 async fn modules_bindings_and_fingerprints_arrive_in_order() {
     let (link, welcome, mut requests) = pair().await;
     let load = Load {
-        rev: rev(),
+        registry: rev().registry,
         manifest: vec![b'm'; 200_000].into(),
     };
     link.load(&load).unwrap();
@@ -261,7 +261,7 @@ async fn modules_bindings_and_fingerprints_arrive_in_order() {
     let fingerprint = welcome.key.fingerprint(b"correct horse battery").unwrap();
     link.redact(5, &fingerprint).unwrap();
     let dropped = [
-        Dropped::Module(rev()),
+        Dropped::Registry(rev().registry),
         Dropped::Binding {
             name: BindingName::parse("inventory-api").unwrap(),
             version: 4,
@@ -311,7 +311,7 @@ async fn a_manifest_too_long_is_not_sent() {
     let (link, _, _requests) = pair().await;
     let manifest = vec![b'm'; message::MAX_MANIFEST + 1].into();
     let refused = link.load(&Load {
-        rev: rev(),
+        registry: rev().registry,
         manifest,
     });
     assert_eq!(refused, Err(TellError::TooLong("the manifest")));
