@@ -2,8 +2,9 @@
 //!
 //! Owns: [`Validator`], a compiled schema of a bundle, and what is told when a value does not match.
 //! Promises: a schema that compiles is valid 2020-12, refers only into itself, loops nowhere without
-//! descending into the value, stays under a bound of work for a flat value, and matches patterns in
-//! linear time. A [`Violation`] says where and by which rule, never what the value is.
+//! descending into the value, applies a bounded number of subschemas to each part of a value, however
+//! deep, and matches patterns in linear time. A value of more parts than that leaves work for is
+//! refused. A [`Violation`] says where and by which rule, never what the value is.
 //! Does not: assert `format` (an annotation in 2020-12) or fetch a meta-schema of the publisher's.
 //!
 //! The type exists in every build. Without the feature `schema` it has no value, since only
@@ -32,6 +33,9 @@ pub const MAX_RULE: usize = 240;
 pub struct Validator {
     #[cfg(feature = "schema")]
     engine: jsonschema::Validator,
+    /// Subschemas that are applied to one part of a value at most.
+    #[cfg(feature = "schema")]
+    applied: u64,
     #[cfg(not(feature = "schema"))]
     never: std::convert::Infallible,
 }

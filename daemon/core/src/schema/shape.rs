@@ -1,36 +1,54 @@
-//! What a schema may look like before the engine sees it: its references and its work.
+//! What a schema may look like before the engine sees it: its keywords, its references and its work.
 //!
-//! Every subschema is walked once. A reference is followed only in thought, with the weight of its
-//! target, so a small document cannot unfold into endless work.
+//! Every subschema is visited once, from a list, so neither depth nor references cost stack. Work is
+//! counted level by level of a value, as deep as arguments may be: how many subschemas are applied
+//! to one part of it at most. A recursion that is applied twice to one part doubles with each level
+//! and so counts itself out; one that goes into different parts stays as it is.
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::SchemaError;
+use crate::scan::Limits;
 use crate::text::Pointer;
 
-/// Most subschemas that matching a flat value may visit.
-const MAX_WEIGHT: u64 = 20_000;
+/// Most subschemas that may be applied to one part of a value.
+const MAX_APPLIED: u64 = 4096;
+/// Most subschemas within each other on one part of a value: the engine's stack, at each level.
+const MAX_NESTED: usize = 16;
+/// Most patterns of one schema: each is compiled, whether it is used or not.
+const MAX_PATTERNS: usize = 64;
+/// What a pattern counts as in subschemas: it may look at each byte in as many ways as it has states.
+const PATTERN_WEIGHT: u64 = 128;
+/// Entries of a list that count as one subschema.
+const ENTRIES: usize = 8;
 const DRAFT: &str = "https://json-schema.org/draft/2020-12/schema";
 
-/// Keywords whose subschema applies to the same value.
-const SAME: [&str; 4] = ["not", "if", "then", "else"];
-/// The same, as lists of subschemas.
-const SAME_LISTS: [&str; 3] = ["allOf", "anyOf", "oneOf"];
-/// Keywords whose subschema applies to a part of the value.
-const PART: [&str; 6] = [
-    "items",
-    "contains",
-    "additionalProperties",
-    "propertyNames",
-    "unevaluatedItems",
-    "unevaluatedProperties",
+/// Keywords that are not taken, and what to write instead. Those that look at what other keywords
+/// have evaluated make the engine compile and apply these again at each level.
+const REFUSED: [(&str, &str); 10] = [
+    ("$dynamicRef", REFER),
+    ("$dynamicAnchor", REFER),
+    ("$anchor", REFER),
+    ("$recursiveRef", REFER),
+    ("$recursiveAnchor", REFER),
+    ("unevaluatedProperties", CLOSE),
+    ("unevaluatedItems", CLOSE),
+    (
+        "dependencies",
+        "write `dependentRequired` or `dependentSchemas`",
+    ),
+    ("additionalItems", "write `items`, after `prefixItems`"),
+    ("contentSchema", "leave it out: it checks nothing"),
 ];
-/// Keywords whose members' values are subschemas for a part of the value.
-const PART_MAPS: [&str; 2] = ["properties", "patternProperties"];
+const REFER: &str = "refer by `$ref` to `#/$defs/…`";
+const CLOSE: &str =
+    "name what is allowed in one place, and close it by `additionalProperties` or `items`";
 
-pub(super) fn check(root: &Value) -> Result<(), SchemaError> {
+/// Checks the schema and gives the number of subschemas that are applied to one part of a value at
+/// most.
+pub(super) fn check(root: &Value) -> Result<u64, SchemaError> {
     let object = root.as_object();
     let draft = object.and_then(|o| o.get("$schema"));
     if draft.is_some_and(|d| d.as_str().map(|d| d.trim_end_matches('#')) != Some(DRAFT)) {
@@ -41,121 +59,139 @@ pub(super) fn check(root: &Value) -> Result<(), SchemaError> {
         let instead = "a tool's schema begins with \"type\": \"object\"";
         return Err(unsupported("type", "no `object`", instead));
     }
-    let mut walk = Walk {
-        root,
-        known: BTreeMap::new(),
-        parts: 0,
-    };
-    let mut weight = walk.weigh(root)?;
-    // Definitions that nothing refers to are compiled all the same.
-    for map in ["$defs", "definitions"] {
-        for schema in object
-            .and_then(|o| o.get(map))
-            .and_then(Value::as_object)
-            .into_iter()
-        {
-            for schema in schema.values() {
-                weight = weight.max(walk.weigh(schema)?);
-            }
-        }
+    let graph = Graph::of(root)?;
+    let order = graph.order()?;
+    let applied = graph.applied(&order);
+    if applied > MAX_APPLIED {
+        let instead = "repeat less in allOf, anyOf and oneOf, and let one branch alone recurse";
+        return Err(unsupported("", "more work than any tool needs", instead));
     }
-    if weight > MAX_WEIGHT {
-        return Err(too_heavy());
-    }
-    Ok(())
+    Ok(applied)
 }
 
-enum Known {
-    /// Being walked; the number of parts that were entered on the way to it.
-    Open(u32),
-    Weight(u64),
+/// One subschema and where its own subschemas apply, as places in [`Graph::nodes`].
+#[derive(Default)]
+struct Node {
+    /// What it costs by itself, in subschemas.
+    own: u64,
+    /// To the same value.
+    same: Vec<usize>,
+    /// To a part of it, and at most one of these to each part.
+    apart: Vec<usize>,
+    /// To a part of it, perhaps all to one part.
+    shared: Vec<usize>,
 }
 
-struct Walk<'a> {
+/// The subschemas of a document, the root first.
+struct Graph<'a> {
     root: &'a Value,
-    known: BTreeMap<*const Value, Known>, // by address within `root`, which does not move
-    parts: u32,
+    nodes: Vec<Node>,
+    /// By address within `root`, which does not move.
+    known: BTreeMap<*const Value, usize>,
+    /// Known and not read yet, each at its place in `nodes`.
+    due: Vec<(usize, &'a Value)>,
+    patterns: usize,
 }
 
-impl<'a> Walk<'a> {
-    /// Subschemas that matching one value against `schema` visits; a recursion into a part of the
-    /// value counts once.
-    fn weigh(&mut self, schema: &'a Value) -> Result<u64, SchemaError> {
-        let Value::Object(object) = schema else {
-            return Ok(1);
+impl<'a> Graph<'a> {
+    fn of(root: &'a Value) -> Result<Graph<'a>, SchemaError> {
+        let mut graph = Graph {
+            root,
+            nodes: Vec::new(),
+            known: BTreeMap::new(),
+            due: Vec::new(),
+            patterns: 0,
         };
-        let address: *const Value = schema;
-        match self.known.get(&address) {
-            Some(Known::Weight(weight)) => return Ok(*weight),
-            Some(Known::Open(parts)) if *parts < self.parts => return Ok(1),
-            Some(Known::Open(_)) => {
-                let instead = "let the recursion descend into a property or an item";
-                return Err(unsupported("$ref", "a loop", instead));
+        graph.place(root);
+        // What nothing refers to is held to the same rules.
+        for map in ["$defs", "definitions"] {
+            for schema in members(root.get(map)) {
+                graph.place(schema);
             }
-            None => {}
         }
-        for keyword in ["$dynamicRef", "$dynamicAnchor", "$anchor", "$recursiveRef"] {
+        while let Some((at, schema)) = graph.due.pop() {
+            graph.nodes[at] = match schema {
+                Value::Object(object) => graph.read(schema, object)?,
+                _ => Node {
+                    own: 1,
+                    ..Node::default()
+                },
+            };
+        }
+        if graph.patterns > MAX_PATTERNS {
+            let instead = "use at most 64 in one schema";
+            return Err(unsupported("pattern", "too many patterns", instead));
+        }
+        Ok(graph)
+    }
+
+    /// Where the subschema is, or will be once it is read.
+    fn place(&mut self, schema: &'a Value) -> usize {
+        let address: *const Value = schema;
+        *self.known.entry(address).or_insert_with(|| {
+            self.nodes.push(Node::default());
+            self.due.push((self.nodes.len() - 1, schema));
+            self.nodes.len() - 1
+        })
+    }
+
+    fn place_all(&mut self, schemas: impl Iterator<Item = &'a Value>) -> Vec<usize> {
+        schemas.map(|schema| self.place(schema)).collect()
+    }
+
+    fn read(
+        &mut self,
+        schema: &'a Value,
+        object: &'a Map<String, Value>,
+    ) -> Result<Node, SchemaError> {
+        for (keyword, instead) in REFUSED {
             if object.contains_key(keyword) {
-                let instead = "refer by `$ref` to `#/$defs/…`";
-                return Err(unsupported(
-                    keyword,
-                    "a dynamic or named reference",
-                    instead,
-                ));
+                let what = "a keyword that is not taken here";
+                return Err(unsupported(keyword, what, instead));
             }
         }
         if object.contains_key("$id") && !std::ptr::eq(schema, self.root) {
             let instead = "leave `$id` out but at the top";
             return Err(unsupported("$id", "a document of its own", instead));
         }
-        self.known.insert(address, Known::Open(self.parts));
-        let mut weight = 1u64;
+        let mut node = Node {
+            own: 1,
+            ..Node::default()
+        };
         for (keyword, value) in object {
-            let keyword = keyword.as_str();
-            let inner = if keyword == "$ref" {
-                let target = value
-                    .as_str()
-                    .and_then(|text| self.target(text))
-                    .ok_or_else(|| {
+            let one = std::iter::once(value);
+            match keyword.as_str() {
+                "$ref" => {
+                    let target = value.as_str().and_then(|text| self.target(text));
+                    let target = target.ok_or_else(|| {
                         let instead = "refer to `#` or `#/…` within this document";
                         unsupported("$ref", "a reference that leads nowhere here", instead)
                     })?;
-                self.weigh(target)?
-            } else if SAME.contains(&keyword) {
-                self.weigh(value)?
-            } else if SAME_LISTS.contains(&keyword) {
-                self.weigh_all(value.as_array().into_iter().flatten())?
-            } else if keyword == "dependentSchemas" {
-                self.weigh_all(value.as_object().into_iter().flat_map(|o| o.values()))?
-            } else if PART.contains(&keyword) {
-                self.weigh_parts(std::iter::once(value))?
-            } else if keyword == "prefixItems" {
-                self.weigh_parts(value.as_array().into_iter().flatten())?
-            } else if PART_MAPS.contains(&keyword) {
-                self.weigh_parts(value.as_object().into_iter().flat_map(|o| o.values()))?
-            } else {
-                0
-            };
-            weight = weight.saturating_add(inner);
+                    node.same.push(self.place(target));
+                }
+                "not" | "if" | "then" | "else" => node.same.extend(self.place_all(one)),
+                "allOf" | "anyOf" | "oneOf" => node.same.extend(self.place_all(items(value))),
+                "dependentSchemas" => node.same.extend(self.place_all(members(Some(value)))),
+                "items" | "additionalProperties" => node.apart.extend(self.place_all(one)),
+                "prefixItems" => node.apart.extend(self.place_all(items(value))),
+                "properties" => node.apart.extend(self.place_all(members(Some(value)))),
+                "contains" | "propertyNames" => node.shared.extend(self.place_all(one)),
+                "patternProperties" => {
+                    let schemas = self.place_all(members(Some(value)));
+                    self.patterns += schemas.len();
+                    node.own += PATTERN_WEIGHT * schemas.len() as u64;
+                    node.shared.extend(schemas);
+                }
+                "pattern" => {
+                    self.patterns += 1;
+                    node.own += PATTERN_WEIGHT;
+                }
+                "enum" => node.own += (items(value).count() / ENTRIES) as u64,
+                "dependentRequired" => node.own += (members(Some(value)).count() / ENTRIES) as u64,
+                _ => {}
+            }
         }
-        self.known.insert(address, Known::Weight(weight));
-        Ok(weight)
-    }
-
-    fn weigh_all(&mut self, schemas: impl Iterator<Item = &'a Value>) -> Result<u64, SchemaError> {
-        schemas
-            .map(|schema| self.weigh(schema))
-            .try_fold(0u64, |sum, w| Ok(sum.saturating_add(w?)))
-    }
-
-    fn weigh_parts(
-        &mut self,
-        schemas: impl Iterator<Item = &'a Value>,
-    ) -> Result<u64, SchemaError> {
-        self.parts += 1;
-        let weight = self.weigh_all(schemas);
-        self.parts -= 1;
-        weight
+        Ok(node)
     }
 
     /// The subschema that a `$ref` names, where it is a plain pointer into this document.
@@ -166,22 +202,85 @@ impl<'a> Walk<'a> {
         }
         self.root.pointer(pointer)
     }
+
+    /// All places, each after those that apply to the same value.
+    fn order(&self) -> Result<Vec<usize>, SchemaError> {
+        let mut above = vec![Vec::new(); self.nodes.len()];
+        let mut left = vec![0; self.nodes.len()];
+        let mut nested = vec![1; self.nodes.len()];
+        for (at, node) in self.nodes.iter().enumerate() {
+            left[at] = node.same.len();
+            node.same.iter().for_each(|&below| above[below].push(at));
+        }
+        let mut order: Vec<usize> = (0..left.len()).filter(|&at| left[at] == 0).collect();
+        let mut next = 0;
+        while let Some(&below) = order.get(next) {
+            next += 1;
+            for &at in &above[below] {
+                nested[at] = nested[at].max(nested[below] + 1);
+                left[at] -= 1;
+                if left[at] == 0 {
+                    order.push(at);
+                }
+            }
+        }
+        if order.len() < self.nodes.len() {
+            let instead = "let the recursion descend into a property or an item";
+            return Err(unsupported("$ref", "a loop", instead));
+        }
+        if nested.into_iter().any(|nested| nested > MAX_NESTED) {
+            let instead = "nest and refer at most 16 deep without a property or an item between";
+            return Err(unsupported("", "too much nesting", instead));
+        }
+        Ok(order)
+    }
+
+    /// The most subschemas that the root applies to one part, at whatever level of the value.
+    fn applied(&self, order: &[usize]) -> u64 {
+        let mut most = 0;
+        let mut above = vec![0u64; self.nodes.len()];
+        for level in 0..=Limits::DEPTH {
+            let mut here = vec![0u64; self.nodes.len()];
+            for &at in order {
+                let node = &self.nodes[at];
+                let sum = |places: &[usize], of: &[u64]| {
+                    places
+                        .iter()
+                        .fold(0u64, |sum, &p| sum.saturating_add(of[p]))
+                };
+                let by_parts = if level == 0 {
+                    node.own
+                } else {
+                    let one = node.apart.iter().map(|&p| above[p]).max();
+                    one.unwrap_or(0).saturating_add(sum(&node.shared, &above))
+                };
+                here[at] = by_parts.saturating_add(sum(&node.same, &here));
+            }
+            most = most.max(here[0]); // the root's place
+            above = here;
+        }
+        most
+    }
 }
 
+fn items(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+fn members(value: Option<&Value>) -> impl Iterator<Item = &Value> {
+    let object = value.and_then(Value::as_object);
+    object.into_iter().flat_map(|object| object.values())
+}
+
+/// `keyword` is empty for the schema as a whole.
 fn unsupported(keyword: &str, what: &'static str, instead: &'static str) -> SchemaError {
     let mut path = Pointer::root();
-    path.push_name(keyword);
+    if !keyword.is_empty() {
+        path.push_name(keyword);
+    }
     SchemaError::Unsupported {
         path,
         what,
         instead,
-    }
-}
-
-fn too_heavy() -> SchemaError {
-    SchemaError::Unsupported {
-        path: Pointer::root(),
-        what: "more work than any tool needs",
-        instead: "repeat less in allOf, anyOf and oneOf",
     }
 }

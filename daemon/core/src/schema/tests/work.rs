@@ -1,0 +1,281 @@
+//! What matching may cost, whatever the schema and the value.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use jsonschema::{Draft, Keyword, ValidationError};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::super::shape;
+use super::{compile, refused};
+
+/// An object schema whose property `a` is `$defs/n`, which may refer to itself.
+fn recursive(n: &Value) -> Value {
+    json!({"type": "object", "properties": {"a": {"$ref": "#/$defs/n"}}, "$defs": {"n": n}})
+}
+
+fn again() -> Value {
+    json!({"$ref": "#/$defs/n"})
+}
+
+/// `levels` arrays, or objects with the member `b`, within each other.
+fn nested(levels: usize, array: bool) -> Value {
+    (0..levels).fold(json!(1), |inner, _| {
+        if array {
+            json!([inner])
+        } else {
+            json!({"b": inner})
+        }
+    })
+}
+
+#[test]
+fn a_recursion_that_doubles_on_one_part_is_refused() {
+    let items = json!({"items": again()});
+    let member = json!({"properties": {"b": again()}});
+    for n in [
+        json!({"allOf": [items, items]}),
+        json!({"anyOf": [items, items]}),
+        json!({"oneOf": [items, member]}),
+        json!({"allOf": [items], "anyOf": [items]}),
+        json!({"not": items, "items": again()}),
+        json!({"if": items, "then": items}),
+        json!({"if": items, "else": items}),
+        json!({"dependentSchemas": {"b": member}, "properties": {"b": again()}}),
+        json!({"dependentSchemas": {"b": member, "c": member}}),
+        json!({"items": again(), "contains": again()}),
+        json!({"prefixItems": [again()], "contains": again()}),
+        json!({"patternProperties": {"b": again(), "^b": again()}}),
+        json!({"patternProperties": {"b": again()}, "properties": {"b": again()}}),
+        json!({"patternProperties": {"b": again()}, "additionalProperties": again()}),
+        json!({"propertyNames": again(), "additionalProperties": again()}),
+        json!({"$ref": "#/$defs/n/properties/c", "properties": {"b": again(), "c": member}}),
+        json!({"anyOf": [{"items": {"allOf": [items, {"items": items}]}}]}),
+    ] {
+        assert!(refused(&recursive(&n)).contains("work"), "{n}");
+    }
+}
+
+#[test]
+fn a_recursion_into_parts_that_differ_is_taken_and_cheap_at_any_depth() {
+    for n in [
+        json!({"properties": {"b": again(), "left": again(), "right": again()}}),
+        json!({"properties": {"left": again()}, "additionalProperties": again()}),
+        json!({"prefixItems": [again(), again()], "items": again()}),
+        json!({"anyOf": [{"type": ["null", "integer"]}, {"items": again(), "properties": {"b": again()}}]}),
+        json!({"items": {"anyOf": [{"type": "string"}, {"type": "integer"}, again()]}}),
+    ] {
+        let schema = compile(&recursive(&n)).unwrap();
+        for array in [true, false] {
+            // 63 levels are what the scan lets through.
+            let _ = schema.check(&json!({"a": nested(62, array)}));
+        }
+        assert!(shape::check(&recursive(&n)).unwrap() < 16, "{n}");
+    }
+}
+
+#[test]
+fn references_that_unfold_without_end_are_refused() {
+    let mut defs = serde_json::Map::new();
+    for level in 0..40 {
+        let next = json!({"$ref": format!("#/$defs/d{}", level + 1)});
+        let next = json!({"items": next});
+        defs.insert(format!("d{level}"), json!({"allOf": [next, next]}));
+    }
+    defs.insert("d40".to_owned(), json!({}));
+    let text = refused(
+        &json!({"type": "object", "properties": {"a": {"$ref": "#/$defs/d0"}}, "$defs": defs}),
+    );
+    assert!(text.contains("work"), "{text}");
+}
+
+#[test]
+fn keywords_that_are_weighed_nowhere_are_refused() {
+    for n in [
+        json!({"unevaluatedProperties": false}),
+        json!({"unevaluatedItems": again()}),
+        json!({"dependencies": {"b": again()}}),
+        json!({"additionalItems": again()}),
+        json!({"contentSchema": again()}),
+    ] {
+        assert!(refused(&recursive(&n)).contains("not taken"), "{n}");
+    }
+}
+
+#[test]
+fn more_values_than_the_schema_leaves_work_for_are_refused() {
+    let branch = json!({"type": "integer"});
+    let schema = compile(&json!({
+        "type": "object", "properties": {"a": {"items": {"allOf": vec![branch; 1000]}}}
+    }))
+    .unwrap();
+    assert_eq!(schema.check(&json!({"a": [1, 2, 3]})), Ok(()));
+    let violation = schema.check(&json!({"a": vec![1; 100_000]})).unwrap_err();
+    assert!(violation.rule.contains("work"), "{violation}");
+
+    let schema = compile(&json!({
+        "type": "object", "properties": {"a": {"allOf": vec![json!({"pattern": "^a*$"}); 20]}}
+    }))
+    .unwrap();
+    assert_eq!(schema.check(&json!({"a": "aaa"})), Ok(()));
+    let violation = schema
+        .check(&json!({"a": "a".repeat(250_000)}))
+        .unwrap_err();
+    assert!(violation.rule.contains("work"), "{violation}");
+
+    let list: Vec<Value> = (0..30_000).map(|n| json!([n])).collect();
+    let schema = compile(&json!({
+        "type": "object", "properties": {"a": {"items": {"enum": list}}}
+    }))
+    .unwrap();
+    assert_eq!(schema.check(&json!({"a": [[0], [29_999]]})), Ok(()));
+    let violation = schema
+        .check(&json!({"a": vec![json!([]); 80_000]}))
+        .unwrap_err();
+    assert!(violation.rule.contains("work"), "{violation}");
+}
+
+#[test]
+fn a_mismatch_in_a_large_value_is_told_on_the_whole() {
+    let branches: Vec<Value> = (0..20)
+        .map(|_| json!({"items": {"type": "string"}}))
+        .collect();
+    let schema =
+        compile(&json!({"type": "object", "properties": {"a": {"anyOf": branches}}})).unwrap();
+    let near = schema.check(&json!({"a": [1]})).unwrap_err();
+    assert_eq!(near.path.as_str(), "/a");
+    let far = schema.check(&json!({"a": vec![1; 100_000]})).unwrap_err();
+    assert!(
+        far.path.as_str().is_empty() && far.rule.contains("too large"),
+        "{far}"
+    );
+}
+
+#[test]
+fn nesting_on_one_part_is_bounded_and_what_is_taken_fits_the_stack() {
+    let deep = |levels: usize| {
+        let inner = json!({"items": again()});
+        recursive(&(1..levels).fold(inner, |inner, _| json!({"anyOf": [inner]})))
+    };
+    // `items` refers back, so that each level begins with a reference and has 16 on it.
+    let schema = compile(&deep(15)).unwrap();
+    assert_eq!(schema.check(&json!({"a": nested(62, true)})), Ok(()));
+    assert!(refused(&deep(16)).contains("nesting"));
+}
+
+#[test]
+fn a_chain_of_references_as_long_as_a_schema_can_be_costs_no_stack() {
+    for join in ["properties", "items"] {
+        let defs: serde_json::Map<String, Value> = (0..3000)
+            .map(|level| {
+                let next = json!({"$ref": format!("#/$defs/{}", level + 1)});
+                let next = if join == "items" {
+                    next
+                } else {
+                    json!({"b": next, "c": next})
+                };
+                (level.to_string(), json!({join: next}))
+            })
+            .chain([("3000".to_owned(), json!({}))])
+            .collect();
+        let schema = json!({
+            "type": "object", "properties": {"a": {"$ref": "#/$defs/0"}}, "$defs": defs
+        });
+        let schema = compile(&schema).unwrap();
+        let _ = schema.check(&json!({"a": nested(62, join == "items")}));
+    }
+}
+
+#[test]
+fn patterns_are_counted() {
+    let with = |count: usize| {
+        let properties: serde_json::Map<String, Value> = (0..count)
+            .map(|n| (format!("p{n}"), json!({"pattern": "^a$"})))
+            .collect();
+        json!({"type": "object", "properties": properties})
+    };
+    compile(&with(64)).unwrap();
+    assert!(refused(&with(65)).contains("patterns"));
+}
+
+/// Counts how often it is applied.
+struct Counter(Arc<AtomicU64>);
+
+impl<'i> Keyword<'i> for Counter {
+    fn validate(&self, _: &'i Value) -> Result<(), ValidationError<'i>> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+    fn is_valid(&self, _: &'i Value) -> bool {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        true
+    }
+}
+
+/// A subschema with the keyword `count` in it and in all below, referring to three definitions.
+fn subschema() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(json!({"count": true})),
+        (0..3).prop_map(|n| json!({"count": true, "$ref": format!("#/$defs/{n}")})),
+    ];
+    leaf.prop_recursive(3, 10, 2, |inner| {
+        let list = prop::collection::vec(inner.clone(), 1..3);
+        prop_oneof![
+            list.clone()
+                .prop_map(|l| json!({"count": true, "allOf": l})),
+            list.clone()
+                .prop_map(|l| json!({"count": true, "oneOf": l})),
+            list.clone()
+                .prop_map(|l| json!({"count": true, "prefixItems": l})),
+            inner
+                .clone()
+                .prop_map(|s| json!({"count": true, "items": s})),
+            inner.clone().prop_map(
+                |s| json!({"count": true, "contains": s, "items": {"count": true, "not": s}})
+            ),
+            inner
+                .clone()
+                .prop_map(|s| json!({"count": true, "additionalProperties": s})),
+            inner
+                .clone()
+                .prop_map(|s| json!({"count": true, "patternProperties": {"b": s}})),
+            (inner.clone(), inner.clone(), inner).prop_map(
+                |(i, t, p)| json!({"count": true, "if": i, "then": t, "properties": {"b": p}})
+            ),
+        ]
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// What is taken applies no more subschemas than is promised, counted by the engine itself.
+    #[test]
+    fn no_value_costs_more_than_its_parts_times_the_bound(
+        defs in prop::collection::vec(subschema(), 3),
+        wide in 1usize..4,
+    ) {
+        let schema = json!({
+            "type": "object", "count": true,
+            "properties": {"a": {"count": true, "$ref": "#/$defs/0"}},
+            "$defs": {"0": defs[0], "1": defs[1], "2": defs[2]},
+        });
+        let Ok(applied) = shape::check(&schema) else { return Ok(()); };
+        let count = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&count);
+        let engine = jsonschema::options()
+            .with_draft(Draft::Draft202012)
+            .with_keyword("count", move |_, _, _| Ok(Box::new(Counter(Arc::clone(&counter)))))
+            .build(&schema)
+            .unwrap();
+        for array in [true, false] {
+            let value = json!({"a": vec![nested(20, array); wide]});
+            let _ = engine.is_valid(&value);
+            // Two values at the top, then 21 with at most 20 names for each.
+            let parts = 4 + 41 * wide as u64;
+            let counted = count.swap(0, Ordering::Relaxed);
+            prop_assert!(counted <= applied * parts, "{} > {} * {}", counted, applied, parts);
+        }
+    }
+}
