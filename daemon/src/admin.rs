@@ -6,7 +6,6 @@
 //! no user's connections keep another's out. Does not carry secrets: those come over [`crate::secret_socket`].
 
 mod clerk;
-mod connections;
 mod policy;
 mod status;
 mod store;
@@ -39,13 +38,18 @@ use serde::de::DeserializeOwned;
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::admin::clerk::Errand;
-use crate::admin::connections::Connections;
+use crate::connections::{Connections, User};
 use crate::house::House;
 use crate::keeper::{Keeper, KeeperHandle};
+use crate::refusals::refused;
 use crate::roles::{Caller, Role};
 
 /// Headers of a request must be there within this time, and its body within as much again.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Connections at once.
+const AT_ONCE: usize = 64;
+/// Of them, those of one user.
+const OF_ONE_USER: usize = 16;
 /// The form of every answer.
 const JSON: &str = "application/json";
 
@@ -132,11 +136,24 @@ impl Call {
 impl Admin {
     /// Serves the socket until the process ends.
     pub(crate) async fn serve(self, listener: UnixListener) {
-        let (router, connections) = (self.router(), Connections::default());
+        let connections = Connections::new(AT_ONCE, OF_ONE_USER);
+        let house = Arc::clone(&self.house);
+        let router = self.router();
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => {
-                    tokio::spawn(connection(router.clone(), stream, connections.clone()));
+                    let Ok(uid) = stream.peer_cred().map(|cred| cred.uid()) else {
+                        continue;
+                    };
+                    let Some(held) = connections.admit(User::Uid(uid)) else {
+                        refused(&house, "admin.sock", Some(uid));
+                        continue;
+                    };
+                    let router = router.clone().layer(Extension(Caller { uid }));
+                    tokio::spawn(async move {
+                        let _held = held;
+                        connection(router, stream).await;
+                    });
                 }
                 Err(e) => {
                     log::warn!("admin socket: accept failed: {}", e.kind());
@@ -197,18 +214,11 @@ impl Admin {
     }
 }
 
-async fn connection(router: Router, stream: UnixStream, connections: Connections) {
-    let Ok(cred) = stream.peer_cred() else { return };
-    let uid = cred.uid();
-    let Some(_admitted) = connections.admit(uid) else {
-        log::warn!("admin socket: uid {uid} has too many connections, or all users together");
-        return;
-    };
-    let service = router.layer(Extension(Caller { uid }));
+async fn connection(router: Router, stream: UnixStream) {
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(PATIENCE)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service))
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
         .await;
     if let Err(e) = served {
         log::debug!("admin connection ended: {e}");

@@ -1,82 +1,76 @@
-//! How many client connections there are, whose, and which of them nobody uses.
+//! How many connections a socket has, whose, and which of them nobody uses.
 //!
-//! Owns [`Connections`], shared by all listeners. Promises that one user's connections leave room for the others', and
-//! that a connection on which nothing came for a whole period is closed within the next. Who a user is says
-//! [`crate::listen`]. Does not read what comes, and takes no time on the way: reads are counted, and one timer for each
-//! connection looks at the count.
+//! Owns [`Connections`], of which each socket has its own. Promises that one user's connections leave room for the
+//! others', that one too many is refused and not kept waiting, and that a client connection on which nothing came for a
+//! whole period is closed within the next. Does not read what comes, and takes no time on the way: reads are counted, and
+//! one timer for each connection looks at the count.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
+use mcpist_core::ids::PrincipalName;
 use tokio::io::{AsyncRead, ReadBuf};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::listen::User;
+use crate::keeper::lock;
+
+/// Whose connection it is, as far as bounds go.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum User {
+    /// A user of the host.
+    Uid(u32),
+    /// Dev only: whoever uses a listener with a fixed principal.
+    Fixed(PrincipalName),
+}
 
 /// The bounds, and who holds what.
 pub(crate) struct Connections {
-    all: Arc<Semaphore>,
-    by_user: Mutex<BTreeMap<User, usize>>,
-    most: usize,
-    /// How long the period of [`Reads::unused`] is.
-    pub(crate) idle: Duration,
+    held: Mutex<BTreeMap<User, usize>>,
+    all: usize,
+    of_one: usize,
 }
 
 /// One connection of one user, until it is dropped.
 pub(crate) struct Held {
     of: Arc<Connections>,
     user: User,
-    _place: OwnedSemaphorePermit,
 }
 
 impl Connections {
-    /// At most `all` at once, and `most` of each user.
-    pub(crate) fn new(all: usize, most: usize, idle: Duration) -> Self {
-        Self {
-            all: Arc::new(Semaphore::new(all)),
-            by_user: Mutex::new(BTreeMap::new()),
-            most,
-            idle,
-        }
+    /// At most `all` at once, and `of_one` of each user.
+    pub(crate) fn new(all: usize, of_one: usize) -> Arc<Self> {
+        Arc::new(Self {
+            held: Mutex::default(),
+            all,
+            of_one,
+        })
     }
 
-    fn by_user(&self) -> MutexGuard<'_, BTreeMap<User, usize>> {
-        self.by_user.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits for a place for one more connection of whomever. `None` is never the answer while the daemon runs.
-    pub(crate) async fn place(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.all).acquire_owned().await.ok()
-    }
-
-    /// Gives the place to `user`, or back where the user has as many as one may have.
-    pub(crate) fn take(self: &Arc<Self>, place: OwnedSemaphorePermit, user: User) -> Option<Held> {
-        let mut by_user = self.by_user();
-        let held = by_user.entry(user.clone()).or_default();
-        if *held >= self.most {
+    /// A place for a connection of `user`, if there is one.
+    pub(crate) fn admit(self: &Arc<Self>, user: User) -> Option<Held> {
+        let mut held = lock(&self.held);
+        let own = held.get(&user).copied().unwrap_or_default();
+        if own >= self.of_one || held.values().sum::<usize>() >= self.all {
             return None;
         }
-        *held += 1;
+        held.insert(user.clone(), own + 1);
         Some(Held {
             of: Arc::clone(self),
             user,
-            _place: place,
         })
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let mut by_user = self.of.by_user();
-        if let Some(held) = by_user.get_mut(&self.user) {
-            *held -= 1;
-            if *held == 0 {
-                by_user.remove(&self.user);
+        let mut held = lock(&self.of.held);
+        match held.get_mut(&self.user) {
+            Some(own) if *own > 1 => *own -= 1,
+            _ => {
+                held.remove(&self.user);
             }
         }
     }
@@ -136,34 +130,27 @@ mod tests {
 
     use super::*;
 
-    const PERIOD: Duration = Duration::from_secs(600);
-
-    async fn take(connections: &Arc<Connections>, uid: u32) -> Option<Held> {
-        let place = connections.place().await.unwrap();
-        connections.take(place, User::Uid(uid))
-    }
-
-    #[tokio::test]
-    async fn a_user_at_the_bound_is_refused_and_others_are_not() {
-        let connections = Arc::new(Connections::new(8, 2, PERIOD));
-        let first = take(&connections, 1).await.unwrap();
-        let _second = take(&connections, 1).await.unwrap();
-        assert!(take(&connections, 1).await.is_none());
-        let _other = take(&connections, 2).await.unwrap();
-        // What was refused holds no place.
-        assert_eq!(connections.all.available_permits(), 5);
+    #[test]
+    fn a_user_at_the_bound_is_refused_and_others_are_not() {
+        let connections = Connections::new(8, 2);
+        let admit = |uid| connections.admit(User::Uid(uid));
+        let first = admit(1).unwrap();
+        let _second = admit(1).unwrap();
+        assert!(admit(1).is_none());
+        let _other = admit(2).unwrap();
         drop(first);
-        assert!(take(&connections, 1).await.is_some());
+        assert!(admit(1).is_some());
     }
 
-    #[tokio::test]
-    async fn a_user_without_connections_leaves_nothing_behind() {
-        let connections = Arc::new(Connections::new(8, 2, PERIOD));
-        for uid in 0..100 {
-            drop(take(&connections, uid).await.unwrap());
-        }
-        assert!(connections.by_user().is_empty());
-        assert_eq!(connections.all.available_permits(), 8);
+    #[test]
+    fn all_together_are_bounded_and_leave_nothing_behind() {
+        let connections = Connections::new(8, 2);
+        let admit = |uid| connections.admit(User::Uid(uid));
+        let held: Vec<_> = (0..8).map(|n| admit(n / 2).unwrap()).collect();
+        assert!(admit(1000).is_none());
+        drop(held);
+        assert!(lock(&connections.held).is_empty());
+        assert!(admit(1000).is_some());
     }
 
     #[tokio::test]

@@ -15,6 +15,7 @@ use crate::audit::Audit;
 use crate::config::Config;
 use crate::inflight::{Entered, InFlight};
 use crate::live::Live;
+use crate::refusals::Refusals;
 use crate::runner::Runners;
 use crate::secret_socket::Purpose;
 use crate::shown::Shown;
@@ -37,6 +38,8 @@ pub(crate) struct House {
     pub(crate) tickets: Mutex<Tickets<Purpose>>,
     /// What each principal has read.
     pub(crate) shown: Shown,
+    /// Peers that were turned away.
+    pub(crate) refusals: Refusals,
     live: ArcSwapOption<Live>,
     closed: AtomicBool,
     calls: AtomicU64,
@@ -52,6 +55,7 @@ impl House {
             runners: Runners::new(),
             tickets: Mutex::new(Tickets::new()),
             shown: Shown::new(),
+            refusals: Refusals::default(),
             live: ArcSwapOption::empty(),
             closed: AtomicBool::new(false),
             calls: AtomicU64::new(1),

@@ -2,31 +2,82 @@
 //!
 //! Owns the MCP listeners and [`Peer`], the only place that makes [`PeerEvidence`]. A peer is asked for its kernel
 //! credentials once, at accept; each request then begins with fresh evidence, so that a principal who was taken away
-//! is gone with the next request and not with the next connection. Does not know what a principal may see.
+//! is gone with the next request and not with the next connection. Promises that nobody whom no principal stands for holds
+//! a user's place. Does not know what a principal may see.
 
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use mcpist_core::ids::PrincipalName;
-use mcpist_core::principal::PeerEvidence;
+use mcpist_core::principal::{Identities, PeerEvidence};
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::config::Listener;
-use crate::connections::{Connections, Reads};
+use crate::connections::{Connections, Held, Reads, User};
 use crate::gateway::ClientGateway;
 use crate::house::House;
+use crate::refusals::refused;
 
-/// Told to a user with as many connections as one may have, before the next one is closed.
-const TOO_MANY: &[u8] = b"{\"jsonrpc\":\"2.0\",\"id\":null,\"error\":{\"code\":-32000,\"message\":\"busy: this user has as many connections as one may have; close one\",\"data\":{\"code\":\"busy\"}}}\n";
+/// Of the places of users, how many as much again there are for peers of whom nobody can say who they are.
+const UNKNOWN: usize = 4;
 
-/// Whose connection it is, as far as bounds go.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum User {
-    /// A user of the host.
-    Uid(u32),
-    /// Dev only: whoever uses a listener with a fixed principal.
-    Fixed(PrincipalName),
+/// The places of client connections, over all listeners.
+///
+/// While the store is open, a user whom no principal stands for is turned away. While it is sealed nobody is known: who
+/// comes then gets one of a few places that are nobody else's, and keeps it, so that whoever fills those takes none from
+/// the users that come once it is open.
+#[derive(Clone)]
+pub(crate) struct Places {
+    known: Arc<Connections>,
+    unknown: Arc<Connections>,
+}
+
+impl Places {
+    /// At most `all` connections of users, `of_one` of each, and a quarter as many of the unknown.
+    pub(crate) fn new(all: usize, of_one: usize) -> Self {
+        let unknown = |places: usize| (places / UNKNOWN).max(1);
+        Self {
+            known: Connections::new(all, of_one),
+            unknown: Connections::new(unknown(all), unknown(of_one)),
+        }
+    }
+
+    /// A place for `peer`. `identities` are those of the open store.
+    fn admit(&self, peer: &Peer, identities: Option<&Identities>) -> Result<Held, Refused> {
+        let places = match (&peer.0, identities) {
+            (Kind::Fixed(_), _) => &self.known,
+            (Kind::Unix { .. }, None) => &self.unknown,
+            (Kind::Unix { .. }, Some(identities)) => {
+                identities
+                    .identify(peer.evidence())
+                    .ok_or(Refused::Unidentified)?;
+                &self.known
+            }
+        };
+        places.admit(peer.user()).ok_or(Refused::TooMany)
+    }
+}
+
+/// Why a client is turned away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refused {
+    Unidentified,
+    TooMany,
+}
+
+impl Refused {
+    /// What the client reads before its connection is closed.
+    fn line(self) -> &'static [u8] {
+        match self {
+            Refused::Unidentified => {
+                b"{\"jsonrpc\":\"2.0\",\"id\":null,\"error\":{\"code\":-32000,\"message\":\"unidentified: no principal has this user's uid; ask an officer to add it\",\"data\":{\"code\":\"unidentified\"}}}\n"
+            }
+            Refused::TooMany => {
+                b"{\"jsonrpc\":\"2.0\",\"id\":null,\"error\":{\"code\":-32000,\"message\":\"busy: this user, or all together, have as many connections as may be; close one\",\"data\":{\"code\":\"busy\"}}}\n"
+            }
+        }
+    }
 }
 
 /// What the kernel, or the listener's own configuration, says of one connection.
@@ -48,6 +99,13 @@ impl Peer {
             gid: cred.gid(),
             pid: cred.pid().unwrap_or(0),
         }))
+    }
+
+    fn uid(&self) -> Option<u32> {
+        match &self.0 {
+            Kind::Unix { uid, .. } => Some(*uid),
+            Kind::Fixed(_) => None,
+        }
     }
 
     fn user(&self) -> User {
@@ -105,46 +163,41 @@ pub(crate) fn bind(path: &PathBuf, mode: u32) -> Result<UnixListener, BindError>
     Ok(listener)
 }
 
-/// Serves MCP clients on one listener until the process ends. `connections` is shared by all listeners.
+/// Serves MCP clients on one listener until the process ends.
 pub(crate) async fn serve(
     house: Arc<House>,
     listener: UnixListener,
     config: Listener,
-    connections: Arc<Connections>,
+    places: Places,
 ) {
+    let name = config.path.display().to_string();
     loop {
-        let Some(place) = connections.place().await else {
-            return;
-        };
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(e) => {
                 // Out of descriptors, most likely: the next accept would fail at once as well.
-                log::warn!("{}: accept failed: {}", config.path.display(), e.kind());
+                log::warn!("{name}: accept failed: {}", e.kind());
                 tokio::time::sleep(std::time::Duration::from_millis(100)).await;
                 continue;
             }
         };
-        let peer = match Peer::of(&stream, config.principal.as_ref()) {
-            Ok(peer) => peer,
-            Err(e) => {
-                log::warn!(
-                    "{}: no peer credentials: {}",
-                    config.path.display(),
-                    e.kind()
-                );
+        let Ok(peer) = Peer::of(&stream, config.principal.as_ref()) else {
+            refused(&house, &name, None);
+            continue;
+        };
+        let live = house.live();
+        let held = match places.admit(&peer, live.as_ref().map(|live| &live.identities)) {
+            Ok(held) => held,
+            Err(why) => {
+                refused(&house, &name, peer.uid());
+                // The socket is new: it has room for a line, or the peer is gone.
+                let _ = stream.try_write(why.line());
                 continue;
             }
         };
-        let Some(held) = connections.take(place, peer.user()) else {
-            log::warn!("{:?} has as many connections as one may have", peer.user());
-            // The socket is new: it has room for a line, or the peer is gone.
-            let _ = stream.try_write(TOO_MANY);
-            continue;
-        };
         let limits = house.stream_limits();
+        let idle = house.config.idle;
         let gateway = ClientGateway::new(Arc::clone(&house), peer);
-        let idle = connections.idle;
         tokio::spawn(async move {
             let _held = held;
             let reads = Reads::default();
@@ -168,12 +221,56 @@ pub(crate) async fn serve(
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::time::Duration;
-
+    use mcpist_core::principal::{IdentityRule, PrincipalRecord};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
     use crate::config::Config;
+
+    fn unix(uid: u32) -> Peer {
+        Peer(Kind::Unix {
+            uid,
+            gid: uid,
+            pid: 1,
+        })
+    }
+
+    /// One principal for each of `uids`.
+    fn identities(uids: &[u32]) -> Identities {
+        let record = |uid: &u32| PrincipalRecord {
+            name: PrincipalName::parse(&format!("p{uid}")).unwrap(),
+            groups: Vec::new(),
+            rules: vec![IdentityRule::Uid(*uid)],
+        };
+        Identities::new(uids.iter().map(record), false)
+    }
+
+    #[test]
+    fn who_is_nobody_holds_no_place_while_the_store_is_open() {
+        let places = Places::new(4, 2);
+        let open = identities(&[1]);
+        for uid in 2..100 {
+            let refused = places.admit(&unix(uid), Some(&open)).err();
+            assert_eq!(refused, Some(Refused::Unidentified));
+        }
+        let _held = [(); 2].map(|()| places.admit(&unix(1), Some(&open)).ok().unwrap());
+        let refused = places.admit(&unix(1), Some(&open)).err();
+        assert_eq!(refused, Some(Refused::TooMany));
+    }
+
+    #[test]
+    fn whoever_comes_while_it_is_sealed_takes_no_place_of_a_user() {
+        let places = Places::new(8, 4);
+        let held: Vec<_> = (0..100)
+            .filter_map(|uid| places.admit(&unix(uid), None).ok())
+            .collect();
+        assert_eq!(held.len(), 2);
+        let open = identities(&[1, 2]);
+        let users = [1, 1, 1, 1, 2, 2, 2, 2].map(|uid| places.admit(&unix(uid), Some(&open)).ok());
+        assert!(users.iter().all(Option::is_some));
+        drop(held);
+        assert!(places.admit(&unix(7), None).is_ok());
+    }
 
     #[tokio::test]
     async fn a_user_at_the_bound_gets_a_line_and_others_are_served() {
@@ -182,22 +279,23 @@ mod tests {
         let text = format!("state = {:?}\nrun = {:?}\n", at("state"), at("run"));
         std::fs::write(at("mcpist.toml"), text).unwrap();
         let house = Arc::new(House::new(Config::load(&at("mcpist.toml"), true).unwrap()));
-        let connections = Arc::new(Connections::new(4, 1, Duration::from_secs(600)));
+        let places = Places::new(4, 1);
         for name in ["ada", "bob"] {
             let config = Listener {
                 path: at(name),
                 principal: Some(PrincipalName::parse(name).unwrap()),
             };
             let listener = bind(&at(name), 0o600).unwrap();
-            let (house, connections) = (Arc::clone(&house), Arc::clone(&connections));
-            tokio::spawn(serve(house, listener, config, connections));
+            tokio::spawn(serve(Arc::clone(&house), listener, config, places.clone()));
         }
         let mut first = UnixStream::connect(at("ada")).await.unwrap();
         let mut second = UnixStream::connect(at("ada")).await.unwrap();
         let mut told = Vec::new();
         second.read_to_end(&mut told).await.unwrap();
-        assert_eq!(told, TOO_MANY);
-        assert!(serde_json::from_slice::<serde_json::Value>(&told).is_ok());
+        assert_eq!(told, Refused::TooMany.line());
+        for why in [Refused::TooMany, Refused::Unidentified] {
+            assert!(serde_json::from_slice::<serde_json::Value>(why.line()).is_ok());
+        }
         // The one that was there, and somebody else's, are answered.
         let mut other = UnixStream::connect(at("bob")).await.unwrap();
         for client in [&mut first, &mut other] {

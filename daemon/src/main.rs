@@ -22,6 +22,7 @@ mod leak;
 mod listen;
 mod live;
 mod log;
+mod refusals;
 mod roles;
 mod runner;
 mod secret_socket;
@@ -43,10 +44,9 @@ use tokio::runtime::Runtime;
 
 use crate::admin::Admin;
 use crate::config::{Config, Listener};
-use crate::connections::Connections;
 use crate::house::House;
 use crate::keeper::KeeperHandle;
-use crate::listen::bind;
+use crate::listen::{Places, bind};
 
 #[global_allocator]
 static ALLOCATOR: ZeroOnFree = ZeroOnFree;
@@ -274,11 +274,7 @@ impl Passed {
 fn serve_clients(house: &Arc<House>, passed: &mut Passed) -> Result<Runtime, MainError> {
     let runtime = runtime()?;
     let entered = runtime.enter();
-    let connections = Arc::new(Connections::new(
-        house.config.connections,
-        house.config.connections_per_user,
-        house.config.idle,
-    ));
+    let places = Places::new(house.config.connections, house.config.connections_per_user);
     let mode = if house.config.dev { 0o600 } else { 0o666 };
     let mut listeners: Vec<(UnixListener, Listener)> = Vec::new();
     while let Some(listener) = passed.take("mcp")? {
@@ -298,7 +294,7 @@ fn serve_clients(house: &Arc<House>, passed: &mut Passed) -> Result<Runtime, Mai
             Arc::clone(house),
             listener,
             config,
-            Arc::clone(&connections),
+            places.clone(),
         ));
     }
     if house.config.dev {

@@ -2,7 +2,8 @@
 //!
 //! Owns the way of a secret into secret memory: the payload is read from the socket into the arena and nowhere else.
 //! Promises that a frame without a good ticket costs one bounded read and nothing more, that a ticket is used up by the first
-//! frame that names it, and that a descriptor is one of a regular file of the peer's own opening, never a path.
+//! frame that names it, that a connection which sends no frame is cut off and keeps no other user's out meanwhile, and that
+//! a descriptor is one of a regular file of the peer's own opening, never a path.
 //! Each connection brings one frame and gets one line of JSON back. Does not decide roles: the ticket's issue did.
 
 use std::fs::File;
@@ -19,16 +20,19 @@ use mcpist_secret::Secret;
 use mcpist_secret::frame::{HEADER_LEN, Header};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use tokio::net::UnixListener;
-use tokio::sync::Semaphore;
 
 pub(crate) use mcpist_core::api::Purpose;
 
 use crate::clock::steady_seconds;
+use crate::connections::{Connections, User};
 use crate::house::House;
 use crate::keeper::{KeeperHandle, lock};
+use crate::refusals::refused;
 
-/// Connections served at once; each holds one thread of the blocking pool.
+/// Connections served at once; each holds one thread of the blocking pool, and a payload's secret memory while it sends.
 const AT_ONCE: usize = 8;
+/// Of them, those of one user: a share finds a place whatever another user's connections wait for.
+const OF_ONE_USER: usize = 2;
 /// A peer whose whole frame is not there after this time, or that does not read for as long, is cut off.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -42,11 +46,8 @@ struct Frame {
 
 /// Serves the socket until the process ends.
 pub(crate) async fn serve(house: Arc<House>, keeper: KeeperHandle, listener: UnixListener) {
-    let at_once = Arc::new(Semaphore::new(AT_ONCE));
+    let connections = Connections::new(AT_ONCE, OF_ONE_USER);
     loop {
-        let Ok(permit) = Arc::clone(&at_once).acquire_owned().await else {
-            return;
-        };
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(e) => {
@@ -55,23 +56,45 @@ pub(crate) async fn serve(house: Arc<House>, keeper: KeeperHandle, listener: Uni
                 continue;
             }
         };
+        let Ok(uid) = stream.peer_cred().map(|cred| cred.uid()) else {
+            continue;
+        };
+        let Some(held) = connections.admit(User::Uid(uid)) else {
+            refused(&house, "secret.sock", Some(uid));
+            busy(&stream);
+            continue;
+        };
         let (house, keeper) = (Arc::clone(&house), keeper.clone());
         tokio::spawn(async move {
-            let _held = permit;
-            connection(&house, &keeper, stream).await;
+            let _held = held;
+            connection(&house, &keeper, stream, uid).await;
         });
     }
 }
 
-async fn connection(house: &Arc<House>, keeper: &KeeperHandle, stream: tokio::net::UnixStream) {
-    let Ok(cred) = stream.peer_cred() else { return };
+/// Says that there is no place. The socket is new: it has room for a line, or the peer is gone.
+fn busy(stream: &tokio::net::UnixStream) {
+    let error = ApiError::new(
+        ErrorCode::Busy,
+        "this user, or all together, send as many secrets as may be at once",
+    );
+    if let Ok(line) = line(&Redeemed::Error(error)) {
+        let _ = stream.try_write(&line);
+    }
+}
+
+async fn connection(
+    house: &Arc<House>,
+    keeper: &KeeperHandle,
+    stream: tokio::net::UnixStream,
+    uid: u32,
+) {
     let Ok(stream) = stream.into_std() else {
         return;
     };
-    let uid = cred.uid();
     let tickets = Arc::clone(house);
     let read = tokio::task::spawn_blocking(move || {
-        let frame = receive(&stream, uid, &tickets);
+        let frame = receive(&stream, uid, &tickets, Instant::now() + PATIENCE);
         (stream, frame)
     });
     let Ok((stream, frame)) = read.await else {
@@ -88,17 +111,25 @@ async fn connection(house: &Arc<House>, keeper: &KeeperHandle, stream: tokio::ne
 }
 
 fn answer(mut stream: &UnixStream, redeemed: &Redeemed) -> std::io::Result<()> {
-    let mut line = serde_json::to_vec(redeemed)?;
-    line.push(b'\n');
-    stream.write_all(&line)
+    stream.write_all(&line(redeemed)?)
 }
 
-/// Reads one frame. One without a good ticket holds its payload, at most 64 KiB of secret memory, until it is read.
-fn receive(stream: &UnixStream, uid: u32, house: &House) -> Result<Frame, ApiError> {
+fn line(redeemed: &Redeemed) -> serde_json::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(redeemed)?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+/// Reads one frame, which must be there by `until`. One without a good ticket holds its payload, at most 64 KiB of secret memory, until it is read.
+fn receive(
+    stream: &UnixStream,
+    uid: u32,
+    house: &House,
+    until: Instant,
+) -> Result<Frame, ApiError> {
     let broken = |_| ApiError::new(ErrorCode::RequestInvalid, "the frame was cut off");
     stream.set_nonblocking(false).map_err(broken)?;
     stream.set_write_timeout(Some(PATIENCE)).map_err(broken)?;
-    let until = Instant::now() + PATIENCE;
     let (header, descriptor) = receive_header(stream, until).map_err(broken)?;
     let invalid =
         |e: &dyn std::fmt::Display| ApiError::new(ErrorCode::RequestInvalid, &e.to_string());
@@ -215,6 +246,77 @@ async fn redeem(keeper: &KeeperHandle, frame: Frame) -> Result<Redeemed, ApiErro
             };
             let source = File::from(descriptor.ok_or_else(missing)?);
             keeper.import(uid, source).await.map(Redeemed::Import)
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::config::Config;
+    use crate::listen::bind;
+
+    fn house(folder: &std::path::Path) -> Arc<House> {
+        let at = |name: &str| folder.join(name);
+        let text = format!("state = {:?}\nrun = {:?}\n", at("state"), at("run"));
+        std::fs::write(at("mcpist.toml"), text).unwrap();
+        let config = Config::load(&at("mcpist.toml"), true).unwrap();
+        crate::make_folders(&config).unwrap();
+        Arc::new(House::new(config))
+    }
+
+    #[test]
+    fn a_connection_that_sends_nothing_or_half_a_frame_is_cut_off() {
+        let folder = tempfile::tempdir().unwrap();
+        let house = house(folder.path());
+        for sent in [&b""[..], &[0; HEADER_LEN - 1]] {
+            let (ours, mut theirs) = UnixStream::pair().unwrap();
+            Write::write_all(&mut theirs, sent).unwrap();
+            let until = Instant::now() + Duration::from_millis(1);
+            let refused = receive(&ours, 7, &house, until).err().unwrap();
+            assert_eq!(refused.code, ErrorCode::RequestInvalid);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_user_at_the_bound_is_told_so_and_a_place_is_given_back() {
+        let _ = mcpist_secret::memory::init(4 << 20, mcpist_secret::memory::Policy::Warn);
+        let folder = tempfile::tempdir().unwrap();
+        let house = house(folder.path());
+        let keeper = crate::keeper::start(Arc::clone(&house)).unwrap();
+        let path = folder.path().join("secret.sock");
+        let listener = bind(&path, 0o600).unwrap();
+        tokio::spawn(serve(house, keeper, listener));
+        let connect = || tokio::net::UnixStream::connect(&path);
+        let mut silent = Vec::new();
+        for _ in 0..OF_ONE_USER {
+            silent.push(connect().await.unwrap());
+        }
+        let code = async |mut stream: tokio::net::UnixStream| {
+            let mut told = Vec::new();
+            stream.read_to_end(&mut told).await.unwrap();
+            match serde_json::from_slice(&told).unwrap() {
+                Redeemed::Error(e) => e.code,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(code(connect().await.unwrap()).await, ErrorCode::Busy);
+        // One of them goes, and its place serves the next.
+        let mut ended = silent.pop().unwrap();
+        ended.shutdown().await.unwrap();
+        assert_eq!(code(ended).await, ErrorCode::RequestInvalid);
+        loop {
+            let mut next = connect().await.unwrap();
+            // Turned away, it may be closed already.
+            let _ = next.shutdown().await;
+            match code(next).await {
+                // Its answer comes before its place.
+                ErrorCode::Busy => {}
+                other => break assert_eq!(other, ErrorCode::RequestInvalid),
+            }
         }
     }
 }

@@ -4,6 +4,8 @@
 
 use std::path::Path;
 
+use mcpist_core::api::ApiError;
+use mcpist_core::error::ErrorCode;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -29,8 +31,13 @@ impl Exchange {
         let mut answer: Value = serde_json::from_str(&self.received)
             .map_err(|e| Error::new("connection_lost", format!("not an MCP answer: {e}")))?;
         if answer.get("error").is_some() {
-            let text = answer["error"]["message"].as_str().unwrap_or_default();
-            return Err(Error::new("mcp", mcpist_core::text::excerpt(text, 512)));
+            let error = &answer["error"];
+            let text = error["message"].as_str().unwrap_or_default();
+            let code = error["data"]["code"].as_str().and_then(ErrorCode::parse);
+            return Err(match code {
+                Some(code) => ApiError::of(code).into(),
+                None => Error::new("mcp", mcpist_core::text::excerpt(text, 512)),
+            });
         }
         Ok(answer["result"].take())
     }
@@ -74,18 +81,41 @@ async fn request(socket: &Path, name: &str, arguments: &str) -> Result<Exchange>
         .await
         .map_err(|e| unreachable(socket, &e))?;
     let (read, mut write) = stream.into_split();
-    write.write_all(sent.as_bytes()).await.map_err(lost)?;
-    write.write_all(b"\n").await.map_err(lost)?;
+    let written = write.write_all(format!("{sent}\n").as_bytes()).await;
+    // Who is turned away at once is told so, although nobody reads.
     let mut received = String::new();
     BufReader::new(read.take(MAX_ANSWER))
         .read_line(&mut received)
         .await
         .map_err(lost)?;
     if received.is_empty() {
+        written.map_err(lost)?;
         return Err(lost(std::io::Error::other("closed without an answer")));
     }
     Ok(Exchange {
         sent,
         received: received.trim_end().to_owned(),
     })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_is_turned_away_unread_is_told_the_code() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("mcp.sock");
+        let listener = tokio::net::UnixListener::bind(&path).unwrap();
+        let refuse = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let line = br#"{"jsonrpc":"2.0","id":null,"error":{"code":-32000,"message":"x","data":{"code":"unidentified"}}}"#;
+            stream.write_all(line).await.unwrap();
+        };
+        let arguments = json!({ "query": "x".repeat(1 << 20) });
+        let (exchange, ()) = tokio::join!(schema(&path, arguments), refuse);
+        let error = exchange.unwrap().result().unwrap_err();
+        assert_eq!(error.code(), "unidentified");
+    }
 }

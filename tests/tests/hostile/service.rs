@@ -243,12 +243,21 @@ fn a_client_is_who_its_uid_says_and_nobody_from_the_moment_that_this_ends() {
 
         site.change(&rules(Start::UID + 2));
         let seen = site.service.seen().len();
-        for client in [&mut client, &mut site.client("mcp")] {
-            let answer = get(client, "not-mine");
-            assert_eq!(code(&answer), "unidentified", "{answer}");
-            let schema = client.schema(&json!({}));
-            assert_eq!(code(&schema), "unidentified", "{schema}");
-        }
+        let answer = get(&mut client, "not-mine");
+        assert_eq!(code(&answer), "unidentified", "{answer}");
+        let schema = client.schema(&json!({}));
+        assert_eq!(code(&schema), "unidentified", "{schema}");
+        // Who comes now is turned away at the door.
+        let uid = format!("\"uid\":{}", Start::UID);
+        let before = audited(site, "peer_refused", &uid);
+        let refused = site.client("mcp").receive();
+        assert_eq!(
+            refused["error"]["data"]["code"], "unidentified",
+            "{refused}"
+        );
+        wait_for(site, "the refusal's line", |s| {
+            audited(s, "peer_refused", &uid) > before
+        });
         assert_eq!(site.service.seen().len(), seen, "the service was asked");
 
         site.change(&rules(Start::UID));
