@@ -203,3 +203,30 @@ pub(super) async fn vaults(call: Call) -> Response {
         })
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn an_alarm_of_the_log_says_what_mends_it() {
+        let refused = |kind| Trouble::Refused(AuditError::Write(kind));
+        let (full, lost) = (ErrorCode::DiskFull, ErrorCode::AuditUnavailable);
+        for (trouble, code, next) in [
+            (Trouble::Low(7 << 20), full, "nearly full, 7 MiB left"),
+            (refused(ErrorKind::StorageFull), full, "goes on by itself"),
+            (refused(ErrorKind::FileTooLarge), lost, "goes on by itself"),
+            (
+                Trouble::Refused(AuditError::Sync),
+                lost,
+                "mend the disk, then: mcpist seal, mcpist unseal",
+            ),
+        ] {
+            let alarm = audit_alarm(&trouble);
+            assert_eq!(alarm.code, code, "{trouble:?}");
+            assert!(alarm.message.contains(next), "{}", alarm.message);
+        }
+    }
+}
