@@ -35,7 +35,7 @@ pub struct Tool {
     inner: Box<RawValue>,
     digest: Digest,
     schema_ref: SchemaRef,
-    validator: Validator,
+    validator: Arc<Validator>,
 }
 
 impl Tool {
@@ -89,8 +89,8 @@ impl Tool {
         self.schema_ref
     }
 
-    /// The compiled input schema.
-    pub fn validator(&self) -> &Validator {
+    /// The compiled input schema; tools of a module that name one schema share it.
+    pub fn validator(&self) -> &Arc<Validator> {
         &self.validator
     }
 

@@ -3,7 +3,8 @@
 //! Owns: [`Manifest`], the checks that need the whole of it, and its parts.
 //! Promises: a [`Manifest`] holds lists and structs only, no unknown field and no key twice; names
 //! are unique; every blob that a tool names is listed and every listed blob is named; requests
-//! passed [`HttpTool::check`](crate::http::HttpTool::check); limits are within their ceilings.
+//! passed [`HttpTool::check`](crate::http::HttpTool::check); limits are within their ceilings; what
+//! its tools and their schemas take in memory is bounded.
 //! Does not: check signatures, audience against this site, sequence floors or blob bytes
 //! (mcpist-bundle does), nor whether holes fit the input schema, which is a blob: [`fit`] does that
 //! once the bytes are at hand.
@@ -12,7 +13,7 @@ mod blob;
 mod fit;
 mod module;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Deref;
 
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,7 @@ use thiserror::Error;
 
 use crate::http::HttpError;
 use crate::ids::{BundleName, Digest, ModuleName, Namespace, SiteId, SlotName, ToolName};
+use crate::schema::MAX_SCHEMA;
 use crate::text::excerpt;
 
 pub use blob::{Blob, BlobPath};
@@ -30,8 +32,13 @@ pub use module::{AuthKind, Limits, ModuleKind, ModuleManifest, Slot, ToolManifes
 pub const FORMAT: u16 = 1;
 /// Longest manifest in bytes (DESIGN: bundle header).
 pub const MAX_MANIFEST: usize = 16 * 1024 * 1024;
-/// Longest single blob in bytes.
-pub const MAX_BLOB: u64 = 1 << 32;
+/// Longest single blob in bytes: each is a schema.
+pub const MAX_BLOB: u64 = MAX_SCHEMA as u64;
+/// Most tools of one bundle.
+pub const MAX_TOOLS: usize = 10_240;
+/// Most bytes of schemas of one bundle, each counted as often as a tool names it: so often its text
+/// is shown, and kept.
+pub const MAX_SCHEMAS: u64 = 32 * 1024 * 1024;
 const MAX_LIST: usize = 4096;
 
 /// A manifest whose checks are still to be made; the only use is [`Manifest::new`].
@@ -165,7 +172,12 @@ impl Manifest {
             (
                 draft.blobs.iter().all(|b| b.length <= MAX_BLOB),
                 "blob length",
-                "at most 4 GiB",
+                "at most 256 KiB",
+            ),
+            (
+                draft.modules.iter().map(|m| m.tools.len()).sum::<usize>() <= MAX_TOOLS,
+                "tools",
+                "at most 10240 in all modules",
             ),
         ];
         if let Some((_, what, rule)) = rules.into_iter().find(|(holds, ..)| !holds) {
@@ -213,16 +225,25 @@ impl Deref for Manifest {
 }
 
 fn check_blobs(draft: &Draft) -> Result<(), ManifestError> {
-    let listed: BTreeSet<&BlobPath> = draft.blobs.iter().map(|b| &b.path).collect();
-    let named: BTreeSet<&BlobPath> = draft
-        .modules
-        .iter()
-        .flat_map(ModuleManifest::blobs)
-        .collect();
-    if let Some(path) = named.difference(&listed).next() {
-        return Err(ManifestError::NoBlob((*path).clone()));
+    let listed: BTreeMap<&BlobPath, u64> =
+        draft.blobs.iter().map(|b| (&b.path, b.length)).collect();
+    let mut named = BTreeSet::new();
+    let mut bytes = 0; // at most 10,240 tools with two schemas of 256 KiB
+    for path in draft.modules.iter().flat_map(ModuleManifest::named) {
+        match listed.get(path) {
+            Some(length) => bytes += length,
+            None => return Err(ManifestError::NoBlob(path.clone())),
+        }
+        named.insert(path);
     }
-    match listed.difference(&named).next() {
+    if bytes > MAX_SCHEMAS {
+        return Err(ManifestError::Value {
+            place: "bundle".to_owned(),
+            what: "schemas",
+            rule: "at most 32 MiB, each counted for every tool that names it",
+        });
+    }
+    match listed.keys().find(|path| !named.contains(*path)) {
         Some(path) => Err(ManifestError::SpareBlob((*path).clone())),
         None => Ok(()),
     }

@@ -126,6 +126,7 @@ impl Module {
                 });
             }
         }
+        let mut schemas = Schemas::new(&source);
         let mut tools = Vec::new();
         let mut unjoined = Vec::new();
         for manifest in &source.manifest.tools {
@@ -133,7 +134,7 @@ impl Module {
             match joins.get(slot) {
                 Some(binding) => {
                     let slots = vec![(slot.clone(), (*binding).clone())];
-                    tools.push(Arc::new(build_tool(&source, manifest, slots)?));
+                    tools.push(Arc::new(build_tool(&mut schemas, manifest, slots)?));
                 }
                 None => unjoined.push((manifest.name.clone(), slot.clone())),
             }
@@ -172,27 +173,28 @@ pub enum NewCatalogueError {
 }
 
 fn build_tool(
-    source: &ActiveModule,
+    schemas: &mut Schemas<'_>,
     manifest: &ToolManifest,
     slots: Vec<(SlotName, BindingName)>,
 ) -> Result<Tool, ModuleError> {
+    let source = schemas.source;
     let rev = &source.rev;
-    let (input, validator) = schema(source, manifest, &manifest.input_schema)?;
-    fit(manifest, input.get().as_bytes()).map_err(|error| ModuleError::Fit {
+    let input = schemas.get(manifest, &manifest.input_schema)?;
+    fit(manifest, input.text.get().as_bytes()).map_err(|error| ModuleError::Fit {
         rev: rev.clone(),
         tool: manifest.name.clone(),
         error: Box::new(error),
     })?;
     let output = match &manifest.output_schema {
-        Some(path) => Some(schema(source, manifest, path)?.0),
+        Some(path) => Some(schemas.get(manifest, path)?),
         None => None,
     };
     let inner = Inner {
         name: &manifest.name,
         title: &manifest.title,
         description: &manifest.description,
-        input_schema: &input,
-        output_schema: output.as_deref(),
+        input_schema: &input.text,
+        output_schema: output.as_ref().map(|output| &*output.text),
         annotations: Annotations {
             read_only_hint: manifest.access == Access::Read,
             destructive_hint: manifest.access == Access::Destructive,
@@ -211,36 +213,64 @@ fn build_tool(
         slots,
         inner,
         digest,
-        validator,
+        validator: input.validator,
     })
 }
 
-/// Compiles the schema at `path`, and gives its text without white space too.
-fn schema(
-    source: &ActiveModule,
-    tool: &ToolManifest,
-    path: &BlobPath,
-) -> Result<(Box<RawValue>, Validator), ModuleError> {
-    let rev = || source.rev.clone();
-    let bytes = source
-        .schemas
-        .get(path)
-        .ok_or_else(|| ModuleError::NoBlob {
+/// A schema: its text without white space, and compiled.
+#[derive(Clone)]
+struct Schema {
+    text: Arc<RawValue>,
+    validator: Arc<Validator>,
+}
+
+/// The schemas of one module, each compiled once however many tools name it.
+struct Schemas<'a> {
+    source: &'a ActiveModule,
+    known: BTreeMap<&'a BlobPath, Schema>,
+}
+
+impl<'a> Schemas<'a> {
+    fn new(source: &'a ActiveModule) -> Schemas<'a> {
+        Schemas {
+            source,
+            known: BTreeMap::new(),
+        }
+    }
+
+    /// The schema at `path`, which `tool` names.
+    fn get(&mut self, tool: &ToolManifest, path: &BlobPath) -> Result<Schema, ModuleError> {
+        if let Some(schema) = self.known.get(path) {
+            return Ok(schema.clone());
+        }
+        let rev = || self.source.rev.clone();
+        let no_blob = || ModuleError::NoBlob {
             rev: rev(),
             path: path.clone(),
+        };
+        let (path, bytes) = self
+            .source
+            .schemas
+            .get_key_value(path)
+            .ok_or_else(no_blob)?;
+        let validator = Validator::compile(bytes).map_err(|error| ModuleError::Schema {
+            rev: rev(),
+            tool: tool.name.clone(),
+            path: path.clone(),
+            error: Box::new(error),
         })?;
-    let validator = Validator::compile(bytes).map_err(|error| ModuleError::Schema {
-        rev: rev(),
-        tool: tool.name.clone(),
-        path: path.clone(),
-        error: Box::new(error),
-    })?;
-    let json = || ModuleError::Json {
-        rev: rev(),
-        tool: tool.name.clone(),
-    };
-    let text = String::from_utf8(compact(bytes)).map_err(|_| json())?;
-    Ok((RawValue::from_string(text).map_err(|_| json())?, validator))
+        let json = || ModuleError::Json {
+            rev: rev(),
+            tool: tool.name.clone(),
+        };
+        let text = String::from_utf8(compact(bytes)).map_err(|_| json())?;
+        let schema = Schema {
+            text: RawValue::from_string(text).map_err(|_| json())?.into(),
+            validator: Arc::new(validator),
+        };
+        self.known.insert(path, schema.clone());
+        Ok(schema)
+    }
 }
 
 /// Drops the white space between the tokens of valid JSON; inside the lines of MCP's stdio framing

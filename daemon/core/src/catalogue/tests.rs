@@ -109,6 +109,15 @@ fn two_active_sides_of_one_name_are_refused() {
 }
 
 #[test]
+fn tools_that_name_one_schema_share_it_compiled() {
+    let module = Module::build(source("r", "web", &[("a", "read"), ("b", "read")])).unwrap();
+    let [a, b] = module.tools() else {
+        panic!("two tools")
+    };
+    assert!(Arc::ptr_eq(a.validator(), b.validator()));
+}
+
+#[test]
 fn a_tool_without_a_binding_exists_for_nobody() {
     let mut module = source("r", "web", &[("get", "read")]);
     module.joins.clear();

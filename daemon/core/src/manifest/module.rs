@@ -4,6 +4,8 @@
 //! or stands in a [`Manifest`](super::Manifest) passed [`check`](ModuleManifest::check). Does not:
 //! know blobs beyond their paths.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::{BlobPath, MAX_MANIFEST, ManifestError, is_text, json_error, unique};
@@ -136,8 +138,13 @@ impl ModuleManifest {
         Ok(module)
     }
 
-    /// Every blob that it names.
+    /// Every blob that it names, once.
     pub fn blobs(&self) -> impl Iterator<Item = &BlobPath> {
+        self.named().collect::<BTreeSet<_>>().into_iter()
+    }
+
+    /// The blobs that it names, as often as it does.
+    pub(super) fn named(&self) -> impl Iterator<Item = &BlobPath> {
         self.tools
             .iter()
             .flat_map(|t| std::iter::once(&t.input_schema).chain(&t.output_schema))

@@ -165,6 +165,52 @@ fn values_out_of_bounds_are_named() {
 }
 
 #[test]
+fn what_a_bundle_takes_in_memory_is_bounded() {
+    let modules = |count: usize, tools: usize| -> Vec<Value> {
+        let tools: Vec<Value> = (0..tools).map(|n| tool(&format!("t{n}"), "read")).collect();
+        let module = |n| module(&format!("m{n}"), &tools);
+        (0..count).map(module).collect()
+    };
+    let refused = |count, tools, length: u64| {
+        let mut value = manifest(&modules(count, tools));
+        value["blobs"][0]["length"] = json!(length);
+        match parse(&value) {
+            Ok(_) => None,
+            Err(ManifestError::Value { what, .. }) => Some(what),
+            Err(other) => panic!("{other}"),
+        }
+    };
+    // Half of a site of 500 modules and 10,000 tools.
+    assert_eq!(refused(250, 20, 4 << 10), None);
+    assert_eq!(refused(256, 41, 17), Some("tools"));
+    assert_eq!(refused(1, 1, MAX_BLOB), None);
+    assert_eq!(refused(1, 1, MAX_BLOB + 1), Some("blob length"));
+    assert_eq!(refused(1, 128, MAX_BLOB), None);
+    // One schema for all of them is as much as one for each.
+    assert_eq!(refused(1, 129, MAX_BLOB), Some("schemas"));
+    // Named as input and as output.
+    let mut twice = manifest(&modules(1, 65));
+    twice["blobs"][0]["length"] = json!(MAX_BLOB);
+    for tool in twice["modules"][0]["tools"].as_array_mut().unwrap() {
+        tool["output_schema"] = tool["input_schema"].clone();
+    }
+    assert!(matches!(
+        parse(&twice),
+        Err(ManifestError::Value {
+            what: "schemas",
+            ..
+        })
+    ));
+}
+
+#[test]
+fn a_module_names_each_blob_once() {
+    let manifest = parse(&sample()).unwrap();
+    assert_eq!(manifest.modules[0].tools.len(), 2);
+    assert_eq!(manifest.modules[0].blobs().count(), 1);
+}
+
+#[test]
 fn names_are_unique() {
     for (pointer, list) in [
         ("/audience", json!(["site-1", "site-1"])),
