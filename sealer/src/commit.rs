@@ -7,7 +7,8 @@
 //! process wrote last.
 //!
 //! *Fsyncs.* A commit costs one of the database's own log, and for a vault the announcement, one of
-//! control.db's log that all vaults writing at that time share. A delete adds a truncation of the log.
+//! control.db's log that all vaults writing at that time share. A delete adds a truncation of the log, and in
+//! the system vault a put over a record too: there the key that signed a checkpoint ends so.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -113,7 +114,8 @@ struct Staged {
     head_row: Vec<u8>,
     ledger: Vec<(VaultId, ledger::Entry)>,
     versions: Vec<u64>,
-    deletes: bool,
+    /// Something was there that must not be found any more.
+    erases: bool,
 }
 
 /// A transaction whose commit failed, and the file did not yet say which head it shows: the old one or this.
@@ -231,12 +233,12 @@ impl Disk {
         self.commit(&[], now).map(drop)
     }
 
-    /// Truncates the log if a delete is due it.
+    /// Truncates the log if it still shows what was erased.
     pub(crate) fn truncate_log(&mut self) {
         if self.log_due {
             match self.rows.truncate_log() {
                 Ok(()) => self.log_due = false,
-                Err(error) => log::warn!("a log that shows a deleted row stays: {error}"),
+                Err(error) => log::warn!("a log that shows an erased row stays: {error}"),
             }
         }
     }
@@ -251,7 +253,7 @@ impl Disk {
             head_row: Vec::new(),
             ledger: extra.ledger,
             versions: Vec::new(),
-            deletes: false,
+            erases: false,
         };
         staged.writes.extend(
             extra
@@ -325,6 +327,7 @@ impl Disk {
                     payload,
                     ..
                 } => {
+                    staged.erases |= found > 0 && matches!(self.role, Role::System { .. });
                     let version = if found > 0 { found } else { staged.head.floor } + 1;
                     let record = Opened {
                         owner: owner.to_owned(),
@@ -350,7 +353,7 @@ impl Disk {
                         return Err(VaultError::NotFound(name.clone()));
                     }
                     staged.head.floor = staged.head.floor.max(found);
-                    staged.deletes = true;
+                    staged.erases = true;
                     staged.versions.push(found);
                     let key_bytes = key.as_bytes().to_vec();
                     staged.writes.push(Write::Delete(Table::Record, key_bytes));
@@ -411,7 +414,7 @@ impl Disk {
                 return Err(WriteError::NotMade(error));
             }
         }
-        self.log_due |= staged.deletes;
+        self.log_due |= staged.erases;
         self.take_ledger(&staged.ledger);
         self.adopt(staged.head, staged.head_row);
         self.truncate_log();

@@ -62,7 +62,7 @@ pub(crate) struct Disk {
     pub(crate) doubt: Option<Doubt>,
     /// Outbox lines below this one were handed on; they leave the file with the next commit.
     pub(crate) outbox_handed: u64,
-    /// A delete was committed and the log that still shows the row was not yet truncated.
+    /// What was erased still stands in the log, which was not yet truncated.
     pub(crate) log_due: bool,
     pub(crate) role: Role,
     pub(crate) stats: Arc<Stats>,

@@ -184,6 +184,17 @@ impl OpenVault {
         self.run(Disk::outbox)
     }
 
+    /// The sequence that the next outbox line gets; the first ever is 1.
+    ///
+    /// # Errors
+    /// The vault is sealed, unavailable or quarantined.
+    pub fn outbox_next(&self) -> Result<u64, VaultError> {
+        self.run(|disk| {
+            disk.ready()?;
+            Ok(disk.head.outbox_next)
+        })
+    }
+
     /// Says that the lines up to `through` were handed on. They leave the file with a later commit.
     ///
     /// # Errors

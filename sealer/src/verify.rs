@@ -55,6 +55,8 @@ impl Candidate {
 
     fn disk(self, buckets: Buckets, head: HeadState, head_row: Vec<u8>, role: Role) -> Disk {
         let disk = Disk {
+            // A crash may have come between a commit that erased something and the log's truncation.
+            log_due: !head_row.is_empty(),
             place: self.place,
             keys: self.keys,
             rows: self.rows,
@@ -63,7 +65,6 @@ impl Candidate {
             head_row,
             doubt: None,
             outbox_handed: head.outbox_first,
-            log_due: false,
             role,
             stats: Arc::new(Stats::default()),
             idle: self.idle,

@@ -1,5 +1,6 @@
 //! Disks that fail or hang, below the rows trait.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use super::support::{Fail, Site, delete, file_name, key, put, read};
 use crate::commit::Op;
 use crate::error::{Health, VaultError};
+use crate::rows::{Access, Table};
 use crate::unseal::{Unseal, UnsealError};
 use crate::vault::OpenVault;
 
@@ -307,4 +309,67 @@ fn deletes_truncate_the_log_and_a_log_that_stays_is_tried_again() {
     vaults[0].commit(vec![delete("git")]).unwrap();
     assert_eq!(len(), 0);
     drop(barrier);
+}
+
+#[test]
+fn what_a_put_of_the_system_vault_replaces_is_in_no_file_of_it() {
+    let (site, barrier, vaults) = site_with(&["prod"]);
+    let system = barrier.system();
+    let file = site.file(&system);
+    let wal = file.with_extension("db-wal");
+    // The ends of the sealed rows: a payload's last bytes and its tag.
+    let bytes = |file: &std::path::Path| std::fs::read(file).unwrap();
+    let holds = |file: &std::path::Path, row: &[u8]| {
+        let found = bytes(file);
+        found.windows(row.len()).any(|part| part == row)
+    };
+    let ends = |vault: &OpenVault| {
+        let rows = vault.run(|disk| {
+            Ok(disk
+                .rows
+                .begin(Access::Read)?
+                .scan(Table::Record, None, 9)?)
+        });
+        let end = |row: Vec<u8>| row[row.len() - 32..].to_vec();
+        rows.unwrap()
+            .into_iter()
+            .map(|(_, row)| end(row))
+            .collect::<BTreeSet<_>>()
+    };
+    let before = ends(&system);
+    let mut old: BTreeSet<Vec<u8>> = BTreeSet::new();
+    for n in 0..50 {
+        system
+            .commit(vec![put("checkpoint", &n.to_string())])
+            .unwrap();
+        for row in &old {
+            assert!(!holds(&file, row) && !holds(&wal, row), "{n}");
+        }
+        old = ends(&system).difference(&before).cloned().collect();
+        assert_eq!(old.len(), 1);
+        assert!(old.iter().all(|row| holds(&file, row) || holds(&wal, row)));
+    }
+    // Announcements of a vault's writes erase nothing and truncate nothing.
+    let len = bytes(&wal).len();
+    vaults[0].commit(vec![put("git", "new")]).unwrap();
+    assert!(bytes(&wal).len() > len);
+}
+
+#[test]
+fn a_log_that_a_crash_left_is_truncated_before_the_next_commit() {
+    let (site, barrier, vaults) = site_with(&["prod"]);
+    let file = site.file(&vaults[0]);
+    let wal = file.with_extension("db-wal");
+    for _ in 0..9 {
+        vaults[0].commit(vec![put("git", "new")]).unwrap();
+    }
+    let (left, log) = (std::fs::read(&file).unwrap(), std::fs::read(&wal).unwrap());
+    let sealed = site.seal(barrier);
+    std::fs::write(&file, left).unwrap();
+    std::fs::write(&wal, &log).unwrap();
+    let (barrier, report) = site.unseal_from(sealed);
+    assert!(report.quarantined.is_empty());
+    let vault = barrier.vault("prod").unwrap();
+    vault.commit(vec![put("git", "newest")]).unwrap();
+    assert!(std::fs::read(&wal).unwrap().len() < log.len());
 }
