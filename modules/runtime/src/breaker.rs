@@ -4,7 +4,8 @@
 //! is sent.
 //! Promises: it opens when at least [`MIN_OUTCOMES`] of the last [`WINDOW`] outcomes are recent and
 //! half of them failed; while it is open nothing passes; after the wait exactly one probe passes,
-//! whose outcome closes it or doubles the wait. A service that asked for a pause gets it.
+//! whose outcome, and no other request's, closes it or doubles the wait. A service that asked for a
+//! pause gets it.
 //! Does not: judge what a failure is, nor wait or wake: callers ask [`Breaker::admit`].
 
 use std::time::{Duration, Instant};
@@ -25,6 +26,8 @@ pub const LONGEST_WAIT: Duration = Duration::from_secs(60);
 pub enum Admission {
     /// Send; report the outcome with [`Breaker::report`].
     Pass,
+    /// The same, as the one probe of an open breaker; its outcome must be reported.
+    Probe,
     /// Do not send: the service failed too often. Try again after this long.
     Open(Duration),
     /// Do not send: the service asked for a pause that lasts this much longer.
@@ -80,23 +83,22 @@ impl Breaker {
         }
         match self.state {
             State::Closed => Admission::Pass,
-            State::Open { until, .. } => left(until, now).map_or(Admission::Pass, Admission::Open),
+            State::Open { until, .. } => left(until, now).map_or(Admission::Probe, Admission::Open),
             State::Probing { wait } => Admission::Open(wait),
         }
     }
 
-    /// Whether a request may leave now. `Pass` of an open breaker is its one probe, and the caller
-    /// owes a [`report`](Breaker::report).
+    /// Whether a request may leave now.
     pub fn admit(&mut self, now: Instant) -> Admission {
         let admission = self.look(now);
-        if let (Admission::Pass, State::Open { wait, .. }) = (admission, self.state) {
+        if let (Admission::Probe, State::Open { wait, .. }) = (admission, self.state) {
             self.state = State::Probing { wait };
         }
         admission
     }
 
-    /// Records how an admitted request ended.
-    pub fn report(&mut self, outcome: Outcome, now: Instant) {
+    /// Records how an admitted request ended; `probe`: it was admitted as [`Admission::Probe`].
+    pub fn report(&mut self, outcome: Outcome, probe: bool, now: Instant) {
         if let Outcome::Throttled(pause) = outcome {
             self.paused_until = Some(now + pause.min(LONGEST_WAIT));
         }
@@ -109,7 +111,7 @@ impl Breaker {
                     self.open(FIRST_WAIT, now);
                 }
             }
-            State::Probing { wait } => match outcome {
+            State::Probing { wait } if probe => match outcome {
                 Outcome::Failed => self.open((wait * 2).min(LONGEST_WAIT), now),
                 Outcome::Unknown => self.state = State::Open { until: now, wait },
                 _ => {
@@ -120,7 +122,7 @@ impl Breaker {
                 }
             },
             // A request that was admitted before the breaker opened changes nothing.
-            State::Closed | State::Open { .. } => {}
+            _ => {}
         }
     }
 
@@ -154,11 +156,15 @@ fn left(until: Instant, now: Instant) -> Option<Duration> {
 mod tests {
     use super::*;
 
+    fn report(breaker: &mut Breaker, outcome: Outcome, now: Instant) {
+        breaker.report(outcome, false, now);
+    }
+
     fn opened(now: Instant) -> Breaker {
         let mut breaker = Breaker::default();
         for _ in 0..MIN_OUTCOMES {
             assert_eq!(breaker.admit(now), Admission::Pass);
-            breaker.report(Outcome::Failed, now);
+            report(&mut breaker, Outcome::Failed, now);
         }
         breaker
     }
@@ -168,12 +174,12 @@ mod tests {
         let now = Instant::now();
         let mut breaker = Breaker::default();
         for _ in 1..MIN_OUTCOMES {
-            breaker.report(Outcome::Failed, now);
+            report(&mut breaker, Outcome::Failed, now);
         }
         assert_eq!(breaker.admit(now), Admission::Pass);
         // The early failures are too old to count with this one.
         let later = now + MAX_AGE;
-        breaker.report(Outcome::Failed, later);
+        report(&mut breaker, Outcome::Failed, later);
         assert_eq!(breaker.admit(later), Admission::Pass);
         assert_eq!(opened(now).admit(now), Admission::Open(FIRST_WAIT));
     }
@@ -188,7 +194,7 @@ mod tests {
             } else {
                 Outcome::Answered
             };
-            breaker.report(outcome, now);
+            report(&mut breaker, outcome, now);
         }
         assert_eq!(breaker.admit(now), Admission::Pass);
     }
@@ -198,15 +204,15 @@ mod tests {
         let mut now = Instant::now();
         let mut breaker = opened(now);
         now += FIRST_WAIT;
-        assert_eq!(breaker.admit(now), Admission::Pass);
+        assert_eq!(breaker.admit(now), Admission::Probe);
         for _ in 0..10 {
             assert!(matches!(breaker.admit(now), Admission::Open(_)));
         }
-        breaker.report(Outcome::Failed, now);
+        breaker.report(Outcome::Failed, true, now);
         assert_eq!(breaker.admit(now), Admission::Open(FIRST_WAIT * 2));
         now += FIRST_WAIT * 2;
-        assert_eq!(breaker.admit(now), Admission::Pass);
-        breaker.report(Outcome::Answered, now);
+        assert_eq!(breaker.admit(now), Admission::Probe);
+        breaker.report(Outcome::Answered, true, now);
         for _ in 0..10 {
             assert_eq!(breaker.admit(now), Admission::Pass);
         }
@@ -216,9 +222,9 @@ mod tests {
     fn a_cancelled_probe_gives_the_next_one_its_place() {
         let now = Instant::now() + FIRST_WAIT;
         let mut breaker = opened(now - FIRST_WAIT);
-        assert_eq!(breaker.admit(now), Admission::Pass);
-        breaker.report(Outcome::Unknown, now);
-        assert_eq!(breaker.admit(now), Admission::Pass);
+        assert_eq!(breaker.admit(now), Admission::Probe);
+        breaker.report(Outcome::Unknown, true, now);
+        assert_eq!(breaker.admit(now), Admission::Probe);
         assert!(matches!(breaker.admit(now), Admission::Open(_)));
     }
 
@@ -228,8 +234,8 @@ mod tests {
         let mut breaker = opened(now);
         for _ in 0..20 {
             now += LONGEST_WAIT;
-            assert_eq!(breaker.admit(now), Admission::Pass);
-            breaker.report(Outcome::Failed, now);
+            assert_eq!(breaker.admit(now), Admission::Probe);
+            breaker.report(Outcome::Failed, true, now);
         }
         assert_eq!(breaker.admit(now), Admission::Open(LONGEST_WAIT));
     }
@@ -238,14 +244,42 @@ mod tests {
     fn a_pause_that_the_service_asked_for_is_kept_and_bounded() {
         let now = Instant::now();
         let mut breaker = Breaker::default();
-        breaker.report(Outcome::Throttled(Duration::from_secs(7)), now);
+        report(
+            &mut breaker,
+            Outcome::Throttled(Duration::from_secs(7)),
+            now,
+        );
         let second = Duration::from_secs(1);
         assert_eq!(
             breaker.admit(now + second),
             Admission::Paused(Duration::from_secs(6))
         );
         assert_eq!(breaker.admit(now + Duration::from_secs(7)), Admission::Pass);
-        breaker.report(Outcome::Throttled(Duration::from_secs(1 << 40)), now);
+        report(
+            &mut breaker,
+            Outcome::Throttled(Duration::from_secs(1 << 40)),
+            now,
+        );
         assert_eq!(breaker.admit(now), Admission::Paused(LONGEST_WAIT));
+    }
+
+    #[test]
+    fn an_outcome_from_before_the_opening_does_not_decide_for_the_probe() {
+        for stale in [
+            Outcome::Answered,
+            Outcome::Failed,
+            Outcome::Unknown,
+            Outcome::Throttled(Duration::ZERO),
+        ] {
+            let now = Instant::now();
+            let mut breaker = opened(now);
+            let now = now + FIRST_WAIT;
+            assert_eq!(breaker.admit(now), Admission::Probe);
+            report(&mut breaker, stale, now);
+            // The probe is still out.
+            assert_eq!(breaker.admit(now), Admission::Open(FIRST_WAIT), "{stale:?}");
+            breaker.report(Outcome::Answered, true, now);
+            assert_eq!(breaker.admit(now), Admission::Pass, "{stale:?}");
+        }
     }
 }

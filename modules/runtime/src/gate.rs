@@ -70,9 +70,11 @@ impl Gate {
                 self.running.acquire().await.map_err(|_| GateError::Busy)?
             }
         };
-        refuse(self.breaker().admit(Instant::now()))?;
+        let admission = self.breaker().admit(Instant::now());
+        refuse(admission)?;
         Ok(Pass {
             gate: self,
+            probe: admission == Admission::Probe,
             reported: false,
             _permit: permit,
         })
@@ -86,7 +88,7 @@ impl Gate {
 
 fn refuse(admission: Admission) -> Result<(), GateError> {
     match admission {
-        Admission::Pass => Ok(()),
+        Admission::Pass | Admission::Probe => Ok(()),
         Admission::Open(left) => Err(GateError::Open(left)),
         Admission::Paused(left) => Err(GateError::Paused(left)),
     }
@@ -115,6 +117,8 @@ impl Drop for Waiting<'_> {
 #[derive(Debug)]
 pub struct Pass<'g> {
     gate: &'g Gate,
+    /// It is the probe of an open breaker, and has not reported yet.
+    probe: bool,
     reported: bool,
     _permit: SemaphorePermit<'g>,
 }
@@ -123,14 +127,15 @@ impl Pass<'_> {
     /// Tells the breaker how one request ended.
     pub fn report(&mut self, outcome: Outcome) {
         self.reported = true;
-        self.gate.breaker().report(outcome, Instant::now());
+        let probe = std::mem::take(&mut self.probe);
+        self.gate.breaker().report(outcome, probe, Instant::now());
     }
 }
 
 impl Drop for Pass<'_> {
     fn drop(&mut self) {
         if !self.reported {
-            self.gate.breaker().report(Outcome::Unknown, Instant::now());
+            self.report(Outcome::Unknown);
         }
     }
 }
