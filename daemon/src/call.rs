@@ -60,7 +60,7 @@ pub(crate) async fn call(house: &House, peer: &Peer, asked: ToolCall) -> CallAns
     let route = match Route::choose(visible, read.as_ref(), mask.catalogue()) {
         Ok(route) => route,
         Err(RouteError::SchemaChanged { current }) => {
-            house.shown.note(principal.name(), current.rev());
+            house.shown.note(principal.name(), &current);
             return CallAnswer::schema_changed(&entry(&current));
         }
         Err(RouteError::NoSide(_)) => return ToolError::of(ErrorCode::NotLoaded).into(),

@@ -37,7 +37,7 @@ impl Gateway for ClientGateway {
         for tool in live.mask.list(&principal) {
             match page.offer(&entry(tool)) {
                 Offer::Full => break,
-                Offer::Shown if in_full => self.house.shown.note(principal.name(), tool.rev()),
+                Offer::Shown if in_full => self.house.shown.note(principal.name(), tool),
                 Offer::Shown | Offer::Skipped => {}
             }
         }
