@@ -28,7 +28,8 @@ use tokio::time::{Instant, timeout_at};
 use crate::breaker::Outcome;
 use crate::egress::{self, Budget, EgressError, Request, Response, Service};
 use crate::gate::Pass;
-use crate::json::{Doc, Kind, Value};
+use crate::json::{Doc, JsonError, Kind, Value};
+use crate::room::{NoRoom, Room};
 use crate::shape::{self, Shaped, Source};
 use crate::template::{self, Rendered};
 
@@ -70,6 +71,7 @@ pub async fn run(call: Call<'_>) -> Result<Answer, ToolError> {
         call,
         pass,
         budget,
+        room: Room::new(call.limits.memory_bytes),
         base: Base::of(rendered),
         hits: 0,
     };
@@ -89,43 +91,45 @@ async fn request(call: &Call<'_>, sender: &mut Sender<'_>) -> Result<Answer, Too
     if call.tool.http.response.text || first.body.is_empty() {
         return text_answer(call, &first, sender.hits);
     }
-    let doc = parse(&first.body)?;
-    let shaped = match &call.tool.http.pages {
-        None => shaped(call, &Source::single(&doc)),
-        Some(pages) => {
-            let (bodies, more) = sender.pages(pages, &doc).await?;
-            let others = bodies
-                .iter()
-                .map(|body| parse(body))
-                .collect::<Result<Vec<_>, _>>()?;
-            let mut shaped = shaped(call, &Source::paged(&doc, &others, items(pages)));
-            if more {
-                shaped.notes.push(format!(
-                    "{} pages were read; there are more",
-                    others.len() + 1
-                ));
-            }
-            shaped
-        }
+    let first = parse(first.body, &mut sender.room)?;
+    let (others, more) = match &call.tool.http.pages {
+        None => (Vec::new(), false),
+        Some(pages) => sender.pages(pages, &first).await?,
     };
+    let source = match &call.tool.http.pages {
+        None => Source::single(&first),
+        Some(pages) => Source::paged(&first, &others, items(pages)),
+    };
+    let response = &call.tool.http.response;
+    let mut shaped = shape::shape(&source, response, client_bytes(call), &mut sender.room)
+        .map_err(|NoRoom| no_room())?;
+    if more {
+        let read = others.len() + 1;
+        let said = format!("{read} pages were read; there may be more");
+        shaped.notes.push(said);
+    }
     json_answer(call, shaped, sender.hits)
-}
-
-fn shaped(call: &Call<'_>, source: &Source<'_>) -> Shaped {
-    shape::shape(source, &call.tool.http.response, client_bytes(call))
 }
 
 fn client_bytes(call: &Call<'_>) -> usize {
     usize::try_from(call.limits.client_bytes).unwrap_or(usize::MAX)
 }
 
-fn parse(body: &[u8]) -> Result<Doc<'_>, ToolError> {
-    Doc::parse(body).map_err(|error| {
-        ToolError::with(
+fn parse(body: Vec<u8>, room: &mut Room) -> Result<Doc<'static>, ToolError> {
+    Doc::parse(body, room).map_err(|error| match error {
+        JsonError::NoRoom(NoRoom) => no_room(),
+        error => ToolError::with(
             ErrorCode::UpstreamInvalid,
             &format!("the service's answer is {error}"),
-        )
+        ),
     })
+}
+
+fn no_room() -> ToolError {
+    ToolError::with(
+        ErrorCode::UpstreamTooLarge,
+        "the service's answer has more values than the module's memory_bytes hold; ask for less",
+    )
 }
 
 fn items(pages: &Pagination) -> &JsonPath {
@@ -175,6 +179,8 @@ struct Sender<'c> {
     call: Call<'c>,
     pass: Pass<'c>,
     budget: Budget,
+    /// For the values of all answers and what is picked of them.
+    room: Room,
     base: Base,
     hits: u32,
 }
@@ -200,16 +206,16 @@ impl Sender<'_> {
         self.hits = self.hits.saturating_add(response.hits);
         match response.status {
             200..=299 => Ok(response),
-            _ => Err(status_error(self.call.tool, &response)),
+            _ => Err(status_error(self.call.tool, &response, &mut self.room)),
         }
     }
 
-    /// The further pages, and whether there are more than the limits allow.
+    /// The further pages, and whether it was not seen that there are no more.
     async fn pages(
         &mut self,
         pages: &Pagination,
         first: &Doc<'_>,
-    ) -> Result<(Vec<Vec<u8>>, bool), ToolError> {
+    ) -> Result<(Vec<Doc<'static>>, bool), ToolError> {
         let (query, most) = match pages {
             Pagination::Cursor { query, pages, .. } | Pagination::Count { query, pages, .. } => {
                 (query, *pages)
@@ -222,25 +228,25 @@ impl Sender<'_> {
             .response
             .max_items
             .map_or(usize::MAX, |n| n as usize);
-        let mut bodies = Vec::new();
+        let mut others = Vec::new();
         let mut found = count_items(first.root(), items(pages));
         let mut next = next_page(pages, first.root(), 1);
         while let Some(value) = next {
-            if found >= enough || bodies.len() + 1 >= most as usize {
-                return Ok((bodies, true));
+            if found >= enough {
+                // What was cut off is said by the shape; of a counted page nobody knows that it is there.
+                return Ok((others, matches!(pages, Pagination::Cursor { .. })));
             }
-            if self.budget.requests_left() == 0 {
-                return Ok((bodies, true));
+            if others.len() + 1 >= most as usize || self.budget.requests_left() == 0 {
+                return Ok((others, true));
             }
-            let response = self.send(Some((query, &value))).await?;
-            let doc = parse(&response.body)?;
+            let body = self.send(Some((query, &value))).await?.body;
+            let doc = parse(body, &mut self.room)?;
             found += count_items(doc.root(), items(pages));
             next =
-                next_page(pages, doc.root(), bodies.len() as u32 + 2).filter(|next| *next != value);
-            drop(doc);
-            bodies.push(response.body);
+                next_page(pages, doc.root(), others.len() as u32 + 2).filter(|next| *next != value);
+            others.push(doc);
         }
-        Ok((bodies, false))
+        Ok((others, false))
     }
 }
 
@@ -282,7 +288,7 @@ fn outcome(response: &Response) -> Outcome {
 }
 
 /// The coded error of a status that is no success.
-fn status_error(tool: &ToolManifest, response: &Response) -> ToolError {
+fn status_error(tool: &ToolManifest, response: &Response, room: &mut Room) -> ToolError {
     let status = response.status;
     let (code, mut text) = match status {
         401 | 403 => (
@@ -302,7 +308,7 @@ fn status_error(tool: &ToolManifest, response: &Response) -> ToolError {
             format!("the service answered with status {status}"),
         ),
     };
-    if let Some(said) = picked_error(tool, response) {
+    if let Some(said) = picked_error(tool, response, room) {
         text.push_str("; the service's own text: ");
         text.push_str(&said);
     }
@@ -310,13 +316,13 @@ fn status_error(tool: &ToolManifest, response: &Response) -> ToolError {
 }
 
 /// The one field that the manifest picks for this status, bounded and escaped.
-fn picked_error(tool: &ToolManifest, response: &Response) -> Option<String> {
+fn picked_error(tool: &ToolManifest, response: &Response, room: &mut Room) -> Option<String> {
     let pick = tool
         .http
         .errors
         .iter()
         .find(|pick| pick.status == response.status)?;
-    let doc = Doc::parse(&response.body).ok()?;
+    let doc = Doc::parse(&response.body, room).ok()?;
     let value = shape::find(doc.root(), &pick.pick)?;
     let text = value.as_str().unwrap_or_else(|| value.raw().into());
     Some(excerpt(&text, MAX_SERVICE_TEXT)).filter(|text| !text.is_empty())

@@ -5,7 +5,7 @@
 //! levels, no member name twice in one object, no unpaired surrogate. A number is kept as the
 //! characters that came, so `1.10` leaves as `1.10`; one that no 64-bit integer or no `f64` holds
 //! is marked ([`Value::is_wide`]) for the caller to judge. Parsing recurses at most [`MAX_DEPTH`]
-//! deep and allocates in proportion to the input.
+//! deep, and the values of all documents of a call stay within its [`Room`].
 //! Does not: change anything, nor know what the values mean.
 
 mod parse;
@@ -13,6 +13,8 @@ mod parse;
 use std::borrow::Cow;
 
 use thiserror::Error;
+
+use crate::room::{NoRoom, Room};
 
 /// Deepest nesting that [`Doc::parse`] follows: what core's scan of a structured result allows.
 pub const MAX_DEPTH: usize = mcpist_core::scan::Limits::DEPTH;
@@ -29,6 +31,9 @@ pub enum JsonError {
     /// A member name occurs twice in one object.
     #[error("a member name is repeated at byte {0}")]
     Repeated(usize),
+    /// More values than the call has room for.
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
     /// Over 4 GiB.
     #[error("too long for one JSON text")]
     TooLong,
@@ -67,7 +72,7 @@ struct Node {
 /// A parsed text: the text itself and its nodes in order of appearance. Member names are nodes too.
 #[derive(Debug)]
 pub struct Doc<'a> {
-    text: &'a str,
+    text: Cow<'a, str>,
     nodes: Vec<Node>,
 }
 
@@ -80,15 +85,27 @@ pub struct Value<'d> {
 }
 
 impl<'a> Doc<'a> {
-    /// Parses all of `bytes`, whitespace around the value allowed.
-    pub fn parse(bytes: &'a [u8]) -> Result<Doc<'a>, JsonError> {
-        parse::parse(bytes)
+    /// Parses all of `bytes`, whitespace around the value allowed, and keeps them where they are
+    /// given away.
+    ///
+    /// # Errors
+    /// [`JsonError`]; after [`JsonError::NoRoom`] the room of the whole call is used up.
+    pub fn parse(bytes: impl Into<Cow<'a, [u8]>>, room: &mut Room) -> Result<Doc<'a>, JsonError> {
+        let not_utf8 = |error: std::str::Utf8Error| JsonError::Syntax(error.valid_up_to());
+        let text = match bytes.into() {
+            Cow::Borrowed(bytes) => Cow::Borrowed(std::str::from_utf8(bytes).map_err(not_utf8)?),
+            Cow::Owned(bytes) => {
+                Cow::Owned(String::from_utf8(bytes).map_err(|e| not_utf8(e.utf8_error()))?)
+            }
+        };
+        let nodes = parse::parse(&text, room)?;
+        Ok(Doc { text, nodes })
     }
 
     /// The outermost value.
     pub fn root(&self) -> Value<'_> {
         Value {
-            text: self.text,
+            text: &self.text,
             nodes: &self.nodes,
             at: 0,
         }

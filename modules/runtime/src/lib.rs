@@ -7,7 +7,7 @@
 //! | by task | module |
 //! |---|---|
 //! | arguments into a request | [`template`], [`encode`] |
-//! | an answer into a result | [`shape`], [`json`] |
+//! | an answer into a result | [`shape`], [`json`], [`room`] |
 //! | a call of a declarative tool | [`http`] |
 //! | the way out | [`egress`] |
 //! | how much at once, and whether at all | [`gate`], [`breaker`] |
@@ -25,6 +25,7 @@ pub mod http;
 pub mod json;
 #[cfg(feature = "test-leak")]
 mod leak;
+pub mod room;
 pub mod server;
 pub mod shape;
 pub mod template;

@@ -14,6 +14,7 @@ mod write;
 use mcpist_core::http::{JsonPath, Response, Step};
 
 use crate::json::{Doc, Kind, Value};
+use crate::room::{NoRoom, Room};
 use picked::Out;
 use write::Written;
 
@@ -106,11 +107,19 @@ pub struct Shaped {
 }
 
 /// Picks what `response` names from `source` and writes at most `max_bytes` of it.
-pub fn shape(source: &Source<'_>, response: &Response, max_bytes: usize) -> Shaped {
+///
+/// # Errors
+/// [`NoRoom`] when more was picked than there is room for.
+pub fn shape(
+    source: &Source<'_>,
+    response: &Response,
+    max_bytes: usize,
+    room: &mut Room,
+) -> Result<Shaped, NoRoom> {
     let limit = response.max_items.map_or(usize::MAX, |n| n as usize);
     let (out, mut notes) = match response.pick.is_empty() {
         true => (Out::Value(source.root), Vec::new()),
-        false => picked::pick(source, &response.pick),
+        false => picked::pick(source, &response.pick, room)?,
     };
     let object = out.is_object();
     let mut written = write::write(source, &out, limit, max_bytes);
@@ -134,13 +143,13 @@ pub fn shape(source: &Source<'_>, response: &Response, max_bytes: usize) -> Shap
             json.len()
         ));
     }
-    Shaped {
+    Ok(Shaped {
         json,
         cut: over,
         object,
         wide,
         notes,
-    }
+    })
 }
 
 /// The last character boundary at or before `max`.

@@ -17,6 +17,7 @@ use thiserror::Error;
 
 use crate::encode::{self, EncodeError};
 use crate::json::{Doc, JsonError, Kind, Value};
+use crate::room::Room;
 
 /// Why arguments do not fill a template. The argument is named; its value is not shown.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -73,7 +74,7 @@ impl Rendered {
 /// # Errors
 /// [`RenderError`], which names the argument.
 pub fn render(tool: &HttpTool, arguments: &[u8]) -> Result<Rendered, RenderError> {
-    let doc = Doc::parse(arguments).map_err(RenderError::Arguments)?;
+    let doc = Doc::parse(arguments, &mut Room::unbounded()).map_err(RenderError::Arguments)?;
     if doc.root().kind() != Kind::Object {
         return Err(RenderError::NoObject);
     }

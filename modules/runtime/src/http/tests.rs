@@ -170,6 +170,33 @@ async fn a_result_is_bounded_and_stays_structured() {
 }
 
 #[tokio::test]
+async fn values_are_bounded_by_the_modules_memory_over_all_pages_and_picks() {
+    let body = format!("[{}0]", "0,".repeat((4 << 20) / 2 - 2));
+    let bench = Bench::get(move |_| ok(body.clone())).await;
+    let (code, said) = bench.error("{}").await;
+    assert_eq!(code, "upstream_too_large");
+    assert!(said.contains("memory_bytes"), "{said}");
+
+    // Pages of 7000 values of 20 bytes: one fits, not three of them, nor the picked items beside it.
+    let zeros = format!("[0{}]", ",0".repeat(7000));
+    let next = move |seen: &Seen| {
+        let next = seen.line().len();
+        ok(format!(r#"{{"items":{zeros},"meta":{{"next":{next}}}}}"#))
+    };
+    let mut bench = Bench::new(CURSOR, next).await;
+    let picks = std::mem::take(&mut bench.tool.http.response);
+    bench.limits.memory_bytes = 300 << 10;
+    bench.limits.requests = 1;
+    assert!(bench.call("{}").await.is_ok());
+    bench.limits.requests = 8;
+    assert_eq!(bench.error("{}").await.0, "upstream_too_large");
+    bench.limits.requests = 1;
+    bench.tool.http.response = picks;
+    bench.tool.http.response.pick[0].from = JsonPath::parse("items[*]").unwrap();
+    assert_eq!(bench.error("{}").await.0, "upstream_too_large");
+}
+
+#[tokio::test]
 async fn statuses_are_coded_and_a_body_is_never_passed_on() {
     for (line, code) in [
         ("401 Unauthorized", "credential_suspect"),
@@ -308,7 +335,7 @@ async fn cursors_are_followed_to_the_end_or_the_limit() {
     assert!(answer.truncated);
     assert_eq!(
         text(&answer),
-        "{\"n\":[0,1,2,3]}\n\n[not complete: 2 pages were read; there are more]"
+        "{\"n\":[0,1,2,3]}\n\n[not complete: 2 pages were read; there may be more]"
     );
     bench.limits.requests = 64;
     assert!(bench.text("{}").await.contains("9 pages were read"));
@@ -337,6 +364,22 @@ async fn counted_pages_end_with_an_empty_one() {
     .await;
     assert_eq!(bench.text("{}").await, "[1,2,3]");
     assert_eq!(bench.upstream.requests(), 3);
+    // Of a page behind the last item that was wanted nothing is known, and nothing is said.
+    let mut bench = bench;
+    bench.tool.http.response.max_items = Some(3);
+    let answer = bench.call("{}").await.unwrap();
+    assert_eq!(
+        (text(&answer).as_str(), answer.truncated),
+        ("[1,2,3]", false)
+    );
+    bench.tool.http.response.max_items = Some(2);
+    assert_eq!(bench.text("{}").await, "[1,2]");
+    bench.limits.requests = 1;
+    bench.tool.http.response.max_items = None;
+    assert_eq!(
+        bench.text("{}").await,
+        "[1,2]\n\n[not complete: 1 pages were read; there may be more]"
+    );
 }
 
 #[tokio::test]

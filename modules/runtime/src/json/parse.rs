@@ -2,33 +2,31 @@
 
 use std::collections::HashSet;
 
-use super::{Doc, JsonError, Kind, MAX_DEPTH, Node, Value};
+use super::{JsonError, Kind, MAX_DEPTH, Node, Value};
+use crate::room::Room;
 
 /// Objects with more members than this find a repeated name with a set instead of pairwise.
 const PAIRWISE: usize = 12;
+/// What such a set uses for a name, in bytes, at most.
+const SET_ENTRY: usize = 64;
 
-/// Parses all of `bytes`, whitespace around the value allowed.
-pub(super) fn parse(bytes: &[u8]) -> Result<Doc<'_>, JsonError> {
-    if u32::try_from(bytes.len()).is_err() {
+/// The values of `text`, whitespace around the outermost allowed.
+pub(super) fn parse(text: &str, room: &mut Room) -> Result<Vec<Node>, JsonError> {
+    if u32::try_from(text.len()).is_err() {
         return Err(JsonError::TooLong);
     }
-    let text =
-        std::str::from_utf8(bytes).map_err(|error| JsonError::Syntax(error.valid_up_to()))?;
-    let nodes = Vec::with_capacity(bytes.len() / 12 + 1);
     let mut parser = Parser {
         text,
-        bytes,
+        bytes: text.as_bytes(),
         at: 0,
-        nodes,
+        nodes: room.list(text.len() / 12 + 1),
+        room,
     };
     parser.space();
     parser.value(0)?;
     parser.space();
-    match parser.at == bytes.len() {
-        true => Ok(Doc {
-            text,
-            nodes: parser.nodes,
-        }),
+    match parser.at == text.len() {
+        true => Ok(parser.nodes),
         false => Err(JsonError::Syntax(parser.at)),
     }
 }
@@ -39,6 +37,7 @@ struct Parser<'a> {
     bytes: &'a [u8],
     at: usize,
     nodes: Vec<Node>,
+    room: &'a mut Room,
 }
 
 impl Parser<'_> {
@@ -57,17 +56,18 @@ impl Parser<'_> {
     }
 
     /// Adds a leaf that began at `start` and ends here.
-    fn leaf(&mut self, kind: Kind, flag: bool, start: usize) {
+    fn leaf(&mut self, kind: Kind, flag: bool, start: usize) -> Result<(), JsonError> {
         let next = self.nodes.len() as u32 + 1;
         let (start, end) = (start as u32, self.at as u32);
-        self.nodes.push(Node {
+        let node = Node {
             kind,
             flag,
             start,
             end,
             next,
             count: 0,
-        });
+        };
+        Ok(self.room.push(&mut self.nodes, node)?)
     }
 
     fn value(&mut self, depth: usize) -> Result<(), JsonError> {
@@ -91,12 +91,11 @@ impl Parser<'_> {
             return self.syntax();
         }
         self.at += word.len();
-        self.leaf(kind, false, start);
-        Ok(())
+        self.leaf(kind, false, start)
     }
 
     fn array(&mut self, depth: usize) -> Result<(), JsonError> {
-        let index = self.open(Kind::Array);
+        let index = self.open(Kind::Array)?;
         let mut count = 0;
         self.space();
         if self.peek() == Some(b']') {
@@ -116,7 +115,7 @@ impl Parser<'_> {
     }
 
     fn object(&mut self, depth: usize) -> Result<(), JsonError> {
-        let index = self.open(Kind::Object);
+        let index = self.open(Kind::Object)?;
         let mut count = 0;
         self.space();
         if self.peek() == Some(b'}') {
@@ -157,11 +156,11 @@ impl Parser<'_> {
         }
     }
 
-    fn open(&mut self, kind: Kind) -> usize {
+    fn open(&mut self, kind: Kind) -> Result<usize, JsonError> {
         let index = self.nodes.len();
-        self.leaf(kind, false, self.at);
+        self.leaf(kind, false, self.at)?;
         self.at += 1;
-        index
+        Ok(index)
     }
 
     fn close(&mut self, index: usize, count: u32) {
@@ -188,6 +187,7 @@ impl Parser<'_> {
                 }
             }
         } else {
+            self.room.lends(object.count() * SET_ENTRY)?;
             let mut seen = HashSet::with_capacity(object.count());
             for (name, _) in object.members() {
                 if !seen.insert(name.as_str()) {
@@ -214,8 +214,7 @@ impl Parser<'_> {
             }
         }
         self.at += 1;
-        self.leaf(Kind::String, escaped, start);
-        Ok(())
+        self.leaf(Kind::String, escaped, start)
     }
 
     fn escape(&mut self) -> Result<(), JsonError> {
@@ -276,8 +275,7 @@ impl Parser<'_> {
             self.digits()?;
         }
         let wide = wide(&self.text[start..self.at], integer);
-        self.leaf(Kind::Number, wide, start);
-        Ok(())
+        self.leaf(Kind::Number, wide, start)
     }
 
     fn digits(&mut self) -> Result<(), JsonError> {

@@ -4,8 +4,12 @@ use proptest::prelude::*;
 
 use super::*;
 
+fn parse<'a>(bytes: &'a (impl AsRef<[u8]> + ?Sized)) -> Result<Doc<'a>, JsonError> {
+    Doc::parse(bytes.as_ref(), &mut Room::unbounded())
+}
+
 fn error(text: &str) -> JsonError {
-    Doc::parse(text.as_bytes()).unwrap_err()
+    parse(text.as_bytes()).unwrap_err()
 }
 
 #[test]
@@ -35,7 +39,7 @@ fn malformed_texts_are_refused_where_they_break() {
     ] {
         assert_eq!(error(text), JsonError::Syntax(at), "{text}");
     }
-    assert_eq!(Doc::parse(b"\"\xff\"").unwrap_err(), JsonError::Syntax(1));
+    assert_eq!(parse(b"\"\xff\"").unwrap_err(), JsonError::Syntax(1));
 }
 
 #[test]
@@ -58,12 +62,41 @@ fn a_repeated_name_is_seen_however_it_is_written() {
 #[test]
 fn depth_is_bounded() {
     let deep = |n: usize| "[".repeat(n) + &"]".repeat(n);
-    assert!(Doc::parse(deep(MAX_DEPTH).as_bytes()).is_ok());
+    assert!(parse(deep(MAX_DEPTH).as_bytes()).is_ok());
     assert_eq!(error(&deep(MAX_DEPTH + 1)), JsonError::TooDeep(MAX_DEPTH));
     assert!(matches!(
         error(&"[".repeat(1_000_000)),
         JsonError::TooDeep(_)
     ));
+}
+
+#[test]
+fn a_flood_of_small_values_is_refused_where_the_room_ends() {
+    const NODES: usize = 1000;
+    let flood = format!("[0{}]", ",0".repeat(2 << 20));
+    assert!(flood.len() > 4 << 20);
+    let mut room = Room::new((NODES * size_of::<Node>()) as u64);
+    let parsed = parse::parse(&flood, &mut room);
+    assert_eq!(parsed.err(), Some(JsonError::NoRoom(NoRoom)));
+    // All of the room was used before, and the values that fill it exactly are taken.
+    assert_eq!(room.lends(size_of::<Node>()), Err(NoRoom));
+    for (zeros, fits) in [(NODES - 1, true), (NODES, false)] {
+        let text = format!("[{}0]", "0,".repeat(zeros - 1));
+        let mut room = Room::new((NODES * size_of::<Node>()) as u64);
+        match parse::parse(&text, &mut room) {
+            Ok(nodes) => assert!(fits && nodes.capacity() <= NODES),
+            Err(error) => assert!(!fits, "{error}"),
+        }
+    }
+}
+
+#[test]
+fn many_names_need_room_to_be_told_apart() {
+    let names: Vec<String> = (0..100).map(|i| format!("\"{i}\":0")).collect();
+    let text = format!("{{{}}}", names.join(","));
+    let nodes = (201 * size_of::<Node>()) as u64;
+    assert!(parse::parse(&text, &mut Room::new(nodes)).is_err());
+    assert!(parse::parse(&text, &mut Room::new(4 * nodes)).is_ok());
 }
 
 #[test]
@@ -78,7 +111,7 @@ fn wide_numbers_are_marked_and_kept() {
         ("1e309", true),
         ("1.10", false),
     ] {
-        let doc = Doc::parse(text.as_bytes()).unwrap();
+        let doc = parse(text.as_bytes()).unwrap();
         assert_eq!(doc.root().is_wide(), expected, "{text}");
         assert_eq!(doc.root().raw(), text);
     }
@@ -86,7 +119,7 @@ fn wide_numbers_are_marked_and_kept() {
 
 #[test]
 fn members_and_elements_are_walked_in_order() {
-    let doc = Doc::parse(br#" {"a" : [1, {"x":[]}, "q\n"], "b":null} "#).unwrap();
+    let doc = parse(br#" {"a" : [1, {"x":[]}, "q\n"], "b":null} "#).unwrap();
     let a = doc.root().get("a").unwrap();
     let raws: Vec<_> = a.elements().map(Value::raw).collect();
     assert_eq!(raws, ["1", r#"{"x":[]}"#, r#""q\n""#]);
@@ -131,7 +164,7 @@ proptest! {
     #[test]
     fn what_serde_writes_reads_back_the_same(value in json()) {
         let text = serde_json::to_string_pretty(&value).unwrap();
-        let doc = Doc::parse(text.as_bytes()).unwrap();
+        let doc = parse(text.as_bytes()).unwrap();
         let expected: serde_json::Value = serde_json::from_str(&text).unwrap();
         prop_assert_eq!(rebuild(doc.root()), expected);
     }
@@ -139,7 +172,7 @@ proptest! {
     #[test]
     fn any_bytes_are_an_error_or_agree_with_serde(bytes in prop::collection::vec(
         prop::sample::select(b"{}[]\",:\\u0d8e1.-+ntrufalsx \xc3\xa9".to_vec()), 0..24)) {
-        if Doc::parse(&bytes).is_ok() {
+        if parse(&bytes).is_ok() {
             prop_assert!(serde_json::from_slice::<&serde_json::value::RawValue>(&bytes).is_ok());
         }
     }

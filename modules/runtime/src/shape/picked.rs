@@ -2,13 +2,14 @@
 //!
 //! Owns: [`Out`], the result as a tree over the answer's values, and [`pick`].
 //! Promises: a pick with as many `[*]` in `to` as in `from` keeps items in their rows; work is
-//! bounded by the answer's size times the number of picks.
+//! bounded by the answer's size times the number of picks, and memory by the call's [`Room`].
 //! Does not: write.
 
 use mcpist_core::http::{Pick, Step};
 
 use super::Source;
 use crate::json::{Kind, Value};
+use crate::room::{NoRoom, Room};
 
 /// A part of the result.
 #[derive(Debug)]
@@ -34,7 +35,11 @@ impl Out<'_, '_> {
 }
 
 /// Runs all picks; also says at which of them items were left out.
-pub(super) fn pick<'d, 'p>(source: &Source<'d>, picks: &'p [Pick]) -> (Out<'d, 'p>, Vec<String>) {
+pub(super) fn pick<'d, 'p>(
+    source: &Source<'d>,
+    picks: &'p [Pick],
+    room: &mut Room,
+) -> Result<(Out<'d, 'p>, Vec<String>), NoRoom> {
     let mut out = Out::Object(Vec::new());
     let mut notes = Vec::new();
     for pick in picks {
@@ -49,23 +54,23 @@ pub(super) fn pick<'d, 'p>(source: &Source<'d>, picks: &'p [Pick]) -> (Out<'d, '
         if pick.to.stars() == 0 && pick.from.stars() > 0 {
             let mut found = Vec::new();
             walk.each(source.root, from, &mut |_, value| {
-                found.push(Out::Value(value))
-            });
-            place(&mut out, to, &[], Out::Array(found));
+                room.push(&mut found, Out::Value(value))
+            })?;
+            place(&mut out, to, &[], Out::Array(found), room)?;
         } else {
             // The array is there even when it has no items.
             if let Some(star) = to.iter().position(|step| *step == Step::Each) {
-                place(&mut out, &to[..star], &[], Out::Array(Vec::new()));
+                place(&mut out, &to[..star], &[], Out::Array(Vec::new()), room)?;
             }
             walk.each(source.root, from, &mut |row, value| {
-                place(&mut out, to, row, Out::Value(value));
-            });
+                place(&mut out, to, row, Out::Value(value), room)
+            })?;
         }
         if walk.left_out > 0 {
             notes.push(format!("{}: {} items left out", pick.to, walk.left_out));
         }
     }
-    (out, notes)
+    Ok((out, notes))
 }
 
 struct Walk<'s, 'd> {
@@ -83,84 +88,94 @@ impl<'d> Walk<'_, 'd> {
         &mut self,
         value: Value<'d>,
         steps: &[Step],
-        found: &mut impl FnMut(&[usize], Value<'d>),
-    ) {
+        found: &mut impl FnMut(&[usize], Value<'d>) -> Result<(), NoRoom>,
+    ) -> Result<(), NoRoom> {
         let Some((step, rest)) = steps.split_first() else {
             return found(&self.row, value);
         };
         match step {
             Step::Name(name) => {
                 if let Some(value) = value.get(name) {
-                    self.each(value, rest, found);
+                    self.each(value, rest, found)?;
                 }
             }
             Step::Index(index) => {
                 if let Some(value) = self.source.elements(value).nth(*index as usize) {
-                    self.each(value, rest, found);
+                    self.each(value, rest, found)?;
                 }
             }
             Step::Each => {
                 let source = self.source;
                 self.left_out += source.len(value).saturating_sub(self.limit);
                 match value.kind() {
-                    Kind::Array => self.items(source.elements(value), rest, found),
-                    _ => self.items(value.members().map(|(_, value)| value), rest, found),
+                    Kind::Array => self.items(source.elements(value), rest, found)?,
+                    _ => self.items(value.members().map(|(_, value)| value), rest, found)?,
                 }
             }
         }
+        Ok(())
     }
 
     fn items(
         &mut self,
         items: impl Iterator<Item = Value<'d>>,
         rest: &[Step],
-        found: &mut impl FnMut(&[usize], Value<'d>),
-    ) {
+        found: &mut impl FnMut(&[usize], Value<'d>) -> Result<(), NoRoom>,
+    ) -> Result<(), NoRoom> {
         for (index, item) in items.take(self.limit).enumerate() {
             self.row.push(index);
-            self.each(item, rest, found);
+            self.each(item, rest, found)?;
             self.row.pop();
         }
+        Ok(())
     }
 }
 
 /// Puts `value` at `to`, with `row` for its `[*]`. What stands there already, stays: the manifest
 /// check lets no two picks write one place, and an array that is announced twice is one array.
-fn place<'d, 'p>(at: &mut Out<'d, 'p>, to: &'p [Step], row: &[usize], value: Out<'d, 'p>) {
+fn place<'d, 'p>(
+    at: &mut Out<'d, 'p>,
+    to: &'p [Step],
+    row: &[usize],
+    value: Out<'d, 'p>,
+    room: &mut Room,
+) -> Result<(), NoRoom> {
     let Some((step, rest)) = to.split_first() else {
         if matches!(at, Out::Empty) {
             *at = value;
         }
-        return;
+        return Ok(());
     };
     match step {
         Step::Name(name) => {
             if matches!(at, Out::Empty) {
                 *at = Out::Object(Vec::new());
             }
-            let Out::Object(members) = at else { return };
-            let index = members
-                .iter()
-                .position(|(key, _)| key == name)
-                .unwrap_or_else(|| {
-                    members.push((name, Out::Empty));
+            let Out::Object(members) = at else {
+                return Ok(());
+            };
+            let index = match members.iter().position(|(key, _)| key == name) {
+                Some(index) => index,
+                None => {
+                    room.push(members, (name, Out::Empty))?;
                     members.len() - 1
-                });
-            place(&mut members[index].1, rest, row, value);
+                }
+            };
+            place(&mut members[index].1, rest, row, value, room)
         }
         Step::Each => {
             if matches!(at, Out::Empty) {
                 *at = Out::Array(Vec::new());
             }
             let (Out::Array(items), Some((index, row))) = (at, row.split_first()) else {
-                return;
+                return Ok(());
             };
             while items.len() <= *index {
-                items.push(Out::Empty);
+                room.push(items, Out::Empty)?;
             }
-            place(&mut items[*index], rest, row, value);
+            place(&mut items[*index], rest, row, value, room)
         }
         // The manifest check allows no index in `to`.
-        Step::Index(_) => {}
+        Step::Index(_) => Ok(()),
     }
 }

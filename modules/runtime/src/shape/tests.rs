@@ -4,13 +4,23 @@ use proptest::prelude::*;
 
 use super::*;
 
+fn parse<'a>(bytes: &'a (impl AsRef<[u8]> + ?Sized)) -> Result<Doc<'a>, crate::json::JsonError> {
+    Doc::parse(bytes.as_ref(), &mut Room::unbounded())
+}
+
 fn response(json: &str) -> Response {
     serde_json::from_str(json).unwrap()
 }
 
 fn shaped(body: &str, spec: &str, max: usize) -> Shaped {
-    let doc = Doc::parse(body.as_bytes()).unwrap();
-    shape(&Source::single(&doc), &response(spec), max)
+    let doc = parse(body.as_bytes()).unwrap();
+    shape(
+        &Source::single(&doc),
+        &response(spec),
+        max,
+        &mut Room::unbounded(),
+    )
+    .unwrap()
 }
 
 fn text(body: &str, spec: &str) -> String {
@@ -127,22 +137,40 @@ fn a_wide_number_is_named_only_where_it_is_written() {
 
 #[test]
 fn further_pages_continue_one_array() {
-    let first = Doc::parse(br#"{"n":1,"items":[{"a":1},{"a":2}],"other":[9]}"#).unwrap();
+    let first = parse(br#"{"n":1,"items":[{"a":1},{"a":2}],"other":[9]}"#).unwrap();
     let others = [
-        Doc::parse(br#"{"n":2,"items":[{"a":3}],"other":[8]}"#).unwrap(),
-        Doc::parse(br#"{"items":null}"#).unwrap(),
-        Doc::parse(br#"{"items":[{"a":4}]}"#).unwrap(),
+        parse(br#"{"n":2,"items":[{"a":3}],"other":[8]}"#).unwrap(),
+        parse(br#"{"items":null}"#).unwrap(),
+        parse(br#"{"items":[{"a":4}]}"#).unwrap(),
     ];
     let source = Source::paged(&first, &others, &JsonPath::parse("items").unwrap());
-    let whole = shape(&source, &Response::default(), 999);
+    let whole = shape(&source, &Response::default(), 999, &mut Room::unbounded()).unwrap();
     assert_eq!(
         String::from_utf8(whole.json).unwrap(),
         r#"{"n":1,"items":[{"a":1},{"a":2},{"a":3},{"a":4}],"other":[9]}"#
     );
     let spec =
         response(r#"{"pick":[{"from":"items[*].a","to":"a[*]"},{"from":"items[3].a","to":"d"}]}"#);
-    let picked = shape(&source, &spec, 999);
+    let picked = shape(&source, &spec, 999, &mut Room::unbounded()).unwrap();
     assert_eq!(picked.json, br#"{"a":[1,2,3,4],"d":4}"#);
+}
+
+#[test]
+fn picked_rows_stay_within_the_room() {
+    let doc = parse(r#"{"l":[{"a":1,"b":2},{"a":3,"b":4},{"a":5,"b":6}]}"#).unwrap();
+    for pick in [
+        r#"{"pick":[{"from":"l[*].a","to":"a"}]}"#,
+        r#"{"pick":[{"from":"l[*].a","to":"r[*].a"},{"from":"l[*].b","to":"r[*].b"}]}"#,
+    ] {
+        let run = |bytes| {
+            let mut room = Room::new(bytes);
+            shape(&Source::single(&doc), &response(pick), 999, &mut room).map(|s| s.json)
+        };
+        let smallest = (0..4096).find(|bytes| run(*bytes).is_ok()).unwrap();
+        let cell = size_of::<Out<'_, '_>>() as u64;
+        assert!(smallest >= 4 * cell, "{smallest}");
+        assert!((smallest..4096).all(|bytes| run(bytes) == run(4096)));
+    }
 }
 
 proptest! {
