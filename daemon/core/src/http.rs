@@ -29,12 +29,13 @@ pub const MAX_PAGES: u32 = 64;
 /// Longest literal name of a parameter, in bytes.
 pub const MAX_NAME: usize = 128;
 
-/// Headers that no module may set: those that carry a credential, those that frame the message and
-/// those that the runner sets by itself (RFC 9110, RFC 9112). Every name that starts with `proxy-`
-/// or `sec-` is one, too.
+/// Headers that no module may set: those that carry a credential, those that frame the message,
+/// those that the runner sets by itself (RFC 9110, RFC 9112), and those by which a service takes
+/// another method, path, host or peer than those that the binding was asked about.
 const RESERVED_HEADERS: &[&str] = &[
     "accept-encoding",
     "authorization",
+    "client-ip",
     "connection",
     "content-encoding",
     "content-length",
@@ -49,8 +50,31 @@ const RESERVED_HEADERS: &[&str] = &[
     "te",
     "trailer",
     "transfer-encoding",
+    "true-client-ip",
     "upgrade",
     "via",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-host",
+    "x-method",
+    "x-method-override",
+    "x-proxyuser-ip",
+    "x-real-ip",
+    "x-remote-addr",
+    "x-remote-ip",
+    "x-remote-user",
+];
+
+/// How further reserved headers begin.
+const RESERVED_PREFIXES: &[&str] = &[
+    "cf-connecting-",
+    "proxy-",
+    "sec-",
+    "x-forwarded",
+    "x-http-method",
+    "x-original-",
+    "x-override-",
+    "x-rewrite-",
 ];
 
 /// An HTTP request method (RFC 9110 §9, RFC 5789).
@@ -252,7 +276,7 @@ pub enum HttpError {
     },
     /// A module may not set this header.
     #[error(
-        "header \"{0}\" is not the module's to set; a binding injects credentials and the runner frames the message"
+        "header \"{0}\" is not the module's to set; it would carry a credential, frame the message or undo the binding's method, path or host"
     )]
     ReservedHeader(String),
     /// A name occurs twice where that has no meaning.
@@ -323,14 +347,14 @@ impl HttpTool {
 
     /// Checks what the parts cannot know alone; the module's promises above are its list.
     pub fn check(&self) -> Result<(), HttpError> {
-        check_params("query", &self.query, plain_name)?;
+        check_params("query", &self.query, param_name)?;
         check_params("header", &self.headers, is_token)?;
         self.check_headers()?;
         match &self.body {
             Some(_) if matches!(self.method, Method::Get | Method::Head) => {
                 return Err(HttpError::BodyOn(self.method));
             }
-            Some(Body::Form(form)) => check_params("form", form, plain_name)?,
+            Some(Body::Form(form)) => check_params("form", form, param_name)?,
             Some(Body::Json(_)) | None => {}
         }
         self.check_response()?;
@@ -442,7 +466,7 @@ impl HttpTool {
         };
         count("pages", Some(most), MAX_PAGES)?;
         one_place(items)?;
-        if !plain_name(query) {
+        if !param_name(query) {
             return Err(HttpError::Name {
                 place: "pagination",
                 name: crate::text::excerpt(query, 48),
@@ -510,6 +534,11 @@ pub(crate) fn plain_name(name: &str) -> bool {
     (1..=MAX_NAME).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_graphic())
 }
 
+/// The same, for what a module names: not the parameter that many frameworks take for the method.
+fn param_name(name: &str) -> bool {
+    plain_name(name) && !name.eq_ignore_ascii_case("_method")
+}
+
 /// A header name in lower case (RFC 9110 §5.6.2, token).
 pub(crate) fn is_token(name: &str) -> bool {
     let token =
@@ -517,9 +546,12 @@ pub(crate) fn is_token(name: &str) -> bool {
     (1..=MAX_NAME).contains(&name.len()) && name.bytes().all(token)
 }
 
-/// A module may not set it (`name` in lower case).
+/// A module may not set it, however it is spelled: in upper case, or with `_` for `-`, which many
+/// services take for the same (RFC 3875 §4.1.18).
 pub fn is_reserved_header(name: &str) -> bool {
-    RESERVED_HEADERS.contains(&name) || name.starts_with("proxy-") || name.starts_with("sec-")
+    let name = name.to_ascii_lowercase().replace('_', "-");
+    RESERVED_HEADERS.contains(&name.as_str())
+        || RESERVED_PREFIXES.iter().any(|p| name.starts_with(p))
 }
 
 #[cfg(test)]

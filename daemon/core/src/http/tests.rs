@@ -69,6 +69,11 @@ fn a_module_sets_no_header_that_carries_a_credential_or_frames_the_message() {
             "{name:?}"
         );
     }
+    for name in ["authorization", "content-length", "x-forwarded-for"] {
+        for spelled in [name.to_uppercase(), name.replace('-', "_")] {
+            assert!(is_reserved_header(&spelled), "{spelled}");
+        }
+    }
     let twice = json!([{"name": "x-a", "value": "1"}, {"name": "x-a", "value": "2"}]);
     assert!(matches!(
         with("headers", twice).check(),
@@ -79,6 +84,61 @@ fn a_module_sets_no_header_that_carries_a_credential_or_frames_the_message() {
         with("headers", value).check(),
         Err(HttpError::HeaderValue(_))
     ));
+}
+
+#[test]
+fn a_module_undoes_neither_method_nor_path_nor_peer() {
+    for name in [
+        "client-ip",
+        "forwarded",
+        "true-client-ip",
+        "x-client-ip",
+        "x-cluster-client-ip",
+        "x-forwarded",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-method",
+        "x-forwarded-prefix",
+        "x-host",
+        "x-http-method",
+        "x-http-method-override",
+        "x-method-override",
+        "x-original-host",
+        "x-original-method",
+        "x-original-uri",
+        "x-original-url",
+        "x-override-url",
+        "x-real-ip",
+        "x-remote-user",
+        "x-rewrite-url",
+    ] {
+        // Upper case is no token here, `_` is the same to many services.
+        for (spelled, reserved) in [
+            (name.to_owned(), true),
+            (name.replace('-', "_"), true),
+            (name.to_uppercase(), false),
+        ] {
+            let tool = with("headers", json!([{"name": spelled, "value": "DELETE"}]));
+            match tool.check() {
+                Err(HttpError::ReservedHeader(found)) if reserved => assert_eq!(found, spelled),
+                Err(HttpError::Name { .. }) if !reserved => {}
+                other => panic!("{spelled}: {other:?}"),
+            }
+        }
+    }
+    let method = json!([{"name": "_method", "value": "DELETE"}]);
+    for tool in [
+        with("query", method.clone()),
+        HttpTool {
+            method: Method::Post,
+            ..with("body", json!({"form": method}))
+        },
+    ] {
+        assert!(matches!(tool.check(), Err(HttpError::Name { .. })));
+    }
+    let plain =
+        json!([{"name": "x-request-id", "value": "1"}, {"name": "x-org_name", "value": "1"}]);
+    with("headers", plain).check().unwrap();
 }
 
 #[test]
