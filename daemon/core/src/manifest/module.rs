@@ -78,7 +78,7 @@ pub enum AuthKind {
 pub struct Limits {
     /// From permit to result, in milliseconds; 10 to 300,000.
     pub deadline_ms: u64,
-    /// Memory of module code in bytes; 1 MiB to 256 MiB.
+    /// Memory for what one call makes of the service's answers, in bytes; 1 MiB to 256 MiB.
     pub memory_bytes: u64,
     /// Requests to the service; 1 to 64.
     pub requests: u32,
@@ -207,6 +207,11 @@ impl ModuleManifest {
                 tool.recordable.iter().all(|r| is_text(r, 128)),
                 "recordable",
                 "names of at most 128 bytes",
+            ),
+            (
+                tool.http.pages.is_none() || tool.access == Access::Read,
+                "pages",
+                "of a tool that only reads: each page sends the request again",
             ),
         ];
         first_broken(&place, &rules)?;

@@ -165,6 +165,22 @@ fn values_out_of_bounds_are_named() {
 }
 
 #[test]
+fn only_a_tool_that_reads_has_pages() {
+    for access in ["read", "write", "destructive"] {
+        let mut tool = tool("t", access);
+        tool["http"]["pages"] = json!({ "count": {
+            "query": "page", "first": 1, "step": 1, "items": "items", "pages": 2 } });
+        match parse(&manifest(&[module("m", &[tool])])) {
+            Ok(_) => assert_eq!(access, "read"),
+            Err(error) => {
+                assert_ne!(access, "read");
+                assert!(error.to_string().starts_with("m/t: pages must be"), "{error}");
+            }
+        }
+    }
+}
+
+#[test]
 fn what_a_bundle_takes_in_memory_is_bounded() {
     let modules = |count: usize, tools: usize| -> Vec<Value> {
         let tools: Vec<Value> = (0..tools).map(|n| tool(&format!("t{n}"), "read")).collect();
