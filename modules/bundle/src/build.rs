@@ -187,14 +187,22 @@ fn read_module(
 
 fn read(path: &Path) -> Result<Vec<u8>, BuildError> {
     use std::io::Read;
+    use std::os::unix::fs::OpenOptionsExt;
     let io = |source| BuildError::Io {
         path: path.to_owned(),
         source,
     };
     let mut bytes = Vec::new();
-    std::fs::File::open(path)
-        .map_err(io)?
-        .take(MAX_SOURCE + 1)
+    // A pipe in its place would keep the reader waiting for a writer.
+    let file = std::fs::File::options()
+        .read(true)
+        .custom_flags(nix::libc::O_NONBLOCK)
+        .open(path)
+        .map_err(io)?;
+    if !file.metadata().map_err(io)?.is_file() {
+        return Err(io(std::io::Error::other("it is no regular file")));
+    }
+    file.take(MAX_SOURCE + 1)
         .read_to_end(&mut bytes)
         .map_err(io)?;
     if bytes.len() as u64 > MAX_SOURCE {
@@ -251,6 +259,15 @@ pub(crate) mod tests {
             sign(&plain[..10], &key, Role::Publisher),
             Err(BuildError::Container(_))
         ));
+    }
+
+    #[test]
+    fn a_pipe_in_place_of_a_module_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let mode = nix::sys::stat::Mode::S_IRWXU;
+        nix::unistd::mkfifo(&folder.path().join("module.toml"), mode).unwrap();
+        let error = build(&[folder.path().to_owned()], &options(1)).unwrap_err();
+        assert!(error.to_string().contains("no regular file"), "{error}");
     }
 
     #[test]

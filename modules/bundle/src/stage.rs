@@ -2,7 +2,8 @@
 //!
 //! A registry's folder is named by the manifest's digest and holds `manifest` and `blobs/PATH`. Promises: the folder
 //! appears whole or not at all (staged under another name, synced, renamed); every path is resolved beneath the
-//! folder by the kernel (openat2, no links followed); what is loaded is hashed again, and blobs are loaded one by one.
+//! folder by the kernel (openat2, no links followed); what is loaded is a regular file and hashed again, and blobs are
+//! loaded one by one.
 //! Does not decide what is imported: the record in the store does.
 
 use std::fs::File;
@@ -174,9 +175,15 @@ impl Folder {
             .map(File::from)
     }
 
+    /// Opens a regular file; a pipe in its place would keep the reader waiting for a writer.
     fn read(&self, path: &str) -> io::Result<File> {
-        self.beneath(path, OFlag::O_RDONLY, Mode::empty())
-            .map(File::from)
+        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK;
+        let file = File::from(self.beneath(path, flags, Mode::empty())?);
+        if file.metadata()?.is_file() {
+            Ok(file)
+        } else {
+            Err(io::Error::other("it is no regular file"))
+        }
     }
 
     /// Makes the folders above `path`.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::io::Write;
+use std::path::Path;
 
 use mcpist_core::api::PublicKey;
 
@@ -119,7 +120,7 @@ fn another_site_and_a_time_that_is_over() {
     let site = site();
     let mut elsewhere = options(1);
     elsewhere.audience = vec![SiteId::parse("site-b").unwrap()];
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../catalog/prometheus");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../catalog/prometheus");
     let built = build(&[folder], &elsewhere).unwrap();
     assert_eq!(
         site.code(&site.sign(&built, &[0, 1]), None, 0),
@@ -278,9 +279,18 @@ fn what_is_staged_loads_back_and_damage_is_found() {
     std::os::unix::fs::symlink("/etc/passwd", &schema).unwrap();
     assert!(is_found());
     std::fs::remove_file(&schema).unwrap();
+    // A pipe without a writer keeps nobody waiting.
+    let pipe = |path: &Path| nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    pipe(&schema);
+    assert!(is_found());
+    std::fs::remove_file(&schema).unwrap();
     std::fs::write(&schema, bytes).unwrap();
     assert!(!is_found());
-    std::fs::write(folder.join("manifest"), b"{}").unwrap();
+    let manifest = folder.join("manifest");
+    std::fs::write(&manifest, b"{}").unwrap();
+    assert!(load(registries.path(), &id).is_err());
+    std::fs::remove_file(&manifest).unwrap();
+    pipe(&manifest);
     assert!(load(registries.path(), &id).is_err());
 }
 
