@@ -174,7 +174,10 @@ fn only_a_tool_that_reads_has_pages() {
             Ok(_) => assert_eq!(access, "read"),
             Err(error) => {
                 assert_ne!(access, "read");
-                assert!(error.to_string().starts_with("m/t: pages must be"), "{error}");
+                assert!(
+                    error.to_string().starts_with("m/t: pages must be"),
+                    "{error}"
+                );
             }
         }
     }
