@@ -14,73 +14,20 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use mcpist_quorum::{Entry, NameHmac};
-use mcpist_secret::Secret;
 
+use crate::batch::{Committed, MAX_BATCH, Op};
 use crate::disk::{Disk, Role, tampered};
 use crate::error::VaultError;
 use crate::head::HeadState;
 use crate::ids::VaultId;
 use crate::keyring::VaultKeys;
 use crate::ledger::{self, Ledger, Point};
-use crate::record::{MAX_PAYLOAD, Meta, Opened, name_of, seal_head, seal_outbox, seal_row};
+use crate::new_vault::NewVault;
+use crate::record::{Meta, Opened, name_of, seal_head, seal_outbox, seal_row};
 use crate::rows::{Access, RowsError, Table};
 
-/// The most operations in one batch.
-pub const MAX_BATCH: usize = 1024;
 /// With so many lines handed on, the outbox is cleaned at once and not with the next commit.
 const OUTBOX_DUE: u64 = 256;
-
-/// In what state a change expects a record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Expect {
-    /// Any, or none.
-    Any,
-    /// There is no such record.
-    Absent,
-    /// It is at this version.
-    Version(u64),
-}
-
-/// One operation of a batch.
-pub enum Op {
-    /// Puts a new version of a record.
-    Put {
-        /// The principal that owns it, or nobody.
-        owner: Option<String>,
-        /// Its name, 1 to 255 bytes.
-        name: String,
-        /// What the payload is, 1 to 64 of a-z, 0-9, '.', '_', '-'.
-        kind: String,
-        /// Seconds since 1970, or 0 for never.
-        expiry: u64,
-        /// The hosts that it is bound to.
-        hosts: Vec<String>,
-        /// The payload, at most [`MAX_PAYLOAD`] bytes.
-        payload: Secret,
-        /// The state that the put is made for.
-        expect: Expect,
-    },
-    /// Removes a record, which must exist.
-    Delete {
-        /// The principal that owns it, or nobody.
-        owner: Option<String>,
-        /// Its name.
-        name: String,
-        /// The state that the delete is made for.
-        expect: Expect,
-    },
-    /// Puts a line into this database's outbox.
-    Outbox(Vec<u8>),
-}
-
-/// What a batch became.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Committed {
-    /// For each put its new version and for each delete the version that it removed, in the batch's order.
-    pub versions: Vec<u64>,
-    /// The vault's generation that the batch made.
-    pub generation: u64,
-}
 
 /// A change of rows that is no operation on records.
 pub(crate) struct RawPut(pub(crate) Table, pub(crate) Vec<u8>, pub(crate) Vec<u8>);
@@ -92,6 +39,8 @@ pub(crate) struct Extra {
     pub(crate) ledger: Vec<(VaultId, ledger::Entry)>,
     /// The vault whose missing last write was confirmed.
     pub(crate) confirmed: Option<VaultId>,
+    /// The vault that this makes known; it hears how it ends.
+    pub(crate) new: Option<Box<NewVault>>,
 }
 
 enum Write {
@@ -116,6 +65,7 @@ struct Staged {
     versions: Vec<u64>,
     /// Something was there that must not be found any more.
     erases: bool,
+    new: Option<Box<NewVault>>,
 }
 
 /// A transaction whose commit failed, and the file did not yet say which head it shows: the old one or this.
@@ -124,6 +74,7 @@ pub(crate) struct Doubt {
     head: HeadState,
     head_row: Vec<u8>,
     ledger: Vec<(VaultId, ledger::Entry)>,
+    new: Option<Box<NewVault>>,
 }
 
 /// Why a staged transaction was not written.
@@ -254,6 +205,7 @@ impl Disk {
             ledger: extra.ledger,
             versions: Vec::new(),
             erases: false,
+            new: extra.new,
         };
         staged.writes.extend(
             extra
@@ -418,6 +370,9 @@ impl Disk {
         self.take_ledger(&staged.ledger);
         self.adopt(staged.head, staged.head_row);
         self.truncate_log();
+        if let Some(new) = staged.new {
+            new.ended(true);
+        }
         Ok(Committed {
             versions: staged.versions,
             generation: staged.head.head.generation,
@@ -426,13 +381,17 @@ impl Disk {
 
     /// A commit failed with `error`. A full disk often says so here, and the file can be read all the same: it is asked
     /// at once, so that a refusal is told from a doubt.
-    fn doubted(&mut self, staged: Staged, error: VaultError) -> Result<Committed, WriteError> {
+    fn doubted(&mut self, mut staged: Staged, error: VaultError) -> Result<Committed, WriteError> {
         self.unstage(&staged.undo);
+        if let Some(new) = &mut staged.new {
+            new.in_doubt();
+        }
         self.doubt = Some(Doubt {
             redo: staged.redo,
             head: staged.head,
             head_row: staged.head_row,
             ledger: staged.ledger,
+            new: staged.new,
         });
         match self.ask_file() {
             Ok(Some((_, true))) => Ok(Committed {
@@ -512,6 +471,9 @@ impl Disk {
             self.log_due = true;
             self.adopt(doubt.head, doubt.head_row);
         }
+        if let Some(new) = doubt.new {
+            new.ended(made);
+        }
         Ok(Some((point, made)))
     }
 
@@ -524,58 +486,4 @@ impl Disk {
             entries.extend(changes.iter().copied());
         }
     }
-}
-
-impl Expect {
-    fn check(self, name: &str, found: u64) -> Result<(), VaultError> {
-        let expected = match self {
-            Expect::Any => return Ok(()),
-            Expect::Absent => 0,
-            Expect::Version(version) => version,
-        };
-        if expected == found {
-            return Ok(());
-        }
-        Err(VaultError::Conflict {
-            name: name.to_owned(),
-            expected,
-            found,
-        })
-    }
-}
-
-/// Checks a batch that came from outside, before anything is done with it.
-pub(crate) fn check_batch(ops: &[Op]) -> Result<(), VaultError> {
-    if !(1..=MAX_BATCH).contains(&ops.len()) {
-        return Err(VaultError::Batch { limit: MAX_BATCH });
-    }
-    for op in ops {
-        let len = match op {
-            Op::Put {
-                owner,
-                name,
-                kind,
-                hosts,
-                payload,
-                ..
-            } => {
-                crate::ids::check_record(owner.as_deref(), name)?;
-                crate::ids::check_kind(kind)?;
-                crate::ids::check_hosts(hosts)?;
-                payload.len()
-            }
-            Op::Delete { owner, name, .. } => {
-                crate::ids::check_record(owner.as_deref(), name)?;
-                0
-            }
-            Op::Outbox(line) => line.len(),
-        };
-        if len > MAX_PAYLOAD {
-            return Err(VaultError::TooLarge {
-                found: len,
-                limit: MAX_PAYLOAD,
-            });
-        }
-    }
-    Ok(())
 }

@@ -11,7 +11,8 @@ use mcpist_quorum::{Incarnation, RecordError, SealConfig};
 use mcpist_secret::{Key, MemoryError};
 
 use crate::barrier::Options;
-use crate::commit::{Extra, Op, RawPut, check_batch};
+use crate::batch::{Op, check_batch};
+use crate::commit::{Extra, RawPut};
 use crate::disk::Role;
 use crate::error::VaultError;
 use crate::ids::VaultId;
@@ -129,8 +130,7 @@ pub(crate) fn create_on(
         clock,
         Extra {
             puts,
-            ledger: Vec::new(),
-            confirmed: None,
+            ..Extra::default()
         },
     )?;
     disk.rows.truncate_log()?;

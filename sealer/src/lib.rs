@@ -25,9 +25,10 @@
 //! # Where to read on
 //! Bytes: `record` (rows), `head`, `ledger`, `keyring` (wraps). Files: `store`, `rows`, `sqlite`. Threads:
 //! `pool`, `registrar`. A database in memory: `disk`, changed by `commit`, made by `verify`. What others use:
-//! `barrier`, `unseal`, `vaults`, `vault`, `create`.
+//! `barrier`, `unseal`, `vaults`, `vault`, `batch`, `create`.
 
 mod barrier;
+mod batch;
 mod codec;
 mod commit;
 mod create;
@@ -37,6 +38,7 @@ mod head;
 mod ids;
 mod keyring;
 mod ledger;
+mod new_vault;
 mod pool;
 mod record;
 mod registrar;
@@ -52,7 +54,7 @@ mod vaults;
 mod verify;
 
 pub use barrier::{Barrier, OpenError, Options, Sealed, Unsealed};
-pub use commit::{Committed, Expect, MAX_BATCH, Op};
+pub use batch::{Committed, Expect, MAX_BATCH, Op};
 pub use create::{CreateError, create, create_with};
 pub use disk::Listed;
 pub use error::{Health, VaultError};

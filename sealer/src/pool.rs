@@ -333,13 +333,16 @@ fn work(shared: &Shared) {
         let Some(job) = queue.jobs.pop_front() else {
             continue;
         };
-        let fresh = job
-            .stage
+        let Job { work, stage } = job;
+        let fresh = stage
             .compare_exchange(QUEUED, RUNNING, Ordering::Relaxed, Ordering::Relaxed)
             .is_ok();
         queue.running = Some(Instant::now());
         drop(inner);
-        if fresh && catch_unwind(AssertUnwindSafe(job.work)).is_err() {
+        // Without the lock: what the work holds may end with it.
+        if !fresh {
+            drop(work);
+        } else if catch_unwind(AssertUnwindSafe(work)).is_err() {
             log::error!(
                 "a job of the pool {} panicked; its vault is given up",
                 shared.name

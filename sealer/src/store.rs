@@ -76,7 +76,7 @@ pub(crate) struct DbFile {
     path: PathBuf,
     role: Role,
     /// Keeps the lock on the folder for as long as anyone can open the file.
-    _store: Arc<Store>,
+    store: Arc<Store>,
 }
 
 impl DbFile {
@@ -86,6 +86,26 @@ impl DbFile {
 
     pub(crate) fn role(&self) -> Role {
         self.role
+    }
+
+    /// [`Store::lease`] of its store.
+    pub(crate) fn lease(&self) -> OpenGuard {
+        self.store.lease()
+    }
+
+    /// Removes the closed database with all that belongs to it; what is not there is no error.
+    pub(crate) fn remove(&self) -> Result<(), StoreError> {
+        for suffix in ["", "-wal", "-journal", "-shm"] {
+            let mut path = self.path.clone().into_os_string();
+            path.push(suffix);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(StoreError::io(Path::new(&path))(error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 }
 
@@ -163,10 +183,8 @@ impl Store {
 
     /// The file in which a new control.db is built, empty; a left-over of an interrupted init is dropped.
     pub(crate) fn new_control(self: &Arc<Self>) -> Result<DbFile, StoreError> {
-        for suffix in ["", "-wal", "-journal", "-shm"] {
-            remove(&self.dir.join(format!("{CONTROL_NEW}{suffix}")))?;
-        }
         let file = self.file(CONTROL_NEW, Role::Control);
+        file.remove()?;
         open_file(&file.path, true).map_err(StoreError::io(&file.path))?;
         Ok(file)
     }
@@ -202,7 +220,7 @@ impl Store {
         DbFile {
             path: self.dir.join(name),
             role,
-            _store: Arc::clone(self),
+            store: Arc::clone(self),
         }
     }
 
@@ -287,11 +305,4 @@ fn sync_folder(path: &Path) -> Result<(), StoreError> {
     File::open(path)
         .and_then(|folder| folder.sync_all())
         .map_err(StoreError::io(path))
-}
-
-fn remove(path: &Path) -> Result<(), StoreError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::io(path)(error)),
-        _ => Ok(()),
-    }
 }

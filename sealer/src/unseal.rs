@@ -319,9 +319,8 @@ impl Opening<'_> {
         let system = OpenVault(Arc::new(system));
         if !changed.is_empty() {
             let extra = Extra {
-                puts: Vec::new(),
                 ledger: changed,
-                confirmed: None,
+                ..Extra::default()
             };
             system.run(move |disk| disk.commit_system(&[], 0, extra))?;
         }

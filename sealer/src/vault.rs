@@ -18,7 +18,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use mcpist_quorum::NameHmac;
 use mcpist_secret::Secret;
 
-use crate::commit::{Committed, Op, check_batch};
+use crate::batch::{Committed, Op, check_batch};
 use crate::disk::{Disk, Listed, Slice, Stats};
 use crate::error::{Health, VaultError};
 use crate::ids::{VaultId, check_record};

@@ -5,28 +5,29 @@
 //! holds, also those of a vault that is just being made, and waits for no disk.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::thread;
 
 use mcpist_quorum::{Incarnation, StoreId};
 use mcpist_secret::{Key, Secret};
 
 use crate::barrier::Options;
-use crate::commit::{Expect, Extra, Op, RawPut};
-use crate::disk::{Disk, Role};
+use crate::batch::{Expect, Op};
+use crate::commit::{Extra, RawPut};
+use crate::disk::Disk;
 use crate::error::VaultError;
-use crate::ids::{VaultId, VaultName};
+use crate::ids::VaultName;
 use crate::keyring::{AuditKey, KeyCell, VaultKeys};
-use crate::ledger::Entry;
+use crate::ledger::{Entry, Point};
+use crate::new_vault::NewVault;
 use crate::pool::Pool;
-use crate::record::{KIND_VAULT, MAX_PAYLOAD, OWNER_VAULTS, Place};
+use crate::record::{KIND_VAULT, MAX_PAYLOAD, OWNER_VAULTS};
 use crate::registrar::Registrar;
 use crate::rows::{SharedBackend, Table};
 use crate::store::Store;
-use crate::vault::{OpenVault, Shared, VaultStatus, now};
-use crate::verify::Candidate;
+use crate::vault::{OpenVault, VaultStatus, now};
 
 type Cell = Arc<KeyCell<VaultKeys>>;
 
@@ -52,7 +53,7 @@ pub(crate) struct Live {
 }
 
 impl Live {
-    fn cells(&self) -> MutexGuard<'_, Option<Vec<Cell>>> {
+    pub(crate) fn cells(&self) -> MutexGuard<'_, Option<Vec<Cell>>> {
         self.cells.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -90,6 +91,12 @@ impl Vaults {
         &self.0.registrar
     }
 
+    /// How many vaults have keys here.
+    #[cfg(test)]
+    pub(crate) fn keys_held(&self) -> usize {
+        self.0.cells().as_ref().map_or(0, Vec::len)
+    }
+
     /// The system vault, control.db.
     pub fn system(&self) -> OpenVault {
         self.0.system.clone()
@@ -123,27 +130,23 @@ impl Vaults {
     /// that makes the vault known. Blocks on the store's disk, up to its deadline.
     ///
     /// # Errors
-    /// [`VaultError::VaultExists`], a name that is none, or the store's disk.
+    /// [`VaultError::VaultExists`], a name that is none, or the store's disk. After
+    /// [`VaultError::OutcomeUnknown`] the vault is named as soon as control.db shows that it was made.
     pub fn create_vault(&self, name: &str, outbox: Option<Vec<u8>>) -> Result<(), VaultError> {
-        let live = &*self.0;
+        let live = &self.0;
         let name = VaultName::parse(name)?;
         let line = outbox_line(outbox)?;
         let _one_at_a_time = live.creating.lock().unwrap_or_else(PoisonError::into_inner);
+        // Where an earlier one is in doubt, control.db is read first.
+        let of = live.system.run(|disk| {
+            disk.ready()?;
+            Ok(disk.head.head.incarnation)
+        })?;
         if live.named().contains_key(&name) {
             return Err(VaultError::VaultExists(name.as_str().to_owned()));
         }
-        let (id, keys) = (VaultId::random()?, VaultKeys::random()?);
-        let wrapped = live.root.lend(|root| keys.wrap(root, live.id, id))??;
-        let keys = Arc::new(KeyCell::new(keys));
-        match &mut *live.cells() {
-            Some(cells) => cells.push(Arc::clone(&keys)),
-            None => return Err(VaultError::Sealed),
-        }
-        let incarnation = live.system.run(|disk| Ok(disk.head.head.incarnation))?;
-        let disk = self.make_file(id, &keys, incarnation)?;
-        let point = disk.head.point();
-        let stats = Arc::clone(&disk.stats);
-        let created = now();
+        let (new, point) = self.make_file(NewVault::begin(live, name.clone())?, of)?;
+        let (id, created) = (new.id, new.created);
         let mut ops = vec![Op::Put {
             owner: Some(OWNER_VAULTS.to_owned()),
             name: name.as_str().to_owned(),
@@ -154,45 +157,46 @@ impl Vaults {
             expect: Expect::Absent,
         }];
         ops.extend(line);
-        live.system.run(move |disk| {
-            let extra = Extra {
-                puts: vec![RawPut(Table::Vault, id.as_bytes().to_vec(), wrapped)],
-                ledger: vec![(id, Entry::new(point))],
-                confirmed: None,
-            };
-            disk.commit_system(&ops, created, extra)
-        })?;
-        let shared = Shared {
-            name: name.as_str().to_owned(),
-            id,
-            created,
-            sealed: Arc::clone(&live.sealed),
-            keys,
-            lane: Some(Arc::new(live.pool.lane(disk, live.options.deadline))),
-            stats,
-            idle: live.options.idle,
-            fault: OnceLock::new(),
-            missing: AtomicU64::new(0),
+        let extra = Extra {
+            puts: vec![RawPut(
+                Table::Vault,
+                id.as_bytes().to_vec(),
+                new.wrapped.clone(),
+            )],
+            ledger: vec![(id, Entry::new(point))],
+            new: Some(Box::new(new)),
+            ..Extra::default()
         };
-        shared.watch_idle();
-        let mut named = live.vaults.write().unwrap_or_else(PoisonError::into_inner);
-        named.insert(name, OpenVault(Arc::new(shared)));
-        Ok(())
+        let made = live
+            .system
+            .run(move |disk| disk.commit_system(&ops, created, extra));
+        match made {
+            Err(VaultError::OutcomeUnknown) => {
+                // It may be readable by now, and the vault is named once it was read.
+                drop(live.system.run(Disk::ready));
+                if live.named().contains_key(&name) {
+                    Ok(())
+                } else {
+                    Err(VaultError::OutcomeUnknown)
+                }
+            }
+            made => made.map(drop),
+        }
     }
 
-    /// Writes the file of a new vault with its first head, of which nobody knows yet. On a thread of its own:
-    /// the caller waits no longer than the deadline.
+    /// Writes the file of a new vault, of which nobody knows yet. On a thread of its own: the caller waits no
+    /// longer than the deadline.
     fn make_file(
         &self,
-        id: VaultId,
-        keys: &Cell,
-        incarnation: Incarnation,
-    ) -> Result<Disk, VaultError> {
-        let (vaults, keys) = (self.clone(), Arc::clone(keys));
+        mut new: NewVault,
+        of: Incarnation,
+    ) -> Result<(NewVault, Point), VaultError> {
+        let vaults = self.clone();
         let (tell, told) = sync_channel(1);
         let work = move || {
+            let point = new.write(&vaults.0, of).map(|disk| disk.head.point());
             // Nobody listens any more where the deadline has passed.
-            drop(tell.send(vaults.0.write_file(id, keys, incarnation)));
+            drop(tell.send(point.map(|point| (new, point))));
         };
         let started = thread::Builder::new()
             .name("new vault".to_owned())
@@ -237,28 +241,6 @@ impl Vaults {
     /// The store's disk.
     pub fn settle(&self) -> Result<(), VaultError> {
         self.0.system.run(Disk::flush)
-    }
-}
-
-impl Live {
-    fn write_file(
-        &self,
-        id: VaultId,
-        keys: Cell,
-        incarnation: Incarnation,
-    ) -> Result<Disk, VaultError> {
-        let file = self.store.new_vault(id)?;
-        let candidate = Candidate {
-            place: Place::new(self.id, id),
-            keys,
-            rows: self.backend.create(&file)?,
-            idle: self.options.idle,
-            open: self.store.lease(),
-        };
-        let mut disk = candidate.empty(incarnation, Role::Vault(Arc::clone(&self.registrar)));
-        disk.commit_first()?;
-        self.store.sync_vaults()?;
-        Ok(disk)
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::support::{Site, delete, edit, file_name, key, put, read, rows};
 use crate::barrier::{Barrier, Sealed};
-use crate::commit::Op;
+use crate::batch::Op;
 use crate::error::{Health, VaultError};
 use crate::unseal::{Unseal, UnsealError, UnsealReport};
 

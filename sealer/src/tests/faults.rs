@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::support::{Fail, Site, delete, file_name, key, put, read};
-use crate::commit::Op;
+use crate::batch::Op;
 use crate::error::{Health, VaultError};
 use crate::rows::{Access, Table};
 use crate::unseal::{Unseal, UnsealError};
@@ -161,18 +161,109 @@ fn an_announcement_in_doubt_leaves_the_vault_as_it_was() {
     }
 }
 
+/// The files of the vaults, logs and all.
+fn files(site: &Site) -> Vec<String> {
+    let folder = std::fs::read_dir(site.path.join("vaults")).unwrap();
+    folder
+        .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .collect()
+}
+
 #[test]
 fn a_vault_that_cannot_be_made_is_not_there() {
-    let (site, barrier, _) = site_with(&["prod"]);
-    site.faults.fail_next(CONTROL, Fail::Lost);
-    barrier.create_vault("more", None).unwrap_err();
-    assert!(matches!(
-        barrier.vault("more"),
-        Err(VaultError::NoSuchVault(_))
-    ));
-    barrier.create_vault("more", None).unwrap();
-    let (_, report) = site.unseal_from(site.seal(barrier));
-    assert_eq!((report.verified, report.quarantined.len()), (3, 0));
+    for how in [Fail::Put, Fail::Lost] {
+        let (site, barrier, _) = site_with(&["prod"]);
+        let keys = barrier.keys_held();
+        site.faults.fail_next(CONTROL, how);
+        barrier.create_vault("more", None).unwrap_err();
+        assert!(matches!(
+            barrier.vault("more"),
+            Err(VaultError::NoSuchVault(_))
+        ));
+        assert_eq!(barrier.keys_held(), keys);
+        let sealed = site.seal(barrier);
+        assert_eq!(files(&site).len(), 1, "the file went with it");
+        let (barrier, _) = site.unseal_from(sealed);
+        barrier.create_vault("more", None).unwrap();
+        let (_, report) = site.unseal_from(site.seal(barrier));
+        assert_eq!((report.verified, report.quarantined.len()), (3, 0));
+    }
+}
+
+#[test]
+fn a_vault_that_was_made_and_reported_lost_is_there() {
+    for blind in [0, 1] {
+        let (site, barrier, _) = site_with(&["prod"]);
+        site.faults.fail_next(CONTROL, Fail::Made);
+        for _ in 0..blind {
+            site.faults.blind_next(CONTROL);
+        }
+        barrier.create_vault("more", None).unwrap();
+        let vault = barrier.vault("more").unwrap();
+        vault.commit(vec![put("git", "new")]).unwrap();
+        let (_, report) = site.unseal_from(site.seal(barrier));
+        assert_eq!((report.verified, report.quarantined.len()), (3, 0));
+    }
+}
+
+#[test]
+fn a_vault_in_doubt_is_there_or_not_once_control_db_can_be_read() {
+    for (how, there) in [(Fail::Made, true), (Fail::Lost, false)] {
+        let (site, barrier, _) = site_with(&["prod"]);
+        let keys = barrier.keys_held();
+        site.faults.fail_next(CONTROL, how);
+        site.faults.blind_next(CONTROL);
+        site.faults.blind_next(CONTROL);
+        let error = barrier.create_vault("more", None).unwrap_err();
+        assert!(matches!(error, VaultError::OutcomeUnknown), "{error}");
+        assert!(barrier.vault("more").is_err());
+        // Whatever job of control.db comes next looks.
+        barrier.system().outbox().unwrap();
+        assert_eq!(barrier.keys_held(), keys + usize::from(there));
+        match barrier.vault("more") {
+            Ok(vault) => drop(vault.commit(vec![put("git", "new")]).unwrap()),
+            Err(_) => barrier.create_vault("more", None).unwrap(),
+        }
+        let error = barrier.create_vault("more", None).unwrap_err();
+        assert!(matches!(error, VaultError::VaultExists(_)), "{error}");
+        let (barrier, report) = site.unseal_from(site.seal(barrier));
+        assert_eq!((report.verified, report.quarantined.len()), (3, 0));
+        assert_eq!(read(&barrier.vault("more").unwrap(), "git").is_ok(), there);
+        drop(site.seal(barrier));
+        assert_eq!(files(&site).len(), 2);
+    }
+}
+
+#[test]
+fn a_vault_in_doubt_at_seal_is_settled_by_control_db() {
+    for (how, verified) in [(Fail::Made, 3), (Fail::Lost, 2)] {
+        let (site, barrier, _) = site_with(&["prod"]);
+        site.faults.fail_next(CONTROL, how);
+        site.faults.blind_next(CONTROL);
+        site.faults.blind_next(CONTROL);
+        barrier.create_vault("more", None).unwrap_err();
+        let (_, report) = site.unseal_from(site.seal(barrier));
+        assert_eq!((report.verified, report.quarantined.len()), (verified, 0));
+    }
+}
+
+#[test]
+fn a_vault_whose_maker_gave_up_waiting_is_there_all_the_same() {
+    let (mut site, barrier, _) = site_with(&["prod"]);
+    drop(site.seal(barrier));
+    site.options.deadline = Duration::from_secs(3);
+    let (barrier, _) = site.unseal();
+    let handle = barrier.handle();
+    let line = Some(b"made".to_vec());
+    site.faults.hang(CONTROL);
+    let error = handle.create_vault("more", line).unwrap_err();
+    assert!(matches!(error, VaultError::OutcomeUnknown), "{error}");
+    site.faults.release(CONTROL);
+    // The job ends, and with it the vault is named.
+    while barrier.system().outbox().map_or(0, |lines| lines.len()) == 0 {
+        thread::yield_now();
+    }
+    barrier.vault("more").unwrap();
 }
 
 #[test]

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::support::{Fail, Site, delete, file_name, put_if, read};
 use crate::barrier::{Barrier, Unsealed};
-use crate::commit::{Expect, Op};
+use crate::batch::{Expect, Op};
 use crate::error::VaultError;
 
 #[derive(Debug, Clone)]

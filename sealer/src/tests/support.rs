@@ -1,6 +1,6 @@
 //! A store in a temporary folder, its shares, and a backend that does as a test says.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use mcpist_secret::Secret;
 use tempfile::TempDir;
 
 use crate::barrier::{Barrier, Options, Sealed, Unsealed};
-use crate::commit::{Expect, Op};
+use crate::batch::{Expect, Op};
 use crate::create::create_on;
 use crate::rows::{Access, Backend, Row, Rows, RowsError, Table, Transaction};
 use crate::sqlite::Sqlite;
@@ -34,8 +34,8 @@ struct State {
     /// Commits of each file, by its name.
     commits: BTreeMap<String, u64>,
     fail: BTreeMap<String, Fail>,
-    /// Files whose next transaction that reads does not begin.
-    blind: BTreeSet<String>,
+    /// Files whose next transactions that read do not begin, and how many.
+    blind: BTreeMap<String, u32>,
     /// What reads of the table `record` find in place of what stands there.
     serve: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
     /// Files whose transactions wait.
@@ -61,9 +61,9 @@ impl Faults {
         self.with(|state| state.fail.insert(file.to_owned(), how));
     }
 
-    /// Keeps the file from being read once.
+    /// Keeps the file from being read once, or once more.
     pub(crate) fn blind_next(&self, file: &str) {
-        self.with(|state| state.blind.insert(file.to_owned()));
+        self.with(|state| *state.blind.entry(file.to_owned()).or_default() += 1);
     }
 
     pub(crate) fn serve(&self, key: &[u8], row: Option<Vec<u8>>) {
@@ -136,7 +136,10 @@ impl Rows for FaultyRows {
             self.faults.0.1.notify_all();
             state = self.faults.0.1.wait(state).unwrap();
         }
-        if access == Access::Read && state.blind.remove(&self.file) {
+        if access == Access::Read
+            && let Some(left @ 1..) = state.blind.get_mut(&self.file)
+        {
+            *left -= 1;
             return Err(RowsError::Failed("injected".into()));
         }
         drop(state);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use mcpist_secret::Secret;
 
 use super::support::{Site, delete, edit, key, put, put_if, read};
-use crate::commit::{Expect, MAX_BATCH, Op};
+use crate::batch::{Expect, MAX_BATCH, Op};
 use crate::error::{Health, VaultError};
 use crate::ids::NameError;
 use crate::record::MAX_PAYLOAD;

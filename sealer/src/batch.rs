@@ -1,0 +1,120 @@
+//! What a change of a vault asks for, and what is checked of it before a disk is touched. No I/O.
+//!
+//! Owns [`Op`], [`Expect`] and [`Committed`]. Promises of a checked batch: 1 to [`MAX_BATCH`] operations, whose
+//! names, kinds, hosts and sizes are acceptable. Whether records are in the state that is expected, and whether
+//! two operations meet one record, [`crate::commit`] finds out.
+
+use mcpist_secret::Secret;
+
+use crate::error::VaultError;
+use crate::ids::{check_hosts, check_kind, check_record};
+use crate::record::MAX_PAYLOAD;
+
+/// The most operations in one batch.
+pub const MAX_BATCH: usize = 1024;
+
+/// In what state a change expects a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expect {
+    /// Any, or none.
+    Any,
+    /// There is no such record.
+    Absent,
+    /// It is at this version.
+    Version(u64),
+}
+
+/// One operation of a batch.
+pub enum Op {
+    /// Puts a new version of a record.
+    Put {
+        /// The principal that owns it, or nobody.
+        owner: Option<String>,
+        /// Its name, 1 to 255 bytes.
+        name: String,
+        /// What the payload is, 1 to 64 of a-z, 0-9, '.', '_', '-'.
+        kind: String,
+        /// Seconds since 1970, or 0 for never.
+        expiry: u64,
+        /// The hosts that it is bound to.
+        hosts: Vec<String>,
+        /// The payload, at most [`MAX_PAYLOAD`] bytes.
+        payload: Secret,
+        /// The state that the put is made for.
+        expect: Expect,
+    },
+    /// Removes a record, which must exist.
+    Delete {
+        /// The principal that owns it, or nobody.
+        owner: Option<String>,
+        /// Its name.
+        name: String,
+        /// The state that the delete is made for.
+        expect: Expect,
+    },
+    /// Puts a line into this database's outbox.
+    Outbox(Vec<u8>),
+}
+
+/// What a batch became.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Committed {
+    /// For each put its new version and for each delete the version that it removed, in the batch's order.
+    pub versions: Vec<u64>,
+    /// The vault's generation that the batch made.
+    pub generation: u64,
+}
+
+impl Expect {
+    pub(crate) fn check(self, name: &str, found: u64) -> Result<(), VaultError> {
+        let expected = match self {
+            Expect::Any => return Ok(()),
+            Expect::Absent => 0,
+            Expect::Version(version) => version,
+        };
+        if expected == found {
+            return Ok(());
+        }
+        Err(VaultError::Conflict {
+            name: name.to_owned(),
+            expected,
+            found,
+        })
+    }
+}
+
+/// Checks a batch that came from outside, before anything is done with it.
+pub(crate) fn check_batch(ops: &[Op]) -> Result<(), VaultError> {
+    if !(1..=MAX_BATCH).contains(&ops.len()) {
+        return Err(VaultError::Batch { limit: MAX_BATCH });
+    }
+    for op in ops {
+        let len = match op {
+            Op::Put {
+                owner,
+                name,
+                kind,
+                hosts,
+                payload,
+                ..
+            } => {
+                check_record(owner.as_deref(), name)?;
+                check_kind(kind)?;
+                check_hosts(hosts)?;
+                payload.len()
+            }
+            Op::Delete { owner, name, .. } => {
+                check_record(owner.as_deref(), name)?;
+                0
+            }
+            Op::Outbox(line) => line.len(),
+        };
+        if len > MAX_PAYLOAD {
+            return Err(VaultError::TooLarge {
+                found: len,
+                limit: MAX_PAYLOAD,
+            });
+        }
+    }
+    Ok(())
+}
