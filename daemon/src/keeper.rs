@@ -11,6 +11,7 @@ pub(crate) mod credentials;
 mod handle;
 mod health;
 pub(crate) mod import;
+mod outbox;
 pub(crate) mod policy;
 mod proposals;
 pub(crate) mod records;
@@ -18,21 +19,18 @@ pub(crate) mod store_change;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use mcpist_core::api::{ApiError, Done, StoreState};
-use mcpist_core::audit::Body;
 use mcpist_core::change::Officers;
 use mcpist_core::error::ErrorCode;
 use mcpist_core::event::Event;
 use mcpist_core::ids::VaultName;
 use mcpist_sealer::{Barrier, Health, OpenVault, Sealed, Unsealed, VaultError, Vaults};
 
-use crate::audit::now;
 use crate::clock::{steady_seconds, unix_seconds};
 use crate::house::House;
 use crate::keeper::ceremony::Planned;
@@ -41,6 +39,7 @@ pub(crate) use crate::keeper::codes::{
 };
 use crate::keeper::handle::Job;
 pub(crate) use crate::keeper::handle::{KeeperHandle, View};
+pub(crate) use crate::keeper::outbox::outbox_line;
 use crate::keeper::policy::Policy;
 use crate::keeper::proposals::Proposals;
 use crate::live::Live;
@@ -79,8 +78,7 @@ pub(crate) struct Open {
     pub(crate) officers: Officers,
     pub(crate) root: mcpist_bundle::Root,
     proposals: Proposals,
-    /// Highest outbox row of each vault that is in the log already.
-    copied: BTreeMap<VaultName, u64>,
+    copied: outbox::Copied,
     /// A commit ended in doubt, or its snapshot was not made: memory may be behind the store. Clients are cut off, and
     /// no change is taken, until the policy was read anew.
     pub(crate) stale: bool,
@@ -275,6 +273,7 @@ impl Keeper {
                 view.site = Some(open.root.site().clone());
                 view.time_floor = Some(open.policy.time_floor);
                 view.alarms = open.policy.alarms();
+                view.alarms.extend(open.copied.alarms());
                 view.modules = open.policy.active_modules();
                 view.keys = Some(open.vaults().clone());
             }
@@ -317,43 +316,6 @@ impl Keeper {
         self.phase = Phase::sealed(open.barrier.seal());
         log::info!("sealed: {reason}");
         sealed(closed)
-    }
-
-    /// Copies the outbox rows of a vault into the log, each once. A row that stays is copied by the next drain, at the
-    /// latest at the next unseal.
-    pub(crate) fn drain(&mut self, name: &VaultName) -> Result<(), ApiError> {
-        let house = Arc::clone(&self.house);
-        let open = self.open()?;
-        let vault = open.vault(name).map_err(|e| vault_error(&e))?;
-        let copied = open.copied.entry(name.clone()).or_default();
-        loop {
-            let rows = vault.outbox().map_err(|e| vault_error(&e))?;
-            let Some(&(last, _)) = rows.last() else {
-                return Ok(());
-            };
-            let mut seq = None;
-            let before = *copied;
-            for (row, bytes) in rows.iter().filter(|(row, _)| *row > before) {
-                let body = Body::parse(bytes)
-                    .map_err(|e| ApiError::new(ErrorCode::AuditUnavailable, &e.to_string()))?;
-                let appended = house.audit.append_outbox(name, *row, &body);
-                seq = Some(appended.map_err(|e| audit_error(&e))?);
-                *copied = *row;
-            }
-            // Nothing new: what is handed on leaves the outbox with a later commit.
-            let Some(seq) = seq else { return Ok(()) };
-            house
-                .audit
-                .synced_blocking(seq)
-                .map_err(|e| audit_error(&e))?;
-            vault.outbox_done(last).map_err(|e| vault_error(&e))?;
-        }
-    }
-
-    /// [`Keeper::drain`] for the store's own vault.
-    pub(crate) fn drain_system(&mut self) -> Result<(), ApiError> {
-        let system = VaultName::parse(SYSTEM).map_err(|_| ApiError::of(ErrorCode::Internal))?;
-        self.drain(&system)
     }
 
     /// Refuses an act that the audit log has no room for. Its line is in the act's own commit and copied to the log
@@ -472,11 +434,6 @@ pub(crate) fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, 
     mutex
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
-/// The audit line of a store change, for the outbox of its own commit.
-pub(crate) fn outbox_line(event: &Event<'_>) -> Vec<u8> {
-    Body::new(event, now()).as_bytes().to_vec()
 }
 
 /// Seconds since 1970, for records.

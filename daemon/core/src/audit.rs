@@ -115,7 +115,7 @@ impl Anchor {
     }
 }
 
-/// For each vault, the highest outbox row that is in the log.
+/// For each vault, the last outbox row that is in the log.
 pub type Copied = BTreeMap<String, u64>;
 
 /// An event that is written already but has no place in the log yet: the outbox row of a store

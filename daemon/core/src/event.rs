@@ -201,6 +201,12 @@ pub enum Event<'a> {
         vault: &'a VaultName,
         confirmed: Option<u32>,
     },
+    /// The log holds row `logged` of a vault whose next one is `next`: the store was put back, or the line is forged.
+    StoreBehindLog {
+        vault: &'a VaultName,
+        logged: u64,
+        next: u64,
+    },
     /// A version of a credential was stored.
     CredentialPut {
         vault: &'a VaultName,

@@ -19,7 +19,7 @@ pub(super) struct Writer {
     pub(super) file: Arc<File>,
     /// Offset of the next line.
     pub(super) end: u64,
-    /// Outbox rows that are in the log.
+    /// The last outbox row of each vault that is in the log.
     copied: Copied,
     line: Vec<u8>,
     /// A checkpoint that the store has and the file has no room for yet. It goes before every other line.
@@ -90,12 +90,7 @@ impl Writer {
         body: &Body,
     ) -> Result<Seq, AuditError> {
         let seq = self.write(|chain, line| chain.append_outbox(time, vault, row, body, line))?;
-        match self.copied.get_mut(vault.as_str()) {
-            Some(highest) => *highest = row.max(*highest),
-            None => {
-                self.copied.insert(vault.as_str().to_owned(), row);
-            }
-        }
+        self.copied.insert(vault.as_str().to_owned(), row);
         Ok(seq)
     }
 

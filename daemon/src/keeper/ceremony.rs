@@ -5,7 +5,6 @@
 //! holders saw; the last one verifies everything, opens the audit log and makes the first snapshot. Promises that a
 //! refused share costs nothing, and that a store whose audit log cannot be opened is sealed again.
 
-use std::collections::BTreeMap;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,6 +25,7 @@ use mcpist_secret::Secret;
 use ring::rand::{SecureRandom, SystemRandom};
 use ring::signature::Ed25519KeyPair;
 
+use super::outbox::Copied;
 use super::policy::Policy;
 use super::proposals::Proposals;
 use super::{Keeper, Open, Phase, StartError, audit_error, records, records_error, today};
@@ -398,29 +398,12 @@ impl Keeper {
                 house.config.audit_segment_bytes,
             )
             .map_err(|e| ApiError::new(ErrorCode::AuditUnavailable, &e.to_string()))?;
-        let copied = copied
-            .into_iter()
-            .filter_map(|(vault, row)| Some((VaultName::parse(&vault).ok()?, row)));
         Ok(Contents {
             policy,
             officers,
             root,
-            copied: copied.collect(),
+            copied: Copied::of(copied),
         })
-    }
-
-    /// Copies what a crash left in the outboxes.
-    fn drain_all(&mut self) {
-        let vaults = match &self.phase {
-            Phase::Unsealed(open) => open.barrier.vaults(),
-            _ => Vec::new(),
-        };
-        for name in vaults.iter().filter_map(|v| VaultName::parse(&v.name).ok()) {
-            if let Err(e) = self.drain(&name) {
-                // A quarantined vault keeps its rows; it is shown and the others go on.
-                log::warn!("outbox of vault {name}: {}", e.message);
-            }
-        }
     }
 
     fn announce(&mut self, uid: u32, plan: &Digest, report: &UnsealReport) -> Result<(), ApiError> {
@@ -472,7 +455,7 @@ struct Contents {
     policy: Policy,
     officers: Officers,
     root: mcpist_bundle::Root,
-    copied: BTreeMap<VaultName, u64>,
+    copied: Copied,
 }
 
 /// Init's commit and what it gives out.

@@ -4,6 +4,7 @@
 
 mod drain;
 mod import;
+mod outbox;
 mod policy;
 mod proposals;
 mod seal;

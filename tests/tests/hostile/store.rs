@@ -148,6 +148,18 @@ fn a_vault_file_that_is_put_back_after_a_crash_is_never_opened_in_silence() {
         !status.to_string().contains("last write is missing"),
         "{status}"
     );
+    if !quarantined {
+        // The log has that write, so that no crash took it away; and what is put again gets its line.
+        let alarms = status["alarms"].as_array().expect("alarms");
+        let behind = alarms.iter().any(|a| a["code"] == "store_behind_log");
+        assert!(behind, "{status}");
+        site.put_credential("token", "bearer", "canary-the-next-0c5be1");
+        let log = site.folder().join("state/audit/audit-00000000.jsonl");
+        let log = std::fs::read_to_string(log).expect("a log");
+        let second =
+            |line: &&str| line.contains("credential_put") && line.contains("\"version\":2");
+        assert_eq!(log.lines().filter(second).count(), 2, "{log}");
+    }
 }
 
 #[test]

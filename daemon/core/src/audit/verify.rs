@@ -93,7 +93,7 @@ pub struct Report {
     pub expected_at: Option<u64>,
     /// The number of the segment that would come next.
     pub next_segment: u64,
-    /// For each vault, the highest outbox row that is in the log.
+    /// For each vault, the last outbox row that is in the log.
     pub outbox: Copied,
     /// The first thing that is wrong.
     pub problem: Option<Problem>,
@@ -295,8 +295,7 @@ impl Verifier {
         if fields.starts_with(b"\"outbox\":") {
             let line = [b"{", fields, b"}"].concat();
             let row: FromOutbox = serde_json::from_slice(&line).map_err(|_| Fault::Form)?;
-            let highest = self.outbox.entry(row.outbox.vault).or_default();
-            *highest = row.outbox.row.max(*highest);
+            self.outbox.insert(row.outbox.vault, row.outbox.row);
             return Ok(());
         }
         let name = fields.strip_prefix(b"\"event\":\"").ok_or(Fault::Form)?;

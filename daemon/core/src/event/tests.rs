@@ -236,6 +236,11 @@ fn every_event_is_one_flat_object_with_its_own_name() {
             vault: &vault,
             confirmed: Some(7),
         },
+        Event::StoreBehindLog {
+            vault: &vault,
+            logged: u64::MAX,
+            next: 3,
+        },
         Event::CredentialPut {
             vault: &vault,
             name: &name,

@@ -25,6 +25,7 @@ impl Event<'_> {
             Event::VaultQuarantined { .. } => "vault_quarantined",
             Event::VaultHealth { .. } => "vault_health",
             Event::LastWriteMissing { .. } => "last_write_missing",
+            Event::StoreBehindLog { .. } => "store_behind_log",
             Event::CredentialPut { .. } => "credential_put",
             Event::CredentialDeleted { .. } => "credential_deleted",
             Event::CredentialSuspect { .. } => "credential_suspect",
@@ -139,6 +140,15 @@ impl Event<'_> {
                 line.text("vault", vault.as_str())
                     .flag("confirmed", confirmed.is_some());
                 uid_of(line, confirmed);
+            }
+            Event::StoreBehindLog {
+                vault,
+                logged,
+                next,
+            } => {
+                line.text("vault", vault.as_str())
+                    .number("logged", logged)
+                    .number("next", next);
             }
             Event::CredentialPut {
                 vault,

@@ -148,8 +148,13 @@ impl Site {
         let name = vault.clone();
         let made = self.keeper.ask(move |k| k.create_vault(UID, &name)).await;
         made.unwrap();
+        self.put_version().await;
+    }
+
+    /// Puts the next version of that credential.
+    pub(super) async fn put_version(&self) {
         let spec = Spec {
-            vault,
+            vault: VaultName::parse("main").unwrap(),
             name: mcpist_core::ids::CredentialName::parse("token").unwrap(),
             owner: None,
             kind: "bearer".into(),

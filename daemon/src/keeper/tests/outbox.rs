@@ -1,0 +1,84 @@
+//! A log that names rows which the store never had: a line was forged, or the store was put back.
+
+use mcpist_core::api::Alarm;
+use mcpist_core::audit::{Body, Chain, UnixMs, Verifier};
+use mcpist_core::change::Change;
+use mcpist_core::error::ErrorCode;
+use mcpist_core::event::Event;
+use mcpist_core::ids::VaultName;
+
+use super::site::{Site, run};
+
+fn log_of(site: &Site) -> std::path::PathBuf {
+    site.state().join("audit/audit-00000000.jsonl")
+}
+
+/// How many lines of the log hold all of `parts`.
+fn lines(site: &Site, parts: &[&str]) -> usize {
+    let log = std::fs::read_to_string(log_of(site)).unwrap();
+    let holds = |line: &&str| parts.iter().all(|part| line.contains(part));
+    log.lines().filter(holds).count()
+}
+
+/// Appends a line that says row `row` of `vault` is in the log, as anybody can who has the disk while the store is sealed.
+fn forge(site: &Site, vault: &VaultName, row: u64) {
+    let mut log = std::fs::read(log_of(site)).unwrap();
+    let mut verifier = Verifier::resume();
+    assert!(verifier.feed(&log));
+    let event = Event::LastWriteMissing {
+        vault,
+        confirmed: None,
+    };
+    let body = Body::new(&event, UnixMs(0));
+    Chain::new(verifier.finish().anchor).append_outbox(UnixMs(0), vault, row, &body, &mut log);
+    std::fs::write(log_of(site), log).unwrap();
+}
+
+fn alarms(site: &Site) -> Vec<Alarm> {
+    site.keeper.view().alarms.clone()
+}
+
+#[test]
+fn a_forged_line_at_the_logs_end_silences_no_change() {
+    run(async {
+        let site = Site::open().await;
+        let put = |name: &str| -> Change {
+            let record = serde_json::json!({ "name": name });
+            serde_json::from_value(serde_json::json!({ "principal-put": record })).unwrap()
+        };
+        site.change(put("before")).await.unwrap();
+        site.keeper.seal(None, "a test").await.unwrap();
+        forge(&site, &VaultName::parse("system").unwrap(), u64::MAX);
+        site.unseal().await;
+        let shown = alarms(&site);
+        assert_eq!(shown.len(), 1, "{shown:?}");
+        assert_eq!(shown[0].code, ErrorCode::StoreBehindLog);
+        assert!(shown[0].message.contains("vault system"), "{shown:?}");
+        assert_eq!(lines(&site, &["\"store_behind_log\"", "\"system\""]), 1);
+        site.change(put("after")).await.unwrap();
+        let stored = ["\"change_stored\"", "principal/after"];
+        assert_eq!(lines(&site, &stored), 1);
+        // The log names rows of this store again.
+        site.keeper.seal(None, "a test").await.unwrap();
+        site.unseal().await;
+        assert_eq!(alarms(&site), []);
+        assert_eq!(lines(&site, &["\"store_behind_log\""]), 1);
+        assert_eq!(lines(&site, &stored), 1);
+    });
+}
+
+#[test]
+fn what_a_custodian_puts_again_into_a_vault_that_was_put_back_is_in_the_log() {
+    run(async {
+        let site = Site::open().await;
+        site.put_credential().await;
+        site.keeper.seal(None, "a test").await.unwrap();
+        // The vault's second row, which the vault that is there does not have: as after a put that was taken back.
+        forge(&site, &VaultName::parse("main").unwrap(), 2);
+        site.unseal().await;
+        assert_eq!(lines(&site, &["\"store_behind_log\"", "\"main\""]), 1);
+        assert_eq!(alarms(&site)[0].code, ErrorCode::StoreBehindLog);
+        site.put_version().await;
+        assert_eq!(lines(&site, &["\"credential_put\"", "\"version\":2"]), 1);
+    });
+}
