@@ -347,7 +347,10 @@ fn replace(file: &Path, bytes: &[u8]) -> Result<()> {
     name.push(".signed");
     let beside = file.with_file_name(name);
     secret::create(&beside, 0o644, bytes)?;
-    std::fs::rename(&beside, file).map_err(|e| Error::file(file, e))
+    std::fs::rename(&beside, file).map_err(|e| {
+        let _ = std::fs::remove_file(&beside);
+        Error::file(file, e)
+    })
 }
 
 /// Verifies in a private folder of its own, as the daemon does in its quarantine.

@@ -323,6 +323,7 @@ pub(crate) fn write_shares(
     for (index, share) in done.shares.iter().enumerate().filter(|(i, _)| wanted(*i)) {
         write(share_file(index, &share.label), 0o600, share.age.as_bytes())?;
     }
+    secret::sync_folder(folder)?;
     Ok(files)
 }
 

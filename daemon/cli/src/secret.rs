@@ -148,7 +148,7 @@ pub(crate) fn open(path: &Path) -> Result<File> {
         .map_err(|e| Error::file(path, e))
 }
 
-/// Makes a new file that only its owner can read; what stands there already is not touched.
+/// Makes a new file; what stands there already is not touched, and what could not be written whole does not stay.
 pub(crate) fn create(path: &Path, mode: u32, bytes: &[u8]) -> Result<()> {
     use std::io::Write;
     let mut file = std::fs::OpenOptions::new()
@@ -165,7 +165,18 @@ pub(crate) fn create(path: &Path, mode: u32, bytes: &[u8]) -> Result<()> {
         })?;
     file.write_all(bytes)
         .and_then(|()| file.sync_all())
-        .map_err(|e| Error::file(path, e))
+        .map_err(|e| {
+            // What matters is why it could not be written.
+            let _ = std::fs::remove_file(path);
+            Error::file(path, e)
+        })
+}
+
+/// Waits until the names of new files in a folder are on its disk.
+pub(crate) fn sync_folder(folder: &Path) -> Result<()> {
+    File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(|e| Error::file(folder, e))
 }
 
 /// Reads a public file of at most `max` bytes.
