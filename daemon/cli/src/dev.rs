@@ -14,14 +14,15 @@ use mcpist_bundle::root::{Delegation, Keys};
 use mcpist_bundle::{BuildOptions, Root, RootParts, SigningKey};
 use mcpist_core::access::Access;
 use mcpist_core::api::{
-    Base64, InitRequest, Joins, NewHolder, NewOfficer, Registries, RegistryState, ShareOutcome,
-    Status, StoreState, path,
+    Base64, InitRequest, Joins, NewHolder, NewOfficer, Principals, Registries, Registry,
+    RegistryState, ShareOutcome, Status, StoreState, Vaults, path,
 };
 use mcpist_core::binding::Join;
 use mcpist_core::change::Change;
 use mcpist_core::grant::{Grant, ModuleSel, Subject, ToolSel};
 use mcpist_core::ids::{
-    BundleName, GrantName, IdError, Namespace, PrincipalName, RegistryId, SiteId, VaultName,
+    BundleName, GrantName, IdError, ModuleName, Namespace, PrincipalName, RegistryId, SiteId,
+    VaultName,
 };
 use mcpist_core::principal::PrincipalRecord;
 use mcpist_quorum::Identity;
@@ -106,8 +107,7 @@ pub(crate) async fn run(context: &Context, args: DevArgs) -> Result<()> {
 /// Makes the store where there is none, and opens it. Gives the keys that sign here.
 async fn open(context: &Context, folder: &Path) -> Result<Signers> {
     let mut status: Status = context.client.get(path::STATUS).await?;
-    let new = status.state == StoreState::Uninitialised;
-    if new {
+    if status.state == StoreState::Uninitialised {
         initialise(context, folder).await?;
         status = context.client.get(path::STATUS).await?;
     }
@@ -132,9 +132,7 @@ async fn open(context: &Context, folder: &Path) -> Result<Signers> {
         publisher: bundle::read_key(&folder.join(PUBLISHER))?,
         officer: bundle::read_key(&folder.join(OFFICER))?,
     };
-    if new {
-        admit(context, &signers.officer).await?;
-    }
+    admit(context, &signers.officer).await?;
     Ok(signers)
 }
 
@@ -202,9 +200,19 @@ fn kept_key(file: &Path) -> Result<SigningKey> {
     }
 }
 
-/// One principal who may use everything, and one vault.
+/// One principal who may use everything, and one vault. The principal comes last, so that it is missing where this was
+/// cut off.
 async fn admit(context: &Context, officer: &SigningKey) -> Result<()> {
     let principal = name(PrincipalName::parse)?;
+    let there: Principals = context.client.get(path::PRINCIPALS).await?;
+    if there.principals.iter().any(|p| p.name == principal) {
+        return Ok(());
+    }
+    let vault = name(VaultName::parse)?;
+    let there: Vaults = context.client.get(path::VAULTS).await?;
+    if !there.vaults.iter().any(|v| v.name == vault) {
+        store::create_vault(context, vault).await?;
+    }
     let record = PrincipalRecord {
         name: principal.clone(),
         groups: Vec::new(),
@@ -217,9 +225,8 @@ async fn admit(context: &Context, officer: &SigningKey) -> Result<()> {
         tools: ToolSel::All,
         access: Access::Destructive,
     };
-    change::store(context, Change::PrincipalPut(record), officer).await?;
     change::store(context, Change::GrantPut(grant), officer).await?;
-    store::create_vault(context, name(VaultName::parse)?)
+    change::store(context, Change::PrincipalPut(record), officer)
         .await
         .map(drop)
 }
@@ -285,7 +292,8 @@ fn snapshot(folder: &Path) -> Result<BTreeMap<PathBuf, (SystemTime, u64)>> {
     Ok(found)
 }
 
-/// Builds, signs, imports and activates; the joins of the registry before are carried over, and it is retired.
+/// Builds, signs, imports and activates; where its modules served before, their joins are carried over and that registry
+/// is retired.
 async fn publish(context: &Context, module: &Path, signers: &Signers) -> Result<RegistryId> {
     let registries: Registries = context.client.get(path::REGISTRIES).await?;
     let created = SystemTime::now()
@@ -317,11 +325,7 @@ async fn publish(context: &Context, module: &Path, signers: &Signers) -> Result<
         .await?
         .registry;
     let joins: Joins = context.client.get(path::JOINS).await?;
-    for old in registries
-        .registries
-        .iter()
-        .filter(|r| r.state == RegistryState::Active)
-    {
+    for old in replaced(&registries.registries, &imported.modules) {
         for join in joins
             .joins
             .iter()
@@ -353,6 +357,16 @@ async fn publish(context: &Context, module: &Path, signers: &Signers) -> Result<
     Ok(imported.id)
 }
 
+/// The registries that serve one of these modules.
+fn replaced<'r>(
+    registries: &'r [Registry],
+    modules: &'r [ModuleName],
+) -> impl Iterator<Item = &'r Registry> {
+    registries.iter().filter(|old| {
+        old.state == RegistryState::Active && old.modules.iter().any(|m| modules.contains(m))
+    })
+}
+
 /// The one name that everything in a development site has.
 fn name<T>(parse: impl FnOnce(&str) -> std::result::Result<T, IdError>) -> Result<T> {
     parse(NAME).map_err(|e| Error::new("internal", e))
@@ -362,6 +376,25 @@ fn name<T>(parse: impl FnOnce(&str) -> std::result::Result<T, IdError>) -> Resul
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_module_takes_the_place_of_its_own_registry_and_of_no_other() {
+        let registry = |digit: &str, modules: &[&str], state: &str| -> Registry {
+            serde_json::from_value(serde_json::json!({
+                "id": digit.repeat(64), "namespace": NAME, "name": NAME, "sequence": 1, "state": state,
+                "modules": modules, "imported": 0 }))
+            .unwrap()
+        };
+        let registries = [
+            registry("1", &["prometheus"], "active"),
+            registry("2", &["wiki"], "active"),
+            registry("3", &["wiki"], "retired"),
+            registry("4", &["files", "wiki"], "active"),
+        ];
+        let wiki = [ModuleName::parse("wiki").unwrap()];
+        let places: Vec<_> = replaced(&registries, &wiki).map(|r| r.id).collect();
+        assert_eq!(places, [registries[1].id, registries[3].id]);
+    }
 
     #[test]
     fn a_saved_file_changes_the_snapshot_and_a_read_one_does_not() {
