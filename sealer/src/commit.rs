@@ -21,7 +21,7 @@ use crate::error::VaultError;
 use crate::head::HeadState;
 use crate::ids::VaultId;
 use crate::keyring::VaultKeys;
-use crate::ledger::{self, Ledger, Point};
+use crate::ledger::{self, End, Ledger, Point};
 use crate::new_vault::NewVault;
 use crate::record::{Meta, Opened, name_of, seal_head, seal_outbox, seal_row};
 use crate::rows::{Access, RowsError, Table};
@@ -99,16 +99,16 @@ impl Disk {
                 let point = staged.head.point();
                 if let Err(error) = registrar.intend(vault, point) {
                     self.unstage(&staged.undo);
-                    registrar.over(vault, point, false);
+                    registrar.over(vault, point, End::NotMade);
                     return Err(error);
                 }
                 match self.write(staged) {
                     Ok(committed) => {
-                        registrar.over(vault, point, true);
+                        registrar.over(vault, point, End::Made);
                         Ok(committed)
                     }
                     Err(WriteError::NotMade(error)) => {
-                        registrar.over(vault, point, false);
+                        registrar.over(vault, point, End::NotMade);
                         Err(error)
                     }
                     Err(WriteError::InDoubt(error)) => Err(error),
@@ -434,7 +434,8 @@ impl Disk {
         if let Some((point, made)) = self.ask_file()?
             && let Role::Vault(registrar) = &self.role
         {
-            registrar.over(self.place.vault, point, made);
+            let end = if made { End::Made } else { End::NotMade };
+            registrar.over(self.place.vault, point, end);
         }
         Ok(())
     }

@@ -21,7 +21,9 @@
 //!
 //! At unseal a vault file must show the recorded point or exactly the intended one. The recorded one under an
 //! open intent means that the last write is missing: the crash came between 2 and 3, or somebody put the
-//! file back by one write; a person has to say which, so the mark stays until it is confirmed.
+//! file back by one write; a person has to say which, so the mark stays until it is confirmed. What unseal
+//! finds goes the way of 4: it needs no room on the disk, the file says the same until it is written, and it
+//! is written before the vault's next write, whose announcement it rides with.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -127,15 +129,29 @@ impl Entry {
         }
     }
 
-    /// The entry after a file with that verdict was opened.
-    pub(crate) fn opened(mut self, verdict: Verdict) -> Entry {
-        match (verdict, self.intent.take()) {
-            (Verdict::Intended, Some(intent)) => self.recorded = intent,
-            (Verdict::LastWriteMissing, Some(intent)) => self.missing = Some(intent.generation),
-            (_, intent) => self.intent = intent,
+    /// An announced write is over.
+    pub(crate) fn end(&mut self, point: Point, end: End) {
+        if self.intent != Some(point) {
+            return;
         }
-        self
+        self.intent = None;
+        match end {
+            End::Made => self.recorded = point,
+            End::NotMade => {}
+            End::Missing => self.missing = Some(point.generation),
+        }
     }
+}
+
+/// How an announced write ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum End {
+    /// It was made.
+    Made,
+    /// It was not.
+    NotMade,
+    /// An unseal did not find it.
+    Missing,
 }
 
 /// The whole ledger, as the system vault's state holds it.
@@ -159,8 +175,8 @@ pub(crate) type Slot = Arc<OnceLock<Result<(), VaultError>>>;
 /// What one vault wants written into its entry with the next transaction.
 #[derive(Default)]
 struct Pending {
-    /// Intents that are over, oldest first: the write was made, or it was not.
-    over: Vec<(Point, bool)>,
+    /// Intents that are over, oldest first.
+    over: Vec<(Point, End)>,
     intent: Option<(Point, Slot)>,
 }
 
@@ -197,11 +213,11 @@ impl Inbox {
     }
 
     /// Says how an announced write ended. An intent that was not yet written goes away with it.
-    pub(crate) fn over(&self, vault: VaultId, point: Point, made: bool) {
+    pub(crate) fn over(&self, vault: VaultId, point: Point, end: End) {
         let mut inbox = self.lock();
         let pending = inbox.entry(vault).or_default();
         pending.intent = pending.intent.take().filter(|(intent, _)| *intent != point);
-        pending.over.push((point, made));
+        pending.over.push((point, end));
     }
 
     pub(crate) fn take(&self) -> Taken {
@@ -221,13 +237,8 @@ impl Taken {
         for (id, before) in &ledger.0 {
             let mut entry = *before;
             if let Some(pending) = self.0.get(id) {
-                for (point, made) in &pending.over {
-                    if entry.intent == Some(*point) {
-                        entry.intent = None;
-                        if *made {
-                            entry.recorded = *point;
-                        }
-                    }
+                for (point, end) in &pending.over {
+                    entry.end(*point, *end);
                 }
                 if let Some((point, _)) = &pending.intent {
                     entry.intent = Some(*point);
@@ -336,14 +347,34 @@ mod tests {
     }
 
     #[test]
-    fn opening_settles_or_marks() {
-        assert_eq!(entry().opened(Verdict::Intended).recorded, point(5));
-        let marked = entry().opened(Verdict::LastWriteMissing);
+    fn the_intent_ends_as_it_is_told_and_no_other_does() {
+        let ended = |at, end| {
+            let mut ended = entry();
+            ended.end(point(at), end);
+            ended
+        };
         assert_eq!(
-            (marked.recorded, marked.intent, marked.missing),
-            (point(4), None, Some(5))
+            ended(5, End::Made),
+            Entry {
+                missing: Some(3),
+                ..Entry::new(point(5))
+            }
         );
-        assert_eq!(entry().opened(Verdict::Foreign), entry());
+        assert_eq!(
+            ended(5, End::NotMade),
+            Entry {
+                missing: Some(3),
+                ..Entry::new(point(4))
+            }
+        );
+        assert_eq!(
+            ended(5, End::Missing),
+            Entry {
+                missing: Some(5),
+                ..Entry::new(point(4))
+            }
+        );
+        assert_eq!(ended(6, End::Made), entry());
     }
 
     #[test]
@@ -354,7 +385,7 @@ mod tests {
         let none = ledger.mac(&key);
         ledger.0.insert(id, entry());
         let one = ledger.mac(&key);
-        ledger.0.insert(id, entry().opened(Verdict::Intended));
+        ledger.0.insert(id, Entry::new(point(5)));
         let settled = ledger.mac(&key);
         assert!(none != one && one != settled && none != settled);
     }
@@ -370,7 +401,7 @@ mod tests {
                 ..entry()
             },
         );
-        inbox.over(id, point(5), true);
+        inbox.over(id, point(5), End::Made);
         let slot = inbox.intend(id, point(6));
         let taken = inbox.take();
         let (_, after) = taken.apply(&ledger, None)[0];
@@ -384,7 +415,7 @@ mod tests {
     #[test]
     fn a_failed_transaction_refuses_intents_and_keeps_the_rest() {
         let (inbox, id) = (Inbox::default(), VaultId::random().unwrap());
-        inbox.over(id, point(5), true);
+        inbox.over(id, point(5), End::Made);
         let slot = inbox.intend(id, point(6));
         inbox.take().refused(&inbox, &VaultError::Unavailable);
         assert!(matches!(slot.get(), Some(Err(VaultError::Unavailable))));
@@ -404,7 +435,7 @@ mod tests {
     fn a_write_that_was_not_made_withdraws_its_intent() {
         let (inbox, id) = (Inbox::default(), VaultId::random().unwrap());
         inbox.intend(id, point(5));
-        inbox.over(id, point(5), false);
+        inbox.over(id, point(5), End::NotMade);
         let mut ledger = Ledger::default();
         ledger.0.insert(id, entry());
         let (_, after) = inbox.take().apply(&ledger, None)[0];
@@ -415,10 +446,10 @@ mod tests {
     fn the_end_of_a_write_outlives_a_later_one_that_was_given_up() {
         // The caller of write 6 gives up while control.db is still at the transaction, which then fails.
         let (inbox, id) = (Inbox::default(), VaultId::random().unwrap());
-        inbox.over(id, point(5), true);
+        inbox.over(id, point(5), End::Made);
         inbox.intend(id, point(6));
         let taken = inbox.take();
-        inbox.over(id, point(6), false);
+        inbox.over(id, point(6), End::NotMade);
         taken.refused(&inbox, &VaultError::Unavailable);
         let mut ledger = Ledger::default();
         ledger.0.insert(id, entry());
@@ -431,7 +462,7 @@ mod tests {
         let (inbox, id) = (Inbox::default(), VaultId::random().unwrap());
         let mut ledger = Ledger::default();
         ledger.0.insert(id, entry());
-        inbox.over(id, point(5), true);
+        inbox.over(id, point(5), End::Made);
         let (_, after) = inbox.take().apply(&ledger, Some(id))[0];
         assert_eq!((after.recorded, after.missing), (point(5), None));
         assert!(inbox.take().apply(&ledger, None).is_empty());

@@ -14,7 +14,7 @@ use std::time::Duration;
 use crate::disk::Disk;
 use crate::error::VaultError;
 use crate::ids::VaultId;
-use crate::ledger::{Inbox, Point};
+use crate::ledger::{End, Inbox, Point};
 use crate::pool::{Lane, LaneError};
 
 /// control.db, as the other vaults see it.
@@ -53,8 +53,8 @@ impl Registrar {
     }
 
     /// Says how the write ended.
-    pub(crate) fn over(&self, vault: VaultId, point: Point, made: bool) {
-        self.inbox.over(vault, point, made);
+    pub(crate) fn over(&self, vault: VaultId, point: Point, end: End) {
+        self.inbox.over(vault, point, end);
         self.lane.wake_in(self.settle);
     }
 }

@@ -23,13 +23,12 @@ use mcpist_quorum::{
 use mcpist_secret::{Key, MemoryError};
 
 use crate::barrier::{Barrier, Base, Owner, Sealed, Unsealed};
-use crate::commit::Extra;
 use crate::create::{AUDIT, ROOT};
 use crate::disk::{Disk, Role, Stats, tampered};
 use crate::error::VaultError;
 use crate::ids::{VaultId, VaultName};
 use crate::keyring::{AuditKey, KeyCell, KeysError, VaultKeys, unwrap_audit, unwrap_root};
-use crate::ledger::{Entry, Inbox, Ledger, Verdict};
+use crate::ledger::{End, Inbox, Ledger, Verdict};
 use crate::pool::Pool;
 use crate::record::Place;
 use crate::registrar::Registrar;
@@ -241,7 +240,8 @@ impl Control {
     }
 }
 
-/// An unseal after control.db was verified: from here on nothing but the machine itself can fail it.
+/// An unseal after control.db was verified: from here on nothing is written, and nothing but the machine itself
+/// can fail it.
 struct Opening<'a> {
     base: &'a Base,
     root: Key,
@@ -254,7 +254,7 @@ struct Opening<'a> {
 struct Found {
     disk: Result<Disk, VaultError>,
     keys: Arc<KeyCell<VaultKeys>>,
-    entry: Option<Entry>,
+    /// The generation of a write that is missing and was not confirmed.
     missing: Option<u64>,
 }
 
@@ -287,17 +287,9 @@ impl Opening<'_> {
             settle: options.settle,
         });
         let mut vaults = BTreeMap::new();
-        let mut changed = Vec::new();
         for vault in named {
             let found = self.find(&vault, &ledger, &registrar);
             cells.push(Arc::clone(&found.keys));
-            let before = ledger.0.get(&vault.id);
-            changed.extend(
-                found
-                    .entry
-                    .filter(|entry| Some(entry) != before)
-                    .map(|entry| (vault.id, entry)),
-            );
             note(&mut report, &vault.name, &found);
             if let Ok(name) = VaultName::parse(&vault.name) {
                 vaults.insert(name, self.shared(vault, found, &pool, &sealed));
@@ -317,13 +309,6 @@ impl Opening<'_> {
         };
         system.watch_idle();
         let system = OpenVault(Arc::new(system));
-        if !changed.is_empty() {
-            let extra = Extra {
-                ledger: changed,
-                ..Extra::default()
-            };
-            system.run(move |disk| disk.commit_system(&[], 0, extra))?;
-        }
         let live = Live {
             store: Arc::clone(&self.base.store),
             backend: Arc::clone(&self.base.backend),
@@ -353,26 +338,35 @@ impl Opening<'_> {
                 return Found {
                     disk: Err(keys_error(error)),
                     keys: Arc::new(KeyCell::empty()),
-                    entry: None,
                     missing: None,
                 };
             }
         };
-        let before = ledger.0.get(&vault.id).copied();
         let disk = self.verify(vault.id, &keys, registrar).and_then(|disk| {
-            let entry = before.ok_or_else(|| tampered("control.db does not know its head"))?;
+            let mut entry = *ledger
+                .0
+                .get(&vault.id)
+                .ok_or_else(|| tampered("control.db does not know its head"))?;
             let found = disk.head.point();
-            match entry.judge(found) {
-                Verdict::Foreign => Err(foreign(found.generation, entry.recorded.generation)),
-                verdict => Ok((disk, entry.opened(verdict))),
+            let end = match entry.judge(found) {
+                Verdict::Foreign => {
+                    return Err(foreign(found.generation, entry.recorded.generation));
+                }
+                Verdict::Recorded => None,
+                Verdict::Intended => Some(End::Made),
+                Verdict::LastWriteMissing => Some(End::Missing),
+            };
+            if let (Some(end), Some(intent)) = (end, entry.intent) {
+                entry.end(intent, end);
+                registrar.over(vault.id, intent, end);
             }
+            Ok((disk, entry.missing))
         });
         match disk {
-            Ok((disk, entry)) => Found {
+            Ok((disk, missing)) => Found {
                 disk: Ok(disk),
                 keys,
-                entry: Some(entry),
-                missing: entry.missing,
+                missing,
             },
             // Not wanted any more, and a verification that hangs should hold none.
             Err(error) => {
@@ -380,7 +374,6 @@ impl Opening<'_> {
                 Found {
                     disk: Err(error),
                     keys,
-                    entry: None,
                     missing: None,
                 }
             }

@@ -116,6 +116,37 @@ fn a_commit_in_doubt_at_seal_is_settled_by_the_file() {
 }
 
 #[test]
+fn an_unseal_writes_nothing_and_what_it_found_rides_with_the_next_write() {
+    for how in [Fail::Lost, Fail::Made] {
+        let (site, barrier, vaults) = site_with(&["prod"]);
+        let file = file_name(&vaults[0]);
+        site.faults.fail_next(&file, how);
+        site.faults.blind_next(&file);
+        vaults[0].commit(vec![put("git", "new")]).unwrap_err();
+        let sealed = site.seal(barrier);
+        // The disk of control.db is full, and stays so for one write after the unseal.
+        site.faults.fail_next(CONTROL, Fail::Put);
+        let commits = site.faults.commits(CONTROL);
+        let (barrier, report) = site.unseal_from(sealed);
+        assert_eq!(site.faults.commits(CONTROL), commits);
+        let missing = usize::from(how == Fail::Lost);
+        assert_eq!(report.last_write_missing.len(), missing);
+        let vault = barrier.vault("prod").unwrap();
+        let error = vault.commit(vec![put("git", "newer")]).unwrap_err();
+        assert!(matches!(error, VaultError::Full(_)), "{error}");
+        vault.commit(vec![put("git", "newest")]).unwrap();
+        // The mark is on the disk before the vault's write is.
+        let (barrier, report) = site.unseal_from(site.seal(barrier));
+        assert!(report.quarantined.is_empty());
+        assert_eq!(report.last_write_missing.len(), missing);
+        assert_eq!(
+            read(&barrier.vault("prod").unwrap(), "git").unwrap(),
+            "newest"
+        );
+    }
+}
+
+#[test]
 fn control_db_recovers_from_a_commit_in_doubt() {
     for how in [Fail::Put, Fail::Lost, Fail::Made] {
         let (site, barrier, vaults) = site_with(&["prod"]);
