@@ -38,7 +38,7 @@ pub const MAX_BLOB: u64 = MAX_SCHEMA as u64;
 pub const MAX_TOOLS: usize = 10_240;
 /// Most bytes of schemas of one bundle, each counted as often as a tool names it: so often its text
 /// is shown, and kept.
-pub const MAX_SCHEMAS: u64 = 32 * 1024 * 1024;
+pub const MAX_SCHEMAS: u64 = 16 * 1024 * 1024;
 const MAX_LIST: usize = 4096;
 
 /// A manifest whose checks are still to be made; the only use is [`Manifest::new`].
@@ -240,7 +240,7 @@ fn check_blobs(draft: &Draft) -> Result<(), ManifestError> {
         return Err(ManifestError::Value {
             place: "bundle".to_owned(),
             what: "schemas",
-            rule: "at most 32 MiB, each counted for every tool that names it",
+            rule: "at most 16 MiB, each counted for every tool that names it",
         });
     }
     match listed.keys().find(|path| !named.contains(*path)) {

@@ -200,15 +200,15 @@ fn what_a_bundle_takes_in_memory_is_bounded() {
         }
     };
     // Half of a site of 500 modules and 10,000 tools.
-    assert_eq!(refused(250, 20, 4 << 10), None);
+    assert_eq!(refused(250, 20, 3 << 10), None);
     assert_eq!(refused(256, 41, 17), Some("tools"));
     assert_eq!(refused(1, 1, MAX_BLOB), None);
     assert_eq!(refused(1, 1, MAX_BLOB + 1), Some("blob length"));
-    assert_eq!(refused(1, 128, MAX_BLOB), None);
+    assert_eq!(refused(1, 64, MAX_BLOB), None);
     // One schema for all of them is as much as one for each.
-    assert_eq!(refused(1, 129, MAX_BLOB), Some("schemas"));
+    assert_eq!(refused(1, 65, MAX_BLOB), Some("schemas"));
     // Named as input and as output.
-    let mut twice = manifest(&modules(1, 65));
+    let mut twice = manifest(&modules(1, 33));
     twice["blobs"][0]["length"] = json!(MAX_BLOB);
     for tool in twice["modules"][0]["tools"].as_array_mut().unwrap() {
         tool["output_schema"] = tool["input_schema"].clone();

@@ -17,6 +17,9 @@ use crate::text::Pointer;
 const MAX_APPLIED: u64 = 4096;
 /// Most subschemas within each other on one part of a value: the engine's stack, at each level.
 const MAX_NESTED: usize = 16;
+/// Most subschemas of one schema: each is compiled to a hundred times of the three bytes that it may
+/// take here.
+const MAX_SUBSCHEMAS: usize = 10_000;
 /// Most patterns of one schema: each is compiled, whether it is used or not.
 const MAX_PATTERNS: usize = 64;
 /// What a pattern counts as in subschemas: it may look at each byte in as many ways as it has states.
@@ -110,6 +113,10 @@ impl<'a> Graph<'a> {
             }
         }
         while let Some((at, schema)) = graph.due.pop() {
+            if graph.nodes.len() > MAX_SUBSCHEMAS {
+                let instead = "use at most 10000 in one schema";
+                return Err(unsupported("", "too many subschemas", instead));
+            }
             graph.nodes[at] = match schema {
                 Value::Object(object) => graph.read(schema, object)?,
                 _ => Node {

@@ -188,6 +188,14 @@ fn a_chain_of_references_as_long_as_a_schema_can_be_costs_no_stack() {
 }
 
 #[test]
+fn subschemas_are_counted() {
+    let with = |count: usize| json!({"type": "object", "prefixItems": vec![json!({}); count]});
+    compile(&with(9_999)).unwrap();
+    assert!(refused(&with(10_000)).contains("subschemas"));
+    assert!(refused(&with(80_000)).contains("subschemas"));
+}
+
+#[test]
 fn patterns_are_counted() {
     let with = |count: usize| {
         let properties: serde_json::Map<String, Value> = (0..count)
