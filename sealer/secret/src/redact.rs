@@ -3,8 +3,8 @@
 //! Owns: fingerprints, the search and the replacement. Promises: a fingerprinted secret does not
 //! pass in any of its forms (raw, raw with `+` for spaces, hexadecimal in both cases, base64 in
 //! three alignments and both alphabets), in any of three views of the body (as sent,
-//! percent-decoded, JSON-unescaped), wherever chunks are cut. A body without one comes out as it
-//! went in, in the same allocation. Time is bounded by the length of the body, whatever is in it.
+//! percent-decoded, JSON-unescaped). A body without one comes out as it went in, in the same
+//! allocation. Time is bounded by the length of the body, whatever is in it.
 //!
 //! Does not promise: forms that are not listed (other encodings, two layers of escapes,
 //! compressed or encrypted bodies), parts of a secret, or an escaped secret right behind half an
@@ -29,23 +29,21 @@
 
 mod fingerprint;
 mod scan;
-mod stream;
 mod table;
 #[cfg(test)]
 mod tests;
 mod view;
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use zeroize::Zeroize;
 
 use self::scan::Scan;
-use self::stream::Writer;
 use self::table::Table;
 
 pub use self::fingerprint::{Fingerprint, FingerprintError, MIN_SECRET, RedactKey, TooShort};
-pub use self::stream::RedactStream;
 
 /// What stands where a secret stood.
 pub const MARKER: &[u8] = b"[redacted]";
@@ -105,23 +103,28 @@ impl Redactor {
     /// As [`Redactor::redact`] for a borrowed body; `None` when nothing is hit.
     pub fn redact_slice(&self, body: &[u8]) -> Option<Redacted> {
         let mut scan = Scan::new(&self.table);
-        scan.advance(body, body.len());
-        if scan.found().is_empty() {
-            return None;
-        }
-        let mut bytes = Vec::with_capacity(body.len());
-        let mut writer = Writer::default();
-        writer.write(body, scan.found(), body.len(), &mut bytes);
-        Some(Redacted {
-            bytes,
-            hits: writer.hits(),
-        })
+        scan.run(body);
+        let found = scan.found();
+        (!found.is_empty()).then(|| replace(body, found))
     }
+}
 
-    /// Starts a body that comes in chunks.
-    pub fn stream(&self) -> RedactStream<'_> {
-        RedactStream::new(&self.table)
+/// Copies a body and puts the marker where ranges of it were found.
+fn replace(body: &[u8], found: &mut [Range<usize>]) -> Redacted {
+    found.sort_unstable_by_key(|range| range.start);
+    let mut bytes = Vec::with_capacity(body.len());
+    // What comes before `covered` is copied or replaced. A flood's range may end behind the body.
+    let (mut covered, mut hits) = (0, 0u32);
+    for range in found {
+        if range.start >= covered {
+            bytes.extend_from_slice(body.get(covered..range.start).unwrap_or_default());
+            bytes.extend_from_slice(MARKER);
+            hits = hits.saturating_add(1);
+        }
+        covered = covered.max(range.end);
     }
+    bytes.extend_from_slice(body.get(covered..).unwrap_or_default());
+    Redacted { bytes, hits }
 }
 
 impl fmt::Debug for Redactor {

@@ -1,6 +1,6 @@
-//! The search: one pass over a body, which may go on when more of the body is there.
+//! The search: one pass over a body.
 //!
-//! Owns: where the pass stands, the rolling windows of the decoded views, and the verdict on
+//! Owns: the rolling windows of the decoded views, and the verdict on
 //! candidates. Promises: every second window of the body, and every window of a decoded view that
 //! holds an escape, is probed exactly once, which meets each anchor; nothing is allocated until
 //! something is found; verification costs a bounded number of steps for each byte of the
@@ -36,8 +36,6 @@ const BLOCK_REACH: usize = BLOCK - STEP + 8;
 /// A pass over a body.
 pub(super) struct Scan<'r> {
     table: &'r Table,
-    /// The first window that was not probed yet.
-    at: usize,
     percent: Walker<Percent>,
     json: Walker<Json>,
     judge: Judge<'r>,
@@ -47,23 +45,16 @@ impl<'r> Scan<'r> {
     pub(super) fn new(table: &'r Table) -> Scan<'r> {
         let judge = Judge {
             table,
-            passed: 0,
             spent: 0,
             run: Run::default(),
             found: Vec::new(),
         };
         Scan {
             table,
-            at: 0,
             percent: Walker::new(),
             json: Walker::new(),
             judge,
         }
-    }
-
-    /// Where the next window starts.
-    pub(super) fn at(&self) -> usize {
-        self.at
     }
 
     /// Ranges of the body to be replaced, in no strict order; they may overlap.
@@ -71,21 +62,13 @@ impl<'r> Scan<'r> {
         &mut self.judge.found
     }
 
-    /// Probes all windows that start before `until`. `body` is the one given last time, longer or
-    /// not; past `until` it must hold a whole form in every view, or be at its end.
-    pub(super) fn advance(&mut self, body: &[u8], until: usize) {
+    /// Probes all windows of a body.
+    pub(super) fn run(&mut self, body: &[u8]) {
         if self.table.is_empty() {
             return;
         }
-        let mut until = until.min(body.len());
-        if until < body.len() {
-            // The same windows are probed wherever a body is cut.
-            until -= until.saturating_sub(self.at) % STEP;
-        }
-        let mut at = self.at;
-        while at + BLOCK <= until
-            && let Some(block) = body[at..].first_chunk::<BLOCK_REACH>()
-        {
+        let mut at = 0;
+        while let Some(block) = body[at..].first_chunk::<BLOCK_REACH>() {
             let mut marked = 0;
             for start in (0..BLOCK).step_by(STEP) {
                 marked |= self.table.marked(word(&block[start..]) << 8);
@@ -105,14 +88,9 @@ impl<'r> Scan<'r> {
             }
             at = end;
         }
-        if at < until {
-            self.anchors(body, at, until);
-            self.percent.walk(body, at, until, &mut self.judge);
-            self.json.walk(body, at, until, &mut self.judge);
-        }
-        self.at = self.at.max(until);
-        self.percent.catch_up(body, self.at);
-        self.json.catch_up(body, self.at);
+        self.anchors(body, at, body.len());
+        self.percent.walk(body, at, body.len(), &mut self.judge);
+        self.json.walk(body, at, body.len(), &mut self.judge);
     }
 
     /// The windows of the body itself that start from `from` to `to`, one by one.
@@ -129,22 +107,10 @@ impl<'r> Scan<'r> {
         }
     }
 
-    /// Forgets the first `count` bytes of the body; all were probed, and no range reaches there.
-    pub(super) fn shift(&mut self, count: usize) {
-        self.at -= count;
-        self.percent.at -= count;
-        self.json.at -= count;
-        self.judge.passed += count as u64;
-        self.judge.run.forget();
-        for range in &mut self.judge.found {
-            *range = range.start.saturating_sub(count)..range.end - count;
-        }
-    }
-
-    /// Verification done so far, and the most that the budget admits, in bytes hashed.
+    /// Verification done over a body of so many bytes, and the most that the budget admits, in bytes hashed.
     #[cfg(test)]
-    pub(super) fn cost(&self) -> (u64, u64) {
-        (self.judge.spent, self.judge.allowed(self.at))
+    pub(super) fn cost(&self, bytes: usize) -> (u64, u64) {
+        (self.judge.spent, allowed(bytes))
     }
 }
 
@@ -288,8 +254,6 @@ impl<V: View> Walker<V> {
 /// Decides on marked windows.
 struct Judge<'r> {
     table: &'r Table,
-    /// Bytes of the body that were forgotten.
-    passed: u64,
     /// Work done so far, in bytes hashed.
     spent: u64,
     run: Run,
@@ -395,16 +359,12 @@ impl Judge<'_> {
 
     /// Past the budget, the widest form around the window `from..to` is a hit.
     fn flooded(&mut self, from: usize, to: usize) -> bool {
-        let flooded = self.spent > self.allowed(from);
+        let flooded = self.spent > allowed(from);
         if flooded {
             let start = from.saturating_sub(MAX_EXPANSION * self.table.before());
             self.hit(start..to + MAX_EXPANSION * self.table.after());
         }
         flooded
-    }
-
-    fn allowed(&self, at: usize) -> u64 {
-        ALLOWED_ALWAYS + ALLOWED_PER_BYTE * (self.passed + at as u64)
     }
 
     fn hit(&mut self, range: Range<usize>) {
@@ -416,6 +376,11 @@ impl Judge<'_> {
             _ => self.found.push(range),
         }
     }
+}
+
+/// Verification allowed before the byte `at`, in bytes hashed.
+fn allowed(at: usize) -> u64 {
+    ALLOWED_ALWAYS + ALLOWED_PER_BYTE * at as u64
 }
 
 /// Cuts places with one hash into those with one offset and length, which share a MAC.

@@ -58,11 +58,6 @@ pub(super) struct Run {
 }
 
 impl Run {
-    /// Forgets the run, for a body that has lost its beginning.
-    pub(super) fn forget(&mut self) {
-        (self.start, self.end) = (0, 0);
-    }
-
     /// Whether an even number of backslashes ends at `at`.
     fn even_before(&mut self, body: &[u8], at: usize) -> bool {
         if !(self.start..=self.end).contains(&at) {
