@@ -399,7 +399,7 @@ fn widening(open: &Open, id: &RegistryId, manifest: &Manifest, uid: u32) -> Opti
     let view = View {
         policy: &policy,
         store: open.store(),
-        requester: Some(uid),
+        requesters: vec![uid],
         credential: None,
     };
     mcpist_core::change::widening(&Change::RegistryActivate(*id), &view)

@@ -328,7 +328,8 @@ fn tail<T, E>(name: &str, parse: impl FnOnce(&str) -> Result<T, E>) -> Result<T,
 pub(crate) struct View<'a> {
     pub(crate) policy: &'a Policy,
     pub(crate) store: [u8; 16],
-    pub(crate) requester: Option<u32>,
+    /// Who asks for the change: its proposer, and all who bring an approval.
+    pub(crate) requesters: Vec<u32>,
     /// The version of the credential that the change names, where it names one.
     pub(crate) credential: Option<u64>,
 }
@@ -345,8 +346,8 @@ impl PolicyView for View<'_> {
         }
     }
 
-    fn requester(&self) -> Option<u32> {
-        self.requester
+    fn requesters(&self) -> Option<&[u32]> {
+        Some(&self.requesters)
     }
 
     fn principals(&self) -> impl Iterator<Item = &PrincipalRecord> {

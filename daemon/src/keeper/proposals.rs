@@ -22,6 +22,17 @@ pub(crate) struct Proposal {
     /// Who proposed it.
     pub(crate) uid: u32,
     pub(crate) approvals: Vec<Approval>,
+    /// Who brought those. What a change needs depends on them as on its proposer.
+    pub(crate) brought_by: Vec<u32>,
+}
+
+impl Proposal {
+    /// All who ask for the change.
+    pub(crate) fn requesters(&self) -> Vec<u32> {
+        let mut uids = self.brought_by.clone();
+        uids.push(self.uid);
+        uids
+    }
 }
 
 /// What waits, each by the digest of its change.
@@ -136,6 +147,7 @@ mod tests {
             change: change.clone(),
             uid,
             approvals: Vec::new(),
+            brought_by: Vec::new(),
         };
         (change.digest(), made)
     }

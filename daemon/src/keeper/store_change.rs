@@ -25,7 +25,7 @@ use crate::live::Live;
 impl Open {
     /// The policy as the judgement of this change sees it. A credential that cannot be looked up is no credential that
     /// is not there: then there is no judgement.
-    fn view(&self, change: &Change, requester: u32) -> Result<View<'_>, ApiError> {
+    fn view(&self, change: &Change, requesters: Vec<u32>) -> Result<View<'_>, ApiError> {
         let credential = match change {
             Change::BindingPut(binding) => {
                 let key = RecordKey {
@@ -44,9 +44,15 @@ impl Open {
         Ok(View {
             policy: &self.policy,
             store: self.store(),
-            requester: Some(requester),
+            requesters,
             credential,
         })
+    }
+
+    /// The digest of what an approval of this change depends on.
+    fn state(&self, change: &Change) -> Result<Digest, ApiError> {
+        // Who asks for it is no part of that.
+        Ok(State::of(change, &self.view(change, Vec::new())?).digest())
     }
 
     /// Refuses what would not be stored however many officers sign it.
@@ -92,19 +98,21 @@ impl Keeper {
     pub(crate) fn propose(&mut self, uid: u32, change: Change) -> Result<Proposed, ApiError> {
         let open = self.open()?;
         open.storable(&change)?;
-        let review = change_review(open, &change, uid)?;
         let now = steady_seconds();
         // Who proposes the same again keeps the approvals that it has, but for those of a state that is gone: they
         // would only void the next one.
-        let again = open.proposals.get(&review.change, now);
-        let good = |approval: &&Approval| approval.state == review.state;
-        let proposal = Proposal {
+        let again = open.proposals.get(&change.digest(), now);
+        let (approvals, brought_by) = again
+            .map(|p| (p.approvals.clone(), p.brought_by.clone()))
+            .unwrap_or_default();
+        let mut proposal = Proposal {
             change: change.clone(),
             uid,
-            approvals: again
-                .map(|p| p.approvals.iter().filter(good).cloned().collect())
-                .unwrap_or_default(),
+            approvals,
+            brought_by,
         };
+        let review = change_review(open, &proposal)?;
+        proposal.approvals.retain(|a| a.state == review.state);
         open.proposals
             .put(review.change, proposal, now)
             .map_err(|e| not_kept(&e))?;
@@ -115,11 +123,11 @@ impl Keeper {
     pub(crate) fn proposed(&mut self, digest: &Digest) -> Result<Proposed, ApiError> {
         let open = self.open()?;
         let proposal = open.proposals.get(digest, steady_seconds());
-        let Some(Proposal { change, uid, .. }) = proposal.cloned() else {
+        let Some(proposal) = proposal.cloned() else {
             return Err(not_kept(&ProposalError::Unknown));
         };
-        let review = change_review(open, &change, uid)?;
-        Ok(open.shown(change, review))
+        let review = change_review(open, &proposal)?;
+        Ok(open.shown(proposal.change, review))
     }
 
     /// Takes a proposed change back.
@@ -157,30 +165,26 @@ impl Keeper {
     ) -> Result<ChangeOutcome, ApiError> {
         let open = self.open()?;
         let proposal = open.proposals.get(digest, steady_seconds());
-        let Some(Proposal {
-            change,
-            uid: requester,
-            mut approvals,
-        }) = proposal.cloned()
-        else {
+        let Some(mut proposal) = proposal.cloned() else {
             return Err(not_kept(&ProposalError::Unknown));
         };
+        let change = proposal.change.clone();
+        let state = open.state(&change)?;
         let approval = match approve {
             Approve::Approval(approval) => approval,
-            Approve::Dev => dev_approval(open, &change, requester)?,
+            Approve::Dev => dev_approval(open, digest, &state)?,
         };
         // The new approval is judged alone first: a bad one costs the proposal and its good approvals nothing.
-        let judged = {
-            let state = State::of(&change, &open.view(&change, requester)?).digest();
-            approval.verify(digest, &state, &open.officers).map(drop)
-        };
-        if let Err(e) = judged {
+        if let Err(e) = approval.verify(digest, &state, &open.officers) {
             return Err(self.refuse(uid, &change, digest, &e));
         }
-        approvals.push(approval);
+        proposal.approvals.push(approval);
+        if !proposal.brought_by.contains(&uid) {
+            proposal.brought_by.push(uid);
+        }
         let verified = {
-            let view = open.view(&change, requester)?;
-            Approved::verify(change.clone(), &view, &approvals, &open.officers)
+            let view = open.view(&change, proposal.requesters())?;
+            Approved::verify(change.clone(), &view, &proposal.approvals, &open.officers)
         };
         match verified {
             Ok(approved) => {
@@ -188,9 +192,9 @@ impl Keeper {
                 Ok(ChangeOutcome::Stored { change: *digest })
             }
             Err(ApprovalError::Missing { needed, .. }) => {
-                let approved = approvals.iter().map(|a| a.officer).collect();
-                if let Some(proposal) = open.proposals.get(digest, steady_seconds()) {
-                    proposal.approvals = approvals;
+                let approved = proposal.approvals.iter().map(|a| a.officer).collect();
+                if let Some(kept) = open.proposals.get(digest, steady_seconds()) {
+                    *kept = proposal;
                 }
                 Ok(ChangeOutcome::Pending {
                     approved,
@@ -240,7 +244,7 @@ impl Keeper {
         open.storable(change)?;
         let object = records::name_of(&change.object());
         let digest = change.digest();
-        let state = State::of(change, &open.view(change, uid)?).digest();
+        let state = open.state(change)?;
         let event = Event::ChangeStored {
             kind: change.kind(),
             object: &object,
@@ -302,8 +306,9 @@ fn registry_of(change: &Change) -> Option<RegistryId> {
     }
 }
 
-fn change_review(open: &Open, change: &Change, uid: u32) -> Result<Review, ApiError> {
-    Ok(change.review(&open.view(change, uid)?, &open.officers))
+fn change_review(open: &Open, proposal: &Proposal) -> Result<Review, ApiError> {
+    let change = &proposal.change;
+    Ok(change.review(&open.view(change, proposal.requesters())?, &open.officers))
 }
 
 fn not_kept(error: &ProposalError) -> ApiError {
@@ -317,7 +322,7 @@ fn not_kept(error: &ProposalError) -> ApiError {
 }
 
 /// A development store signs with its own key, through the same verifier.
-fn dev_approval(open: &Open, change: &Change, requester: u32) -> Result<Approval, ApiError> {
+fn dev_approval(open: &Open, change: &Digest, state: &Digest) -> Result<Approval, ApiError> {
     if !open.is_dev() {
         return Err(ApiError::new(
             ErrorCode::ApprovalInvalid,
@@ -327,16 +332,12 @@ fn dev_approval(open: &Open, change: &Change, requester: u32) -> Result<Approval
     let seed =
         records::open(&open.system(), records::DEV_OFFICER).map_err(|e| records_error(&e))?;
     let pair = super::ceremony::signer(&seed)?;
-    let review = change_review(open, change, requester)?;
     let mut signature = [0; 64];
-    signature.copy_from_slice(
-        pair.sign(&approval_message(&review.change, &review.state))
-            .as_ref(),
-    );
+    signature.copy_from_slice(pair.sign(&approval_message(change, state)).as_ref());
     Ok(Approval {
         officer: Digest::of(&mcpist_core::audit::public_key(&pair)),
-        change: review.change,
-        state: review.state,
+        change: *change,
+        state: *state,
         signature: Signature::from_bytes(signature),
     })
 }

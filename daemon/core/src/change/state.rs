@@ -22,9 +22,9 @@ pub trait PolicyView {
     /// was one. Else an approval of its creation could be used again after the deletion.
     fn version(&self, object: &Object) -> Option<u64>;
 
-    /// The uid that proposed the change, or `None` where it is not known, which counts as being
-    /// everybody.
-    fn requester(&self) -> Option<u32>;
+    /// The uids of all who ask for the change, by proposing it or by bringing an approval, or `None`
+    /// where they are not known, which counts as being everybody.
+    fn requesters(&self) -> Option<&[u32]>;
 
     /// Every principal.
     fn principals(&self) -> impl Iterator<Item = &PrincipalRecord>;

@@ -21,7 +21,7 @@ struct Policy {
     store: [u8; 16],
     clock: u64,
     versions: BTreeMap<Object, u64>,
-    requester: Option<u32>,
+    requesters: Option<Vec<u32>>,
     principals: Vec<PrincipalRecord>,
     grants: Vec<Grant>,
     bindings: Vec<Binding>,
@@ -37,8 +37,8 @@ impl PolicyView for Policy {
     fn version(&self, object: &Object) -> Option<u64> {
         self.versions.get(object).copied()
     }
-    fn requester(&self) -> Option<u32> {
-        self.requester
+    fn requesters(&self) -> Option<&[u32]> {
+        self.requesters.as_deref()
     }
     fn principals(&self) -> impl Iterator<Item = &PrincipalRecord> {
         self.principals.iter()
@@ -76,7 +76,7 @@ impl Policy {
     fn new() -> Policy {
         Policy {
             store: [7; 16],
-            requester: Some(4242),
+            requesters: Some(vec![4242]),
             ..Policy::default()
         }
     }

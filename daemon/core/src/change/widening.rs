@@ -63,12 +63,8 @@ fn principal(new: &PrincipalRecord, view: &impl PolicyView) -> Option<&'static s
     };
     let mut gains = view.grants().filter(applies).filter(gained).peekable();
     gains.peek()?;
-    let to_requester = match view.requester() {
-        Some(uid) => new.rules.contains(&IdentityRule::Uid(uid)),
-        None => true,
-    };
-    if to_requester {
-        return Some("it gives grants to the one who asks for it");
+    if names_requester(&new.rules, view) {
+        return Some("it gives grants to one who asks for it");
     }
     let destructive = gains.any(|grant| grant.access == Access::Destructive);
     destructive.then_some("it gives a principal or a peer a destructive grant")
@@ -105,15 +101,19 @@ fn grant(new: &Grant, view: &impl PolicyView) -> Option<&'static str> {
         Subject::Principal(name) => *name == record.name,
         Subject::Group(group) => record.groups.contains(group),
     };
-    let to_requester = match view.requester() {
-        Some(uid) => {
-            let rule = IdentityRule::Uid(uid);
-            view.principals()
-                .any(|record| record.rules.contains(&rule) && includes(record))
-        }
+    let to_requester = match view.requesters() {
+        Some(_) => view
+            .principals()
+            .any(|record| includes(record) && names_requester(&record.rules, view)),
         None => true,
     };
-    to_requester.then_some("it is a grant to the one who asks for it")
+    to_requester.then_some("it is a grant to one who asks for it")
+}
+
+/// Whether one of `rules` fits somebody who asks for the change.
+fn names_requester(rules: &[IdentityRule], view: &impl PolicyView) -> bool {
+    view.requesters()
+        .is_none_or(|uids| (uids.iter()).any(|uid| rules.contains(&IdentityRule::Uid(*uid))))
 }
 
 fn binding(new: &Binding, old: &Binding) -> Option<&'static str> {

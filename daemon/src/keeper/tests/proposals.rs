@@ -27,6 +27,15 @@ async fn approve(
     proposed: &Proposed,
     key: &SigningKey,
 ) -> Result<ChangeOutcome, ApiError> {
+    approve_as(site, UID, proposed, key).await
+}
+
+async fn approve_as(
+    site: &Site,
+    uid: u32,
+    proposed: &Proposed,
+    key: &SigningKey,
+) -> Result<ChangeOutcome, ApiError> {
     let (change, state) = (proposed.review.change, proposed.review.state);
     let signature = key.sign(&approval_message(&change, &state)).unwrap();
     let approval = Approve::Approval(Approval {
@@ -35,21 +44,54 @@ async fn approve(
         state,
         signature: Signature::from_bytes(signature),
     });
-    let act = move |k: &mut crate::keeper::Keeper| k.approve(UID, &change, approval);
+    let act = move |k: &mut crate::keeper::Keeper| k.approve(uid, &change, approval);
     site.keeper.ask(act).await
+}
+
+/// The officers of this store from now on, as outside a development store.
+async fn two_officers(site: &Site) -> [SigningKey; 2] {
+    let keys = [(); 2].map(|()| SigningKey::generate().unwrap());
+    let officers = keys.each_ref().map(|key| Officer {
+        name: key.id().short(),
+        public: key.public().0,
+    });
+    site.inside(move |k| k.open().unwrap().officers = Officers::new(officers, false))
+        .await;
+    keys
+}
+
+#[test]
+fn who_approves_what_another_proposed_for_him_is_one_of_two() {
+    run(async {
+        let site = Site::open().await;
+        let ada = serde_json::json!({ "name": "ada", "rules": [{ "uid": 1 }], "groups": ["ops"] });
+        let ada = change(serde_json::json!({ "principal-put": ada }));
+        site.change(ada).await.unwrap();
+        let keys = two_officers(&site).await;
+        let proposed = site.propose(2, grant("read")).await.unwrap();
+        assert_eq!(proposed.review.needs, 1);
+        let own = approve_as(&site, 1, &proposed, &keys[0]).await.unwrap();
+        assert!(matches!(own, ChangeOutcome::Pending { needs: 2, .. }));
+        // Whoever looks at it now is told so, and proposing it again changes nothing.
+        let digest = proposed.review.change;
+        let shown = site.keeper.ask(move |k| k.proposed(&digest)).await.unwrap();
+        assert_eq!(shown.review.needs, 2);
+        let again = site.propose(2, grant("read")).await.unwrap();
+        assert_eq!(again.review.needs, 2);
+        let second = approve_as(&site, 2, &proposed, &keys[1]).await.unwrap();
+        assert!(matches!(second, ChangeOutcome::Stored { .. }));
+        // It takes one where none who asks for it gains.
+        let proposed = site.propose(2, grant("write")).await.unwrap();
+        let other = approve_as(&site, 2, &proposed, &keys[1]).await.unwrap();
+        assert!(matches!(other, ChangeOutcome::Stored { .. }));
+    });
 }
 
 #[test]
 fn a_store_that_is_busy_costs_no_approval() {
     run(async {
         let site = Site::open().await;
-        let keys = [(); 2].map(|()| SigningKey::generate().unwrap());
-        let officers = keys.each_ref().map(|key| Officer {
-            name: key.id().short(),
-            public: key.public().0,
-        });
-        site.inside(move |k| k.open().unwrap().officers = Officers::new(officers, false))
-            .await;
+        let keys = two_officers(&site).await;
         // The first time floor takes two.
         let proposed = site.propose(UID, Change::TimeFloor(today())).await.unwrap();
         let first = approve(&site, &proposed, &keys[0]).await.unwrap();

@@ -69,8 +69,16 @@ fn a_grant_widens_when_it_is_destructive_or_to_oneself() {
             .reason(grant(json!({"group": "ops"}), "read"))
             .is_some()
     );
+    // Nor for who brings an approval of what another proposed.
+    let asked_by = policy.requesters.replace(vec![77, 4242]);
+    assert!(
+        policy
+            .reason(grant(json!({"principal": "alice"}), "read"))
+            .is_some()
+    );
+    policy.requesters = asked_by;
     // Where it is not known who asks, it may be anybody.
-    policy.requester = None;
+    policy.requesters = None;
     assert!(
         policy
             .reason(grant(json!({"principal": "bob"}), "read"))
