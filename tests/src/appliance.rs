@@ -17,11 +17,10 @@ use mcpist_secret::frame::{Ticket, write_frame};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use serde_json::{Value, json};
 
+use crate::look::{self, PATIENCE};
 use crate::programs::{program, workspace};
 use crate::start::Start;
 
-/// How long anything may take before the test gives up. Nothing is judged by it.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// The site of every test.
 const SITE: &str = "test-site";
 
@@ -33,8 +32,6 @@ pub struct Appliance {
     shares: Vec<Secret>,
     keys: [SigningKey; 2],
     sequence: u64,
-    /// Every line that a client sent or got.
-    pub transcript: Vec<String>,
 }
 
 impl Appliance {
@@ -64,7 +61,6 @@ impl Appliance {
             shares: Vec::new(),
             keys,
             sequence: 0,
-            transcript: Vec::new(),
         };
         appliance.wait();
         appliance
@@ -117,6 +113,11 @@ impl Appliance {
     /// What the daemon and its runner wrote to stderr.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    /// Waits until `reached`; gives up with the log, in which `what` stands in front.
+    pub fn until(&self, what: &str, reached: impl FnMut() -> bool) {
+        look::until(what, || self.log(), reached);
     }
 
     /// The daemon's process id.

@@ -4,6 +4,7 @@
 #![allow(clippy::expect_used, clippy::panic)] // a test helper that cannot go on ends its test
 
 pub mod appliance;
+pub mod look;
 pub mod programs;
 pub mod service;
 pub mod start;

@@ -39,9 +39,9 @@ fn every_passed_socket_is_served() {
         .stderr(Stdio::null())
         .spawn()
         .expect("a runner starts");
-    while appliance.ask("GET", "/v1/status", None)["runners"][0]["connected"] != true {
-        std::thread::yield_now();
-    }
+    appliance.until("the runner", || {
+        appliance.ask("GET", "/v1/status", None)["runners"][0]["connected"] == true
+    });
     // The configured listener as well.
     for name in ["passed-1", "passed-2", "mcp"] {
         let mut client = appliance.client(name);

@@ -13,10 +13,10 @@ use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use mcpist_bundle::{BuildOptions, Role, SigningKey};
 use mcpist_quorum::Identity;
+use mcpist_tests::look;
 use mcpist_tests::programs::{program, workspace};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Gid, Group, Pid, Uid, User};
@@ -26,8 +26,6 @@ mod page;
 
 use page::{blocks, commands, fits};
 
-/// How long anything may take before the test gives up. Nothing is judged by it.
-const PATIENCE: Duration = Duration::from_secs(60);
 const CANARY: &str = "canary-5b0e8d417c9a2f36";
 const HOLDERS: [&str; 5] = ["ada", "bob", "eve", "joe", "kim"];
 
@@ -175,11 +173,8 @@ impl Host {
     }
 
     fn wait_for_runner(&self) {
-        let deadline = Instant::now() + PATIENCE;
-        while !self.log().contains("runner connected") {
-            assert!(Instant::now() < deadline, "{}", self.log());
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        let log = || self.log();
+        look::until("the runner", log, || log().contains("runner connected"));
     }
 
     /// What systemd does with the daemon alone; it says nothing.
@@ -198,18 +193,9 @@ impl Host {
 
     /// No file of the host holds `secret`.
     fn holds_nowhere(&self, secret: &str) {
-        for folder in ["state", "desk", "mcpistd.log", "runner.log"] {
-            let found = Command::new("grep")
-                .args(["-rlaF", secret])
-                .arg(self.path(folder))
-                .output()
-                .unwrap();
-            assert_eq!(
-                String::from_utf8_lossy(&found.stdout),
-                "",
-                "{secret} in a file"
-            );
-        }
+        let places = ["state", "desk", "mcpistd.log", "runner.log"].map(|name| self.path(name));
+        let places = places.each_ref().map(|place| place.as_path());
+        look::holds_nowhere(secret, "runner connected", &places);
     }
 
     fn log(&self) -> String {

@@ -1,8 +1,7 @@
 //! The whole path with real parts: a quorum opens the store, a client calls, a service gets the credential.
 
-use std::process::Command;
-
 use mcpist_tests::appliance::Appliance;
+use mcpist_tests::look;
 use mcpist_tests::service::Service;
 use serde_json::{Value, json};
 
@@ -122,19 +121,9 @@ fn the_credential_is_in_no_file_no_log_and_no_transcript() {
         assert!(!forms.iter().any(|form| line.contains(form)), "{line}");
     }
     for form in forms {
-        let found = Command::new("grep")
-            .args(["-rlaF", form])
-            .arg(appliance.folder())
-            .output();
-        let found = found.expect("grep runs");
-        assert_eq!(
-            String::from_utf8_lossy(&found.stdout),
-            "",
-            "files with the credential"
-        );
+        // The log names the seal.
+        look::holds_nowhere(form, "sealed", &[appliance.folder()]);
     }
-    // The search finds what is there: the log names the seal.
-    assert!(appliance.log().contains("sealed"));
 }
 
 #[test]
@@ -171,17 +160,17 @@ fn a_killed_runner_costs_the_calls_in_flight_and_comes_back() {
         code(&hanging.call("echo", "get", &json!({ "item": "hang" })))
     });
     let pid = nix::unistd::Pid::from_raw(i32::try_from(runner[0]).expect("a pid"));
-    while !service.seen().iter().any(|s| s.line.contains("/api/hang")) {
-        std::thread::yield_now();
-    }
+    appliance.until("the call at the service", || {
+        service.seen().iter().any(|s| s.line.contains("/api/hang"))
+    });
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).expect("our runner");
     assert_eq!(waiting.join().expect("the call"), "runner_lost");
     let again = |client: &mut mcpist_tests::appliance::Client| {
         client.call("echo", "get", &json!({ "item": "y" }))
     };
-    while again(&mut ada)["isError"] != json!(false) {
-        std::thread::yield_now();
-    }
+    appliance.until("the next runner", || {
+        again(&mut ada)["isError"] == json!(false)
+    });
     assert!(service.seen().iter().any(|s| s.line.contains("/api/y")));
 }
 
@@ -216,9 +205,9 @@ fn hang(appliance: &Appliance, service: &Service) -> std::thread::JoinHandle<Str
     let mut client = appliance.client("ada");
     let waiting =
         std::thread::spawn(move || code(&client.call("echo", "get", &json!({ "item": "hang" }))));
-    while !service.seen().iter().any(|s| s.line.contains("/api/hang")) {
-        std::thread::yield_now();
-    }
+    appliance.until("the call at the service", || {
+        service.seen().iter().any(|s| s.line.contains("/api/hang"))
+    });
     waiting
 }
 
@@ -229,9 +218,7 @@ fn a_seal_ends_the_calls_in_flight_and_their_outcomes_are_in_the_log() {
     appliance.ask("POST", "/v1/seal", None);
     assert_eq!(waiting.join().expect("the call"), "sealed");
     assert_eq!(outcomes(&appliance), [("sealed".to_owned(), true)]);
-    while service.hung_up() == 0 {
-        std::thread::yield_now();
-    }
+    appliance.until("the end of the connection", || service.hung_up() > 0);
 }
 
 #[test]
@@ -241,9 +228,7 @@ fn a_clean_stop_ends_the_calls_in_flight_as_well() {
     appliance.stop();
     assert_eq!(waiting.join().expect("the call"), "sealed");
     assert_eq!(outcomes(&appliance), [("sealed".to_owned(), true)]);
-    while service.hung_up() == 0 {
-        std::thread::yield_now();
-    }
+    appliance.until("the end of the connection", || service.hung_up() > 0);
 }
 
 #[test]
