@@ -8,9 +8,10 @@
 //! a seal nor any other act waits for it; what outlasts the session that it began in is not committed.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use mcpist_bundle::{Floor, Quarantined, Root, StageError, TakeError, VerifyError};
 use mcpist_core::api::{ApiError, Imported, Registry, RegistryState};
@@ -25,16 +26,17 @@ use tokio::sync::Semaphore;
 use super::policy::{Policy, View};
 use super::records::{self, FloorRecord, RegistryRecord};
 use super::{
-    Keeper, KeeperHandle, Open, audit_error, io_code, is_in_doubt, outbox_line, records_error,
-    today, vault_error,
+    Keeper, KeeperHandle, Open, audit_error, io_code, is_in_doubt, lock, outbox_line,
+    records_error, today, vault_error,
 };
 use crate::audit::AuditError;
 use crate::config::Config;
 
 /// Largest bundle that is taken, in bytes.
 const MAX_BUNDLE: u64 = 4 << 30;
-/// Imports at once: a stick that hangs leaves room for another.
-const AT_ONCE: usize = 2;
+/// Imports at once, each of another user: a descriptor that never answers costs its user alone. Fewer than the secret
+/// socket has connections, so that shares still come in.
+const AT_ONCE: usize = 4;
 
 /// Reads the manifest of every registry, which its id is the digest of. Where it cannot be read the registry serves
 /// nothing, and `status` and the daemon's log name it. The other files are hashed by who reads them: a snapshot those of
@@ -56,17 +58,54 @@ pub(super) fn read_manifests(policy: &mut Policy, folder: &Path) {
 
 /// What bounds imports.
 pub(super) struct Imports {
-    places: Arc<Semaphore>,
+    /// Whose are under way.
+    users: Mutex<BTreeSet<u32>>,
     /// From the verification to the commit there is one at a time.
     bench: Semaphore,
+}
+
+/// The one place of a user, until it is dropped.
+struct Place {
+    of: Arc<Imports>,
+    uid: u32,
 }
 
 impl Imports {
     pub(super) fn new() -> Self {
         Self {
-            places: Arc::new(Semaphore::new(AT_ONCE)),
+            users: Mutex::default(),
             bench: Semaphore::new(1),
         }
+    }
+
+    fn place(self: &Arc<Self>, uid: u32) -> Result<Place, ApiError> {
+        let mut users = lock(&self.users);
+        let is_theirs = users.contains(&uid);
+        if is_theirs || users.len() >= AT_ONCE {
+            let whose: Vec<_> = users
+                .iter()
+                .filter(|u| !is_theirs || **u == uid)
+                .map(u32::to_string)
+                .collect();
+            return Err(ApiError::new(
+                ErrorCode::Busy,
+                &format!(
+                    "imports are under way, of uid {}; wait, or have the stick pulled out that hangs, then try again",
+                    whose.join(", ")
+                ),
+            ));
+        }
+        users.insert(uid);
+        Ok(Place {
+            of: Arc::clone(self),
+            uid,
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        lock(&self.of.users).remove(&self.uid);
     }
 }
 
@@ -123,14 +162,7 @@ impl KeeperHandle {
         take: impl FnOnce(&Path) -> Result<Quarantined, TakeError> + Send + 'static,
     ) -> Result<Imported, ApiError> {
         let ground = self.ask(|keeper| keeper.import_ground()).await?;
-        let places = Arc::clone(&self.imports.places);
-        // Held to the end: each import has a connection of the secret socket, and shares come in by the others.
-        let _held = places.try_acquire_owned().map_err(|_| {
-            ApiError::new(
-                ErrorCode::Busy,
-                "other bundles are being imported; pull out a stick that hangs, then try again",
-            )
-        })?;
+        let _held = self.imports.place(uid)?;
         let house = Arc::clone(&self.house);
         let taken = blocking(move || take(&house.config.quarantine())).await?;
         let taken = match taken {

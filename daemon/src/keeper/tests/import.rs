@@ -2,55 +2,89 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Sender, channel};
 
-use mcpist_core::api::{Done, ModuleState, RegistryState};
+use mcpist_bundle::TakeError;
+use mcpist_core::api::{ApiError, Done, Imported, ModuleState, RegistryState};
 use mcpist_core::change::Change;
 use mcpist_core::error::ErrorCode;
+use tokio::task::JoinHandle;
 
 use super::site::{Site, UID, run};
 use crate::admin::{Stuck, shown};
+
+/// An import of `uid` from a stick that hangs: what lets it go on, and how it ends.
+async fn hanging(
+    site: &Site,
+    uid: u32,
+    bundle: &[u8],
+) -> (Sender<()>, JoinHandle<Result<Imported, ApiError>>) {
+    let (release, hang) = channel::<()>();
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let (keeper, bytes) = (site.keeper.clone(), bundle.to_vec());
+    let take = move |quarantine: &Path| {
+        tell.send(()).unwrap();
+        hang.recv().unwrap();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&bytes).unwrap();
+        mcpist_bundle::take(&file, quarantine, 1 << 20)
+    };
+    let import = tokio::spawn(async move { keeper.import_from(uid, take).await });
+    told.await.unwrap();
+    (release, import)
+}
 
 #[test]
 fn a_stick_that_hangs_keeps_nobody_waiting_and_a_seal_comes_through() {
     run(async {
         let site = Site::open().await;
         let bundle = site.bundle(1, "");
-        let mut releases = Vec::new();
-        let mut hanging = Vec::new();
-        for _ in 0..2 {
-            let (release, hang) = channel::<()>();
-            let (tell, told) = tokio::sync::oneshot::channel();
-            let (keeper, bytes) = (site.keeper.clone(), bundle.clone());
-            hanging.push(tokio::spawn(async move {
-                let take = move |quarantine: &Path| {
-                    tell.send(()).unwrap();
-                    hang.recv().unwrap();
-                    let mut file = tempfile::tempfile().unwrap();
-                    file.write_all(&bytes).unwrap();
-                    mcpist_bundle::take(&file, quarantine, 1 << 20)
-                };
-                keeper.import_from(UID, take).await
-            }));
-            told.await.unwrap();
-            releases.push(release);
-        }
-        // Other acts go on; a third stick is told to wait.
+        let (release, import) = hanging(&site, UID, &bundle).await;
+        // Other acts go on.
         site.put_credential().await;
-        let third = site.import(&bundle).await;
-        assert_eq!(third.unwrap_err().code, ErrorCode::Busy);
         let sealed = site.keeper.ask(|k| k.seal(Some(UID), "a test")).await;
         assert_eq!(sealed, Ok(Done {}));
         // What began before the seal ends without a registry, also where the store is open again.
         site.unseal().await;
-        for (release, import) in releases.into_iter().zip(hanging) {
-            release.send(()).unwrap();
-            let ended = import.await.unwrap();
-            assert_eq!(ended.unwrap_err().code, ErrorCode::Sealed);
-        }
+        release.send(()).unwrap();
+        let ended = import.await.unwrap();
+        assert_eq!(ended.unwrap_err().code, ErrorCode::Sealed);
         let registries = site.keeper.ask(|k| k.registries()).await.unwrap();
         assert_eq!(registries, []);
         site.import(&bundle).await.unwrap();
+    });
+}
+
+#[test]
+fn sticks_of_one_user_that_hang_leave_room_for_another_user() {
+    run(async {
+        let site = Site::open().await;
+        let bundle = site.bundle(1, "");
+        let (release, import) = hanging(&site, 7, &bundle).await;
+        let busy = async |uid| {
+            let unread = |_: &Path| -> Result<_, TakeError> { panic!("there is a place") };
+            let refused = site.keeper.import_from(uid, unread).await.unwrap_err();
+            assert_eq!(refused.code, ErrorCode::Busy);
+            refused.message
+        };
+        let own = busy(7).await;
+        assert!(own.contains("of uid 7;"), "{own}");
+        site.import(&bundle).await.unwrap();
+        let mut more = Vec::new();
+        for uid in 8..11 {
+            more.push(hanging(&site, uid, &bundle).await);
+        }
+        let all = busy(UID).await;
+        assert!(all.contains("of uid 7, 8, 9, 10;"), "{all}");
+        // Its end gives the place back.
+        release.send(()).unwrap();
+        let again = import.await.unwrap().unwrap_err();
+        assert_eq!(again.code, ErrorCode::AlreadyImported);
+        site.import(&site.bundle(2, "")).await.unwrap();
+        for (release, import) in more {
+            release.send(()).unwrap();
+            import.await.unwrap().unwrap_err();
+        }
     });
 }
 
@@ -59,7 +93,12 @@ fn imports_at_once_of_one_bundle_make_one_registry() {
     run(async {
         let site = Site::open().await;
         let bundle = site.bundle(1, "");
-        let (one, two) = tokio::join!(site.import(&bundle), site.import(&bundle));
+        let import_as = |uid| {
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(&bundle).unwrap();
+            site.keeper.import(uid, file)
+        };
+        let (one, two) = tokio::join!(import_as(1), import_as(2));
         let refused = if one.is_ok() { two } else { one };
         assert_eq!(refused.unwrap_err().code, ErrorCode::AlreadyImported);
     });
