@@ -55,6 +55,9 @@ pub(crate) enum RowsError {
     Failed(String),
 }
 
+/// How much of a file is in memory at once, whatever somebody put there: no 256 rows of ours take so much.
+pub(crate) const SCAN_BYTES: usize = 32 << 20;
+
 /// One row: key and value.
 pub(crate) type Row = (Vec<u8>, Vec<u8>);
 
@@ -76,7 +79,8 @@ pub(crate) trait Transaction {
     fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), RowsError>;
     /// Removes; a missing row is no error.
     fn delete(&mut self, table: Table, key: &[u8]) -> Result<(), RowsError>;
-    /// At most `limit` rows in key order, those after `after` only.
+    /// The next rows in key order, those after `after` only: at most `limit`, and none more once they take
+    /// [`SCAN_BYTES`]. None only where there are none.
     fn scan(
         &mut self,
         table: Table,

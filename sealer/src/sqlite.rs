@@ -16,7 +16,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::limits::Limit;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior};
 
-use crate::rows::{Access, Backend, Row, Rows, RowsError, Table, Transaction};
+use crate::rows::{Access, Backend, Row, Rows, RowsError, SCAN_BYTES, Table, Transaction};
 use crate::store::{DbFile, Role};
 
 /// Marks a file as ours (`PRAGMA application_id`): "MCPi".
@@ -298,8 +298,13 @@ impl Transaction for SqliteTransaction<'_> {
                 query.query(rusqlite::params![limit, after])?
             }
         };
-        while let Some(row) = rows.next()? {
-            out.push((row.get(0)?, row.get(1)?));
+        let mut bytes = 0;
+        while bytes < SCAN_BYTES
+            && let Some(row) = rows.next()?
+        {
+            let (key, value): Row = (row.get(0)?, row.get(1)?);
+            bytes += key.len() + value.len();
+            out.push((key, value));
         }
         Ok(out)
     }
@@ -312,6 +317,30 @@ impl Transaction for SqliteTransaction<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::VaultId;
+    use crate::rows::for_each_slice;
+    use crate::store::Store;
+
+    #[test]
+    fn rows_as_large_as_somebody_made_them_come_in_slices_that_memory_holds() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::prepare(&dir.path().join("store")).unwrap();
+        let file = store.new_vault(VaultId::random().unwrap()).unwrap();
+        let mut rows = Sqlite.create(&file).unwrap();
+        let mut tx = rows.begin(Access::Write).unwrap();
+        for n in 0..40u8 {
+            tx.put(Table::Record, &[n], &vec![n; 1_000_000]).unwrap();
+        }
+        let mut slices = Vec::new();
+        for_each_slice(tx.as_mut(), Table::Record, 512, |slice| {
+            let bytes: usize = slice.iter().map(|(_, value)| value.len()).sum();
+            assert!(bytes <= SCAN_BYTES + 1_000_000);
+            slices.extend(slice.into_iter().flat_map(|(key, _)| key));
+            Ok::<(), RowsError>(())
+        })
+        .unwrap();
+        assert!(slices.into_iter().eq(0..40), "none is left out");
+    }
 
     #[test]
     fn a_full_disk_is_told_from_a_damaged_file_and_from_the_rest() {

@@ -171,16 +171,22 @@ impl Barrier<Sealed> {
         drop(kek);
         let store = base.config.store();
         let audit = unwrap_audit(&root, store, &control.audit).map_err(VaultError::from)?;
-        let wrapped = control.keys.remove(&VaultId::SYSTEM).unwrap_or_default();
-        let keys = VaultKeys::unwrap(&root, store, VaultId::SYSTEM, &wrapped)?;
+        let keys = VaultKeys::unwrap(&root, store, VaultId::SYSTEM, &control.keys)?;
         let inbox = Arc::new(Inbox::default());
-        let (system, named) = control.verify(base, keys, &inbox)?;
+        let (mut system, named) = control.verify(base, keys, &inbox)?;
+        let mut tx = system.rows.begin(Access::Read)?;
+        let mut wrapped = BTreeMap::new();
+        for vault in &named {
+            let row = tx.get(Table::Vault, vault.id.as_bytes())?;
+            wrapped.insert(vault.id, row.unwrap_or_default());
+        }
+        drop(tx);
         Opening {
             base,
             root,
             audit,
             inbox,
-            wrapped: control.keys,
+            wrapped,
         }
         .open(system, named, next)
     }
@@ -191,7 +197,7 @@ struct Control {
     rows: Option<Box<dyn Rows>>,
     root: Vec<u8>,
     audit: Vec<u8>,
-    keys: BTreeMap<VaultId, Vec<u8>>,
+    keys: Vec<u8>,
 }
 
 impl Control {
@@ -200,15 +206,8 @@ impl Control {
         let mut tx = rows.begin(Access::Read)?;
         let root = tx.get(Table::Config, ROOT)?.unwrap_or_default();
         let audit = tx.get(Table::Config, AUDIT)?.unwrap_or_default();
-        let mut keys = BTreeMap::new();
-        crate::rows::for_each_slice(tx.as_mut(), Table::Vault, 256, |slice| {
-            for (id, row) in slice {
-                let id = VaultId::from_bytes(&id)
-                    .ok_or_else(|| tampered("a row of wrapped keys names no vault"))?;
-                keys.insert(id, row);
-            }
-            Ok::<(), VaultError>(())
-        })?;
+        let keys = tx.get(Table::Vault, VaultId::SYSTEM.as_bytes())?;
+        let keys = keys.unwrap_or_default();
         drop(tx);
         Ok(Control {
             rows: Some(rows),

@@ -5,7 +5,8 @@
 //! is the one that the head was sealed over. What is found differs from what was written in the first
 //! place that the error names.
 //!
-//! Cost: reading is one scan; opening is spread over the cores. Memory: one slice of rows, and the index.
+//! Cost: reading is one scan; opening is spread over the cores. Memory: one slice of rows, however large they were
+//! made, and the index.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use crate::record::{OWNER_VAULTS, Place, Row, name_from_key, open_head, open_out
 use crate::rows::{self, Access, Rows, Table, for_each_slice};
 use crate::store::OpenGuard;
 
-/// Rows read at once: at 64 KiB a row at most 32 MiB, usually 200 KB.
+/// Rows read at once, usually 200 KB.
 const SLICE: usize = 512;
 /// Fewer rows than this for each core are not worth a thread.
 const WORTH_A_THREAD: usize = 64;
@@ -91,7 +92,7 @@ impl Candidate {
         role: impl FnOnce(Ledger) -> Role,
     ) -> Result<(Disk, Vec<NamedVault>), VaultError> {
         let checked = self.check(&mut || {})?;
-        let ledger = self.ledger()?;
+        let ledger = self.ledger(checked.named.len())?;
         let mac = self.keys.lend(|keys| ledger.mac(keys.head()))?;
         if mac != checked.head.ledger {
             return Err(tampered(
@@ -106,7 +107,8 @@ impl Candidate {
         ))
     }
 
-    fn ledger(&mut self) -> Result<Ledger, VaultError> {
+    /// The ledger of at most `vaults` vaults. It is in memory before its MAC was compared.
+    fn ledger(&mut self, vaults: usize) -> Result<Ledger, VaultError> {
         let mut ledger = Ledger::default();
         let mut tx = self.rows.begin(Access::Read)?;
         for_each_slice(tx.as_mut(), Table::Ledger, SLICE, |rows| {
@@ -114,6 +116,9 @@ impl Candidate {
                 let id = VaultId::from_bytes(&key)
                     .ok_or_else(|| tampered("the ledger names no vault"))?;
                 ledger.0.insert(id, ledger::Entry::decode(&row)?);
+            }
+            if ledger.0.len() > vaults {
+                return Err(tampered("the ledger has more vaults than there are"));
             }
             Ok::<(), VaultError>(())
         })?;

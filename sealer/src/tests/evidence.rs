@@ -261,6 +261,15 @@ fn control(change: impl FnOnce(&rusqlite::Connection)) -> UnsealError {
 }
 
 #[test]
+fn a_ledger_is_read_no_longer_than_the_store_has_vaults() {
+    let error = control(|conn| {
+        let sql = "INSERT INTO ledger SELECT zeroblob(16), value FROM ledger LIMIT 1";
+        assert_eq!(conn.execute(sql, []).unwrap(), 1);
+    });
+    assert!(error.to_string().contains("more vaults"), "{error}");
+}
+
+#[test]
 fn a_ledger_row_put_back_with_its_vault() {
     let (site, sealed, file) = two_vaults();
     let control = site.path.join("control.db");
