@@ -399,9 +399,7 @@ impl Disk {
                 generation: staged.head.head.generation,
             }),
             Ok(_) => Err(WriteError::NotMade(error)),
-            Err(unread @ (VaultError::Quarantined(_) | VaultError::Sealed)) => {
-                Err(WriteError::InDoubt(unread))
-            }
+            Err(unread @ VaultError::Quarantined(_)) => Err(WriteError::InDoubt(unread)),
             Err(unread) => {
                 log::error!(
                     "a commit failed, and whether it was made cannot be read: {error}; {unread}"

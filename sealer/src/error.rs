@@ -24,7 +24,7 @@ pub enum VaultError {
     #[error("the vault is unavailable, its disk does not answer: try again later")]
     Unavailable,
     /// A change was started, and did not end in time or failed where nobody can look; it may still take effect. Read
-    /// before trying again. Every other error means that nothing was changed.
+    /// before trying again. Every other error but `Quarantined` means that nothing was changed.
     #[error(
         "the vault's disk failed or did not answer in time, and the change may still take effect: read it again"
     )]

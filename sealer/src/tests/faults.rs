@@ -147,6 +147,20 @@ fn an_unseal_writes_nothing_and_what_it_found_rides_with_the_next_write() {
 }
 
 #[test]
+fn a_commit_that_was_made_while_the_store_was_sealed_is_not_told_as_none() {
+    let (site, barrier, vaults) = site_with(&["prod"]);
+    let file = file_name(&vaults[0]);
+    let handle = barrier.handle();
+    site.faults.fail_next(&file, Fail::Made);
+    site.faults.once_made(&file, move || handle.revoke());
+    let error = vaults[0].commit(vec![put("git", "new")]).unwrap_err();
+    assert!(matches!(error, VaultError::OutcomeUnknown), "{error}");
+    let (barrier, _) = site.unseal_from(site.seal(barrier));
+    let now = read(&barrier.vault("prod").unwrap(), "git").unwrap();
+    assert_eq!(now, "new");
+}
+
+#[test]
 fn control_db_recovers_from_a_commit_in_doubt() {
     for how in [Fail::Put, Fail::Lost, Fail::Made] {
         let (site, barrier, vaults) = site_with(&["prod"]);

@@ -38,6 +38,8 @@ struct State {
     blind: BTreeMap<String, u32>,
     /// What reads of the table `record` find in place of what stands there.
     serve: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    /// What is done once the next commit of a file was made, before its caller hears of it.
+    made: BTreeMap<String, Box<dyn FnOnce() + Send>>,
     /// Files whose transactions wait.
     hang: BTreeMap<String, bool>,
 }
@@ -68,6 +70,10 @@ impl Faults {
 
     pub(crate) fn serve(&self, key: &[u8], row: Option<Vec<u8>>) {
         self.with(|state| state.serve.insert(key.to_vec(), row));
+    }
+
+    pub(crate) fn once_made(&self, file: &str, act: impl FnOnce() + Send + 'static) {
+        self.with(|state| state.made.insert(file.to_owned(), Box::new(act)));
     }
 
     pub(crate) fn hang(&self, file: &str) {
@@ -210,7 +216,13 @@ impl Transaction for FaultyTransaction<'_> {
         let made = self.fails(Fail::Made);
         let (file, faults) = (self.file, self.faults);
         self.inner.commit()?;
-        faults.with(|state| *state.commits.entry(file.to_owned()).or_default() += 1);
+        let act = faults.with(|state| {
+            *state.commits.entry(file.to_owned()).or_default() += 1;
+            state.made.remove(file)
+        });
+        if let Some(act) = act {
+            act();
+        }
         made
     }
 }
