@@ -100,9 +100,16 @@ impl Found {
         let opened = OpenOptions::new()
             .read(true)
             .write(true)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
+            // A pipe in its place must not hold up the opening.
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC)
             .open(&path)
-            .and_then(|file| Ok((file.metadata()?.len(), file)));
+            .and_then(|file| {
+                let found = file.metadata()?;
+                if !found.is_file() {
+                    return Err(io::Error::other("not a regular file"));
+                }
+                Ok((found.len(), file))
+            });
         let (length, file) = opened.map_err(io_error(&path))?;
         Ok(Self {
             path,
@@ -155,7 +162,9 @@ struct Examined {
 /// checkpoint that the store has signed. A torn end is cut and recorded; a checkpoint that the file lacks is appended.
 ///
 /// The segment before the newest is read as well: a crash during the turn from one to the other may have cost the end
-/// of the older one, and then nothing in the newer one was ever reported as durable.
+/// of the older one, and then nothing in the newer one was ever reported as durable. One of the two holds the last line
+/// that `newest` signs, since no segment is turned without a checkpoint. Its hash stands for all lines before it; what a
+/// segment's first line says proves nothing, since anybody can write one.
 pub(crate) fn open(
     folder: &Path,
     genesis: Anchor,
@@ -170,8 +179,16 @@ pub(crate) fn open(
         }
         return create(folder, Chain::new(genesis), reserve, now);
     };
-    let before = last.checked_sub(1).filter(|n| found.contains(n));
-    let examined = examine(folder, genesis, before, last)?;
+    let before = last.checked_sub(1);
+    if let Some(missing) = before.filter(|n| !found.contains(n)) {
+        return Err(OpenError::Damaged {
+            problem: Fault::MissingSegment(missing).to_string(),
+        });
+    }
+    if newest.is_none() && before.is_some_and(|n| n > 0) {
+        return Err(OpenError::Behind);
+    }
+    let examined = examine(folder, genesis, newest, before, last)?;
     let chain = resume(&examined.report, newest)?;
     let (report, base) = (&examined.report, &examined.base);
     if report.lines > 0 && report.next_segment != base.number + 1 {
@@ -190,16 +207,20 @@ pub(crate) fn open(
 fn examine(
     folder: &Path,
     genesis: Anchor,
+    newest: Option<&Checkpoint>,
     before: Option<u64>,
     last: u64,
 ) -> Result<Examined, OpenError> {
-    // The first segment is checked from the store's own genesis, a later one from what its first line says; that is
-    // held against the store's newest checkpoint by the caller.
+    // The first segment is checked from the store's own genesis, a later one from what its first line says; the caller
+    // holds the outcome against the store's newest checkpoint.
     let mut verifier = if before.unwrap_or(last) == 0 {
         Verifier::new(genesis.key)
     } else {
         Verifier::resume()
     };
+    if let Some(checkpoint) = newest {
+        verifier = verifier.expecting(checkpoint.statement().head);
+    }
     let last = Found::open(folder, last)?;
     let Some(before) = before else {
         last.feed(&mut verifier)?;
@@ -297,13 +318,18 @@ fn mend(
 
 /// Decides whether the log may go on where the verifier stopped.
 fn resume(report: &Report, newest: Option<&Checkpoint>) -> Result<Chain, OpenError> {
-    if let Some(problem) = &report.problem {
+    let signed = newest.map(Checkpoint::statement);
+    // The last line that was signed is there, in its place.
+    let holds = signed.is_none_or(|s| report.expected_at == Some(s.count));
+    if let Some(problem) = &report.problem
+        && problem.fault != Fault::Truncated
+    {
         // Whatever no checkpoint covers may be torn by a crash, in any shape.
         let crash = !matches!(
             problem.fault,
             Fault::Checkpoint | Fault::Head | Fault::Signature
         );
-        if !crash || !report.is_recoverable(newest) {
+        if !crash || !holds {
             return Err(OpenError::Damaged {
                 problem: problem.to_string(),
             });
@@ -319,10 +345,9 @@ fn resume(report: &Report, newest: Option<&Checkpoint>) -> Result<Chain, OpenErr
         Some(c) => {
             c.statement().number == anchor.checkpoint + 1
                 && c.statement().previous == anchor.checkpoint_digest
-                && c.statement().count <= anchor.seq
         }
     };
-    if known {
+    if known && holds {
         Ok(Chain::new(anchor))
     } else {
         Err(OpenError::Behind)

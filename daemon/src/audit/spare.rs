@@ -69,12 +69,14 @@ impl Spare {
         self.again = Some(Instant::now() + AGAIN);
     }
 
+    /// Whether there is a file, and nothing failed a moment ago.
+    pub(super) fn is_ready(&mut self) -> bool {
+        self.prepare();
+        self.file.is_some() && self.again.is_none_or(|again| Instant::now() >= again)
+    }
+
     /// The file under the name of its segment, and the segment's number.
     pub(super) fn named(&mut self) -> Option<(Arc<File>, u64)> {
-        self.prepare();
-        if self.again.is_some_and(|again| Instant::now() < again) {
-            return None;
-        }
         let file = Arc::clone(self.file.as_ref()?);
         if !self.named {
             let (from, to) = (self.folder.join(NAME), path_of(&self.folder, self.number));

@@ -39,29 +39,24 @@ pub(super) fn run(shared: &Shared, mut keys: Keys, mut spare: Spare, mut disk: D
         // The next checkpoint stands on the last one's line.
         let settled = writer.settle().is_ok();
         let (file, anchor) = (Arc::clone(&writer.file), *writer.chain.anchor());
-        let full = spare.is_due(writer.end);
+        let full = spare.is_due(writer.end) && !closing;
         drop(tail);
 
         if *shared.synced.borrow() != Synced::Through(anchor.seq) {
             if let Err(e) = file.sync_data() {
-                log::error!("audit log: sync failed: {}", e.kind());
-                fail(shared);
-                return;
+                return lose(shared, keys, &e);
             }
             shared.tell(&mut shared.tail(), Synced::Through(anchor.seq));
         }
         dirty_since = None;
 
-        let next = if full && !closing {
-            spare.named()
-        } else {
-            None
-        };
+        let turning = full && spare.is_ready();
         let uncovered = uncovered(&anchor);
         let age = last_checkpoint.elapsed();
         let due = closing || (uncovered >= LINES && age >= APART) || age >= LATEST;
+        let mut signed = settled;
         // A full segment ends with a checkpoint, however young the last one is.
-        if settled && uncovered > 0 && (due || next.is_some()) {
+        if settled && uncovered > 0 && (due || turning) {
             last_checkpoint = Instant::now();
             match keys.sign(&anchor, now()) {
                 Ok(checkpoint) => {
@@ -69,28 +64,31 @@ pub(super) fn run(shared: &Shared, mut keys: Keys, mut spare: Spare, mut disk: D
                         writer.write_checkpoint(checkpoint);
                     }
                 }
-                Err(e) => log::error!("audit log: no checkpoint: {e}"),
+                Err(e) => {
+                    log::error!("audit log: no checkpoint: {e}");
+                    signed = false;
+                }
             }
         }
-        if let Some((next, number)) = next {
-            if turn(shared, &next, number) {
-                // The older segment is whole on disk before any line of the newer one is called durable.
-                if let Err(e) = file.sync_data() {
-                    log::error!("audit log: sync failed: {}", e.kind());
-                    fail(shared);
-                    return;
+        if turning {
+            // Without one the log goes on in the full segment: an opening looks for its last signed line in two.
+            let next = if signed { spare.named() } else { None };
+            match next {
+                Some((next, number)) if turn(shared, &next, number) => {
+                    // The older segment is whole on disk before any line of the newer one is called durable.
+                    if let Err(e) = file.sync_data() {
+                        return lose(shared, keys, &e);
+                    }
+                    log::info!("audit log: segment {number} begins");
+                    spare.used();
                 }
-                log::info!("audit log: segment {number} begins");
-                spare.used();
-            } else {
-                spare.refused();
+                _ => spare.refused(),
             }
         }
         if closing {
             // Before anybody is told: who closes the log closes the store next.
             drop(keys);
-            finish(shared);
-            return;
+            return finish(shared);
         }
     }
 }
@@ -151,6 +149,13 @@ fn wait<'s>(
 /// Lines that no checkpoint covers. A checkpoint's own line is not worth a checkpoint.
 fn uncovered(anchor: &Anchor) -> u64 {
     anchor.seq - anchor.covered - u64::from(anchor.checkpoint > 0)
+}
+
+/// The disk did not keep what was written. The store is let go of before anybody is told, as at the end.
+fn lose(shared: &Shared, keys: Keys, error: &std::io::Error) {
+    log::error!("audit log: sync failed: {}", error.kind());
+    drop(keys);
+    fail(shared);
 }
 
 /// Lines can no longer be made durable: whoever waits is told, and nothing more is accepted.

@@ -10,6 +10,7 @@ use mcpist_secret::Secret;
 
 use super::*;
 
+mod forged;
 mod trouble;
 mod turn;
 

@@ -99,14 +99,6 @@ pub struct Report {
     pub problem: Option<Problem>,
 }
 
-impl Report {
-    /// Whether a restart may cut the log after `good_bytes` and go on with a `recovered` line: all
-    /// that the daemon ever signed, of which `newest` is the last, lies before.
-    pub fn is_recoverable(&self, newest: Option<&Checkpoint>) -> bool {
-        newest.is_none_or(|c| self.anchor.seq >= c.statement().count)
-    }
-}
-
 /// The state of a verification.
 #[derive(Debug)]
 pub struct Verifier {
@@ -134,7 +126,8 @@ impl Verifier {
     }
 
     /// Verifies from the beginning of a later segment and takes what its first line says of the log
-    /// before on trust. The daemon compares the outcome with what its store says.
+    /// before on trust. Whoever goes on from the outcome needs [`Verifier::expecting`] as well: only a
+    /// head that is known to be genuine shows that the first line was.
     pub fn resume() -> Verifier {
         Verifier::at(None)
     }

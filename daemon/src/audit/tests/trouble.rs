@@ -57,6 +57,43 @@ fn a_failed_sync_is_seen_until_the_log_is_opened_anew() {
     assert!(audit.close(LONG));
 }
 
+/// A store that says when it was let go of.
+struct Held {
+    memory: Memory,
+    _held: Arc<()>,
+}
+
+impl CheckpointStore for Held {
+    fn load(&self) -> Result<Secret, String> {
+        self.memory.load()
+    }
+
+    fn save(&self, payload: Secret) -> Result<(), String> {
+        self.memory.save(payload)
+    }
+}
+
+#[test]
+fn the_store_is_let_go_of_before_a_failed_sync_is_told() {
+    let fixture = Fixture::new();
+    let (audit, held) = (Audit::closed(), Arc::new(()));
+    let store = Held {
+        memory: fixture.store.clone(),
+        _held: Arc::clone(&held),
+    };
+    audit
+        .open(fixture.folder.path(), Box::new(store), 1 << 20)
+        .unwrap();
+    let seq = audit.append(&STOP).unwrap();
+    // A socket takes no sync.
+    let (socket, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+    let socket = File::from(std::os::fd::OwnedFd::from(socket));
+    audit.shared.load().tail().writer.as_mut().unwrap().file = Arc::new(socket);
+    assert_eq!(audit.synced_blocking(seq), Err(AuditError::Sync));
+    assert_eq!(Arc::strong_count(&held), 1);
+    assert!(!audit.close(LONG));
+}
+
 #[test]
 fn lost_outcomes_are_counted_by_the_first_line_that_the_disk_takes() {
     let fixture = Fixture::new();
