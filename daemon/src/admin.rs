@@ -84,17 +84,22 @@ impl FromRequestParts<Admin> for Call {
 
 impl Call {
     /// Refuses a caller that has none of `roles`; the refusal is recorded where the log is open.
-    fn demand(&self, roles: &[Role], action: &'static str) -> Answer<()> {
+    async fn demand(&self, roles: &[Role], action: &'static str) -> Answer<()> {
         let config = &self.admin.house.config;
         let (uid, groups) = (self.caller.uid, &config.roles);
-        self.caller
-            .has_any(roles, (!config.dev).then_some(groups))
-            .map_err(|code| {
-                log::warn!("admin: uid {uid} refused: {action}");
-                self.admin.clerk.send(Errand::Refused { uid, action, code });
-                let groups: Vec<_> = roles.iter().map(|r| groups.of(*r)).collect();
-                ApiError::of(code).next(&format!("ask for membership in {}", groups.join(" or ")))
-            })
+        let granted = self.caller.has_any(roles, (!config.dev).then_some(groups));
+        granted.await.map_err(|code| {
+            log::warn!("admin: uid {uid} refused: {action}");
+            self.admin.clerk.send(Errand::Refused { uid, action, code });
+            if code != ErrorCode::Forbidden {
+                return ApiError::new(code, "the host did not say which groups the caller is in")
+                    .next(
+                        "see to the host's directory of users: getent group, systemctl status sssd",
+                    );
+            }
+            let groups: Vec<_> = roles.iter().map(|r| groups.of(*r)).collect();
+            ApiError::of(code).next(&format!("ask for membership in {}", groups.join(" or ")))
+        })
     }
 
     /// The answer of an act of the keeper, which the caller's uid comes along with.
@@ -104,7 +109,7 @@ impl Call {
         action: &'static str,
         act: impl FnOnce(&mut Keeper, u32) -> Answer<T> + Send + 'static,
     ) -> Response {
-        if let Err(e) = self.demand(roles, action) {
+        if let Err(e) = self.demand(roles, action).await {
             return failure(&e);
         }
         let uid = self.caller.uid;
@@ -119,7 +124,7 @@ impl Call {
         body: &[u8],
         act: impl FnOnce(&mut Keeper, u32, B) -> Answer<T> + Send + 'static,
     ) -> Response {
-        if let Err(e) = self.demand(roles, action) {
+        if let Err(e) = self.demand(roles, action).await {
             return failure(&e);
         }
         match parse(body) {

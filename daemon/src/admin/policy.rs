@@ -104,7 +104,8 @@ pub(super) async fn explain(call: Call, body: Bytes) -> Response {
 }
 
 async fn explained(call: &Call, body: &[u8]) -> Answer<impl Serialize + use<>> {
-    call.demand(&[Role::Officer, Role::Auditor], "mask_explain")?;
+    call.demand(&[Role::Officer, Role::Auditor], "mask_explain")
+        .await?;
     let asked: ExplainMask = parse(body)?;
     let keeper = &call.admin.keeper;
     let live = call.admin.house.live();

@@ -29,7 +29,7 @@ pub(crate) fn started() {
 }
 
 pub(super) async fn status(call: Call) -> Response {
-    if let Err(e) = call.demand(&Role::ALL, "status") {
+    if let Err(e) = call.demand(&Role::ALL, "status").await {
         return reply::<Status>(Err(e));
     }
     let (head, trouble) = match call.admin.clerk.state().await {
@@ -184,7 +184,7 @@ fn shown_head(anchor: Anchor) -> AuditHead {
 }
 
 pub(super) async fn audit_head(call: Call) -> Response {
-    if let Err(e) = call.demand(&Role::ALL, "audit_head") {
+    if let Err(e) = call.demand(&Role::ALL, "audit_head").await {
         return reply::<AuditHead>(Err(e));
     }
     let state = call.admin.clerk.state().await;
@@ -194,7 +194,7 @@ pub(super) async fn audit_head(call: Call) -> Response {
 }
 
 pub(super) async fn vaults(call: Call) -> Response {
-    let demanded = call.demand(&Role::ALL, "vaults");
+    let demanded = call.demand(&Role::ALL, "vaults").await;
     let view = call.admin.keeper.view();
     reply(demanded.and_then(|()| {
         let vaults = view.vaults().ok_or_else(|| view.why_closed())?;

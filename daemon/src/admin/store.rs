@@ -48,7 +48,7 @@ pub(super) async fn unseal_cancel(call: Call) -> Response {
 }
 
 pub(super) async fn seal(call: Call) -> Response {
-    if let Err(e) = call.demand(&[Role::Operator], "seal") {
+    if let Err(e) = call.demand(&[Role::Operator], "seal").await {
         return reply::<Done>(Err(e));
     }
     let (keeper, uid) = (&call.admin.keeper, call.caller.uid);
@@ -57,18 +57,18 @@ pub(super) async fn seal(call: Call) -> Response {
 
 /// A ticket for the secret socket, for whoever may use its purpose.
 pub(super) async fn ticket(call: Call, body: Bytes) -> Response {
-    reply(issue(&call, &body))
+    reply(issue(&call, &body).await)
 }
 
-fn issue(call: &Call, body: &[u8]) -> Answer<Ticket> {
+async fn issue(call: &Call, body: &[u8]) -> Answer<Ticket> {
     let TicketRequest { purpose } = parse(body)?;
-    let role = match purpose {
-        Purpose::InitToken | Purpose::Unseal { .. } => Role::Operator,
-        Purpose::Credential { .. } => Role::Custodian,
-        Purpose::Import => Role::Officer,
+    let roles: &[Role] = match purpose {
+        Purpose::InitToken | Purpose::Unseal { .. } => &[Role::Operator],
+        Purpose::Credential { .. } => &[Role::Custodian],
+        Purpose::Import => &[Role::Officer],
     };
     let (uid, name) = (call.caller.uid, purpose.as_str());
-    call.demand(&[role], name)?;
+    call.demand(roles, name).await?;
     let ticket = frame::Ticket::random()
         .map_err(|e| ApiError::new(ErrorCode::Unavailable, &e.to_string()))?;
     lock(&call.admin.house.tickets)
