@@ -23,6 +23,7 @@ use crate::ids::VaultId;
 use crate::keyring::VaultKeys;
 use crate::ledger::{self, End, Ledger, Point};
 use crate::new_vault::NewVault;
+use crate::outbox::Standing;
 use crate::record::{Meta, Opened, name_of, seal_head, seal_outbox, seal_row};
 use crate::rows::{Access, RowsError, Table};
 
@@ -65,6 +66,7 @@ struct Staged {
     versions: Vec<u64>,
     /// Something was there that must not be found any more.
     erases: bool,
+    standing: Standing,
     new: Option<Box<NewVault>>,
 }
 
@@ -74,6 +76,7 @@ pub(crate) struct Doubt {
     head: HeadState,
     head_row: Vec<u8>,
     ledger: Vec<(VaultId, ledger::Entry)>,
+    standing: Standing,
     new: Option<Box<NewVault>>,
 }
 
@@ -205,6 +208,7 @@ impl Disk {
             ledger: extra.ledger,
             versions: Vec::new(),
             erases: false,
+            standing: self.standing.clone(),
             new: extra.new,
         };
         staged.writes.extend(
@@ -219,6 +223,8 @@ impl Disk {
                 sequence.to_be_bytes().to_vec(),
             ));
         }
+        let passed = self.outbox_handed - self.head.outbox_first;
+        staged.standing.pass(passed);
         staged.head.outbox_first = self.outbox_handed;
         let keys = Arc::clone(&self.keys);
         let sealed = keys.lend(|keys| {
@@ -249,6 +255,7 @@ impl Disk {
                     let sequence = staged.head.outbox_next;
                     let row = seal_outbox(keys, &self.place, sequence, line)?;
                     let key = sequence.to_be_bytes().to_vec();
+                    staged.standing.push(&row);
                     staged.writes.push(Write::Put(Table::Outbox, key, row));
                     staged.head.outbox_next += 1;
                     continue;
@@ -320,6 +327,7 @@ impl Disk {
         staged.head.head.generation += 1;
         staged.head.head.count = self.buckets.count();
         staged.head.head.root = self.buckets.root(keys.head());
+        staged.head.outbox = staged.standing.digest();
         if let Role::System { ledger, .. } = &self.role {
             let mut next = ledger.clone();
             next.0.extend(staged.ledger.iter().copied());
@@ -368,7 +376,7 @@ impl Disk {
         }
         self.log_due |= staged.erases;
         self.take_ledger(&staged.ledger);
-        self.adopt(staged.head, staged.head_row);
+        self.adopt(staged.head, staged.head_row, staged.standing);
         self.truncate_log();
         if let Some(new) = staged.new {
             new.ended(true);
@@ -391,6 +399,7 @@ impl Disk {
             head: staged.head,
             head_row: staged.head_row,
             ledger: staged.ledger,
+            standing: staged.standing,
             new: staged.new,
         });
         match self.ask_file() {
@@ -468,7 +477,7 @@ impl Disk {
             keys.lend(|keys| self.buckets.root(keys.head()))?;
             self.take_ledger(&doubt.ledger);
             self.log_due = true;
-            self.adopt(doubt.head, doubt.head_row);
+            self.adopt(doubt.head, doubt.head_row, doubt.standing);
         }
         if let Some(new) = doubt.new {
             new.ended(made);

@@ -19,6 +19,7 @@ use crate::error::VaultError;
 use crate::head::HeadState;
 use crate::keyring::{KeyCell, VaultKeys};
 use crate::ledger::{Inbox, Ledger};
+use crate::outbox::Standing;
 use crate::pool::LaneState;
 use crate::record::open_outbox;
 use crate::record::{Meta, OWNER_VAULTS, Opened, Place, Row, SealedRecord, name_from_key, name_of};
@@ -62,6 +63,7 @@ pub(crate) struct Disk {
     pub(crate) doubt: Option<Doubt>,
     /// Outbox lines below this one were handed on; they leave the file with the next commit.
     pub(crate) outbox_handed: u64,
+    pub(crate) standing: Standing,
     /// What was erased still stands in the log, which was not yet truncated.
     pub(crate) log_due: bool,
     pub(crate) role: Role,
@@ -188,6 +190,10 @@ impl Disk {
             if key.as_slice() != sequence.to_be_bytes() {
                 return Err(tampered("outbox lines were moved in the file"));
             }
+            let before = sequence - self.head.outbox_first;
+            if !self.standing.holds(before, sealed) {
+                return Err(tampered("an outbox line was replaced in the file"));
+            }
             let line = self
                 .keys
                 .lend(|keys| open_outbox(keys, &self.place, sequence, sealed))??;
@@ -197,8 +203,9 @@ impl Disk {
     }
 
     /// Takes over a head that is durable.
-    pub(crate) fn adopt(&mut self, head: HeadState, head_row: Vec<u8>) {
+    pub(crate) fn adopt(&mut self, head: HeadState, head_row: Vec<u8>, standing: Standing) {
         self.head = head;
+        self.standing = standing;
         self.head_row = head_row;
         self.publish_stats();
     }

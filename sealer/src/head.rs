@@ -4,11 +4,14 @@
 //! this crate binds to it:
 //!
 //! ```text
-//! head[114] | floor u64 | outbox first u64 | outbox next u64 | ledger MAC[32]      sealed as one record
+//! head[98] | floor u64 | outbox first u64 | outbox next u64 | outbox digest[32] | ledger MAC[32]
 //! ```
+//! sealed as one record.
+//!
 //! *Floor*: the highest version of any record that was ever deleted; new records begin above it.
-//! *Outbox*: the lines that stand in the file are exactly those of `first..next`, so none can be taken
-//! away. *Ledger MAC*: in the system vault, [`crate::ledger`]; elsewhere zero.
+//! *Outbox*: the lines that stand in the file are exactly those of `first..next`, and their rows those of the
+//! digest ([`crate::outbox`]), so none can be taken away or replaced. *Ledger MAC*: in the system vault,
+//! [`crate::ledger`]; elsewhere zero.
 //!
 //! The [`Point`] of a head, its generation and SHA-256 over all of that, is what intents name.
 
@@ -25,6 +28,7 @@ pub(crate) struct HeadState {
     pub(crate) floor: u64,
     pub(crate) outbox_first: u64,
     pub(crate) outbox_next: u64,
+    pub(crate) outbox: [u8; 32],
     pub(crate) ledger: [u8; 32],
 }
 
@@ -41,6 +45,7 @@ impl HeadState {
             floor: 0,
             outbox_first: 1,
             outbox_next: 1,
+            outbox: [0; 32],
             ledger: [0; 32],
         }
     }
@@ -50,6 +55,7 @@ impl HeadState {
         for number in [self.floor, self.outbox_first, self.outbox_next] {
             out.extend_from_slice(&number.to_be_bytes());
         }
+        out.extend_from_slice(&self.outbox);
         out.extend_from_slice(&self.ledger);
         out
     }
@@ -62,6 +68,7 @@ impl HeadState {
             floor: read.u64()?,
             outbox_first: read.u64()?,
             outbox_next: read.u64()?,
+            outbox: read.array()?,
             ledger: read.array()?,
         };
         read.end()?;
@@ -106,6 +113,7 @@ mod tests {
             floor: 2,
             outbox_first: 4,
             outbox_next: 6,
+            outbox: [3; 32],
             ledger: [9; 32],
         }
     }
@@ -142,6 +150,10 @@ mod tests {
             },
             HeadState {
                 outbox_next: 7,
+                ..state()
+            },
+            HeadState {
+                outbox: [8; 32],
                 ..state()
             },
             HeadState {

@@ -23,7 +23,7 @@
 //! keys are in secret memory only ([`mcpist_secret`]), lent for one operation in memory, and wiped at seal.
 //!
 //! # Where to read on
-//! Bytes: `record` (rows), `head`, `ledger`, `keyring` (wraps). Files: `store`, `rows`, `sqlite`. Threads:
+//! Bytes: `record` (rows), `head`, `ledger`, `outbox`, `keyring` (wraps). Files: `store`, `rows`, `sqlite`. Threads:
 //! `pool`, `registrar`. A database in memory: `disk`, changed by `commit`, made by `verify`. What others use:
 //! `barrier`, `unseal`, `vaults`, `vault`, `batch`, `create`.
 
@@ -39,6 +39,7 @@ mod ids;
 mod keyring;
 mod ledger;
 mod new_vault;
+mod outbox;
 mod pool;
 mod record;
 mod registrar;

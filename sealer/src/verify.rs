@@ -1,7 +1,7 @@
 //! Full verification of a database, and the only maker of a [`Disk`] from a file.
 //!
 //! Promises: a [`Disk`] exists only after every record and outbox line of its file was opened under the
-//! vault's keys, its count and Merkle root are those of the sealed head, and, for control.db, the ledger
+//! vault's keys, its count, Merkle root and outbox are those of the sealed head, and, for control.db, the ledger
 //! is the one that the head was sealed over. What is found differs from what was written in the first
 //! place that the error names.
 //!
@@ -21,6 +21,7 @@ use crate::head::HeadState;
 use crate::ids::VaultId;
 use crate::keyring::{KeyCell, VaultKeys};
 use crate::ledger::{self, Ledger};
+use crate::outbox::Standing;
 use crate::record::{OWNER_VAULTS, Place, Row, name_from_key, open_head, open_outbox};
 use crate::rows::{self, Access, Rows, Table, for_each_slice};
 use crate::store::OpenGuard;
@@ -50,11 +51,24 @@ pub(crate) struct Candidate {
 impl Candidate {
     /// A database that holds nothing yet, not even a head.
     pub(crate) fn empty(self, incarnation: Incarnation, role: Role) -> Disk {
-        let buckets = Buckets::new(self.place.text());
-        self.disk(buckets, HeadState::unwritten(incarnation), Vec::new(), role)
+        let empty = Checked {
+            buckets: Buckets::new(self.place.text()),
+            head: HeadState::unwritten(incarnation),
+            head_row: Vec::new(),
+            standing: Standing::default(),
+            named: Vec::new(),
+        };
+        self.disk(empty, role)
     }
 
-    fn disk(self, buckets: Buckets, head: HeadState, head_row: Vec<u8>, role: Role) -> Disk {
+    fn disk(self, checked: Checked, role: Role) -> Disk {
+        let Checked {
+            buckets,
+            head,
+            head_row,
+            standing,
+            named: _,
+        } = checked;
         let disk = Disk {
             // A crash may have come between a commit that erased something and the log's truncation.
             log_due: !head_row.is_empty(),
@@ -66,6 +80,7 @@ impl Candidate {
             head_row,
             doubt: None,
             outbox_handed: head.outbox_first,
+            standing,
             role,
             stats: Arc::new(Stats::default()),
             idle: self.idle,
@@ -83,7 +98,7 @@ impl Candidate {
         mut alive: impl FnMut(),
     ) -> Result<Disk, VaultError> {
         let checked = self.check(&mut alive)?;
-        Ok(self.disk(checked.buckets, checked.head, checked.head_row, role))
+        Ok(self.disk(checked, role))
     }
 
     /// Verifies control.db; gives the ledger and the vaults that its records name as well.
@@ -91,7 +106,7 @@ impl Candidate {
         mut self,
         role: impl FnOnce(Ledger) -> Role,
     ) -> Result<(Disk, Vec<NamedVault>), VaultError> {
-        let checked = self.check(&mut || {})?;
+        let mut checked = self.check(&mut || {})?;
         let ledger = self.ledger(checked.named.len())?;
         let mac = self.keys.lend(|keys| ledger.mac(keys.head()))?;
         if mac != checked.head.ledger {
@@ -99,12 +114,8 @@ impl Candidate {
                 "the ledger of the vaults' heads is not the one written last",
             ));
         }
-        let named = checked.named;
-        let role = role(ledger);
-        Ok((
-            self.disk(checked.buckets, checked.head, checked.head_row, role),
-            named,
-        ))
+        let named = std::mem::take(&mut checked.named);
+        Ok((self.disk(checked, role(ledger)), named))
     }
 
     /// The ledger of at most `vaults` vaults. It is in memory before its MAC was compared.
@@ -160,6 +171,7 @@ impl Candidate {
             ));
         }
         let mut next = head.outbox_first;
+        let mut standing = Standing::default();
         for_each_slice(tx.as_mut(), Table::Outbox, SLICE, |rows| {
             alive();
             for (key, sealed) in rows {
@@ -167,6 +179,7 @@ impl Candidate {
                     return Err(tampered("an outbox line is missing or was added"));
                 }
                 keys.lend(|keys| open_outbox(keys, place, next, &sealed))??;
+                standing.push(&sealed);
                 next += 1;
             }
             Ok(())
@@ -174,10 +187,14 @@ impl Candidate {
         if next != head.outbox_next {
             return Err(tampered("an outbox line is missing or was added"));
         }
+        if standing.digest() != head.outbox {
+            return Err(tampered("the outbox lines are not those of the head"));
+        }
         Ok(Checked {
             buckets,
             head,
             head_row,
+            standing,
             named,
         })
     }
@@ -187,6 +204,7 @@ struct Checked {
     buckets: Buckets,
     head: HeadState,
     head_row: Vec<u8>,
+    standing: Standing,
     named: Vec<NamedVault>,
 }
 

@@ -7,6 +7,7 @@ use super::support::{Site, delete, edit, file_name, key, put, read, rows};
 use crate::barrier::{Barrier, Sealed};
 use crate::batch::Op;
 use crate::error::{Health, VaultError};
+use crate::rows::{Access, Table};
 use crate::unseal::{Unseal, UnsealError, UnsealReport};
 
 /// A site with the vaults `prod` and `test`, sealed; prod holds `git` (twice put), `ci` and two outbox lines.
@@ -250,6 +251,52 @@ fn a_trigger() {
     assert!(reason.contains("schema"), "{reason}");
 }
 
+/// A site with two branches of prod that both wrote outbox line 3; what the other one wrote stands beside its file.
+fn forked() -> (Site, Barrier<Sealed>, PathBuf, PathBuf) {
+    let (site, sealed, file) = two_vaults();
+    let control = site.path.join("control.db");
+    let (before, other) = (file.with_extension("before"), file.with_extension("other"));
+    fs::copy(&file, &before).unwrap();
+    fs::copy(&control, control.with_extension("before")).unwrap();
+    let write = |sealed, line: &[u8]| {
+        let (barrier, _) = site.unseal_from(sealed);
+        let prod = barrier.vault("prod").unwrap();
+        prod.commit(vec![Op::Outbox(line.to_vec())]).unwrap();
+        site.seal(barrier)
+    };
+    let sealed = write(sealed, b"taken out");
+    fs::copy(&file, &other).unwrap();
+    fs::copy(&before, &file).unwrap();
+    fs::copy(control.with_extension("before"), &control).unwrap();
+    let sealed = write(sealed, b"put in");
+    (site, sealed, file, other)
+}
+
+#[test]
+fn an_outbox_line_of_another_branch() {
+    let (site, sealed, file, other) = forked();
+    replace_table(&other, &file, "outbox");
+    let reason = only_prod_is_lost(&site, sealed);
+    assert!(reason.contains("outbox lines are not"), "{reason}");
+}
+
+#[test]
+fn an_outbox_line_of_another_branch_under_the_live_store() {
+    let (site, sealed, _, other) = forked();
+    let (key, row) = rows(&other, "outbox").swap_remove(2);
+    let (barrier, _) = site.unseal_from(sealed);
+    let prod = barrier.vault("prod").unwrap();
+    assert_eq!(prod.outbox().unwrap()[2].1, b"put in");
+    prod.run(move |disk| {
+        let mut tx = disk.rows.begin(Access::Write)?;
+        tx.put(Table::Outbox, &key, &row)?;
+        Ok(tx.commit()?)
+    })
+    .unwrap();
+    let error = prod.outbox().unwrap_err();
+    assert!(error.to_string().contains("replaced"), "{error}");
+}
+
 /// Changes control.db's closed file and gives the error of the unseal.
 fn control(change: impl FnOnce(&rusqlite::Connection)) -> UnsealError {
     let (site, sealed, _) = two_vaults();
@@ -455,7 +502,6 @@ fn a_row_taken_away_or_brought_back_under_the_live_store() {
 
 /// The keys of test's records, read through its own lane.
 fn barrier_rows(barrier: &crate::Vaults, _site: &Site) -> Vec<crate::rows::Row> {
-    use crate::rows::{Access, Table};
     let test = barrier.vault("test").unwrap();
     test.run(|disk| {
         Ok(disk
@@ -473,7 +519,6 @@ fn a_listing_compares_every_row() {
     let test = barrier.vault("test").unwrap();
     // Behind the index: the row goes from the file, through the vault's own connection.
     test.run(|disk| {
-        use crate::rows::{Access, Table};
         let mut tx = disk.rows.begin(Access::Write)?;
         let (key, _) = tx.scan(Table::Record, None, 1)?.swap_remove(0);
         tx.delete(Table::Record, &key)?;
@@ -490,7 +535,6 @@ fn nothing_is_written_on_top_of_a_head_that_was_put_back() {
     let (site, sealed, _) = two_vaults();
     let (barrier, _) = site.unseal_from(sealed);
     let prod = barrier.vault("prod").unwrap();
-    use crate::rows::{Access, Table};
     let old = prod.run(|disk| Ok(disk.head_row.clone())).unwrap();
     prod.commit(vec![put("git", "newest")]).unwrap();
     prod.run(move |disk| {
