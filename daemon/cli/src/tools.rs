@@ -51,8 +51,8 @@ pub(crate) async fn tools(context: &Context, args: ToolsArgs) -> Result<()> {
                 ask[name] = value;
             }
         }
-        let answer = mcp::schema(&socket, ask).await.map_err(for_client)?;
-        let mut page = checked(answer.result()?).map_err(for_client)?;
+        let answer = mcp::schema(&socket, ask).await;
+        let mut page = result(answer)?;
         let page = page["structuredContent"].take();
         tools.extend(page["tools"].as_array().cloned().unwrap_or_default());
         cursor = page["next_cursor"].clone();
@@ -115,8 +115,15 @@ pub(crate) async fn call(context: &Context, args: CallArgs) -> Result<()> {
     let arguments = RawValue::from_string(args.arguments)
         .map_err(|e| Error::usage(format!("the arguments are not JSON: {e}")))?;
     let answer = mcp::call(&socket, &args.module, &args.tool, &arguments).await;
-    let result = checked(answer.map_err(for_client)?.result()?).map_err(for_client)?;
-    context.out.data(&result, text)
+    context.out.data(&result(answer)?, text)
+}
+
+/// The result of a request, or why there is none, as a user of tools may read it.
+fn result(answer: Result<mcp::Exchange>) -> Result<Value> {
+    answer
+        .and_then(|answer| answer.result())
+        .and_then(checked)
+        .map_err(for_client)
 }
 
 /// The same error for a user of tools, who has no role here: what takes one is for somebody else to do.
