@@ -14,6 +14,7 @@ use mcpist_core::api::Alarm;
 use mcpist_core::binding::Binding;
 use mcpist_core::catalogue::{ActiveModule, Catalogue, CatalogueError, Module, ModuleError, Tool};
 use mcpist_core::change::{Change, Object};
+use mcpist_core::date::date;
 use mcpist_core::error::ErrorCode;
 use mcpist_core::floor::FloorError;
 use mcpist_core::ids::{BindingName, ModuleRev, RegistryId, SlotName};
@@ -63,7 +64,7 @@ pub(crate) enum LiveError {
     Floor(#[from] FloorError),
     /// A bundle that was good until before the time floor is not activated.
     #[error(
-        "bundle {bundle} was good until {not_after} and the time floor is {floor} (seconds since 1970)"
+        "bundle {bundle} was good until {} and the time floor is {}", date(*.not_after), date(*.floor)
     )]
     Expired {
         /// The bundle, as `namespace/name sequence`.

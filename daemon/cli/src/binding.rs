@@ -8,6 +8,7 @@ use mcpist_core::binding::{
     Binding, BindingFields, HostName, Inject, Join, PathPrefix, Scheme, Trust,
 };
 use mcpist_core::change::Change;
+use mcpist_core::date;
 use mcpist_core::http::Method;
 use mcpist_core::ids::{
     BindingName, CredentialName, Digest, ModuleName, RegistryId, SlotName, VaultName,
@@ -16,7 +17,7 @@ use mcpist_core::ids::{
 use crate::change::{ApproveArgs, decide};
 use crate::error::{Error, Result};
 use crate::output::{joined, table};
-use crate::{Context, date, secret};
+use crate::{Context, secret};
 
 /// Longest CA file in bytes.
 const MAX_FILE: u64 = 1 << 20;

@@ -15,9 +15,9 @@ use mcpist_core::api::{Imported, PublicKey};
 use mcpist_core::ids::{BundleName, Digest, Namespace, SiteId};
 use serde::Serialize;
 
-use crate::date::{self, date};
 use crate::error::{Error, Result};
 use crate::{Context, secret};
+use mcpist_core::date::{self, date};
 
 /// Longest bundle that these commands take, in bytes.
 const MAX_BUNDLE: u64 = 1 << 30;

@@ -16,11 +16,11 @@ use mcpist_core::change::{Approval, Change, Signature, approval_message};
 use mcpist_core::ids::Digest;
 
 use crate::bundle::read_key;
-use crate::date::span;
 use crate::error::{Error, Result};
 use crate::output::table;
 use crate::review::{officers, review, widens};
 use crate::{Context, secret};
+use mcpist_core::date::span;
 
 /// Longest proposal file in bytes.
 const MAX_FILE: u64 = 1 << 20;

@@ -18,8 +18,8 @@ use nix::sys::statvfs::statvfs;
 use serde::Serialize;
 
 use crate::Context;
-use crate::date::date;
 use crate::error::Result;
+use mcpist_core::date::date;
 
 /// Secret memory of a daemon with the usual limits, in bytes.
 const MEMLOCK: u64 = 8 << 20;

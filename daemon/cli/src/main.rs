@@ -13,7 +13,6 @@ mod change;
 mod client;
 mod clients;
 mod connect;
-mod date;
 mod demo;
 mod dev;
 mod doctor;

@@ -14,8 +14,8 @@ use mcpist_core::principal::{IdentityRule, PrincipalRecord};
 use mcpist_core::text::excerpt;
 
 use crate::certificate;
-use crate::date::date;
 use crate::output::joined;
+use mcpist_core::date::date;
 
 /// Longest line of a publisher's notes that is shown, in bytes.
 const MAX_NOTE: usize = 1024;

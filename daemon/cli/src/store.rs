@@ -9,12 +9,13 @@ use mcpist_core::api::{
     Credentials, Done, ModuleState, NewVault, Progress, Purpose, Status, StoreState, VaultHealth,
     Vaults, path,
 };
+use mcpist_core::date;
 use mcpist_core::ids::{CredentialName, PrincipalName, VaultName};
 use mcpist_secret::Secret;
 
 use crate::error::{Error, Result};
 use crate::output::table;
-use crate::{Context, date, secret};
+use crate::{Context, secret};
 
 /// Show what runs, and how it is; works sealed
 #[derive(Args)]

@@ -10,6 +10,8 @@
 
 use thiserror::Error;
 
+use crate::date::date;
+
 /// The longest step: 400 days, in seconds.
 pub const MAX_STEP: u64 = 400 * 86_400;
 
@@ -21,7 +23,7 @@ pub const MADE: u64 = 1_795_478_400;
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum FloorError {
     /// It would go back or stay.
-    #[error("the time floor is {floor} and never goes back to {asked}; give a later time")]
+    #[error("the time floor is {} and never goes back to {}; give a later time", date(*.floor), date(*.asked))]
     Back {
         /// Where it stands, in seconds since 1970.
         floor: u64,
@@ -30,8 +32,8 @@ pub enum FloorError {
     },
     /// It would go too far at once.
     #[error(
-        "the time floor is {floor} and moves by 400 days at most, to {}; {asked} is beyond that",
-        .floor.saturating_add(MAX_STEP)
+        "the time floor is {} and moves by 400 days at most, to {}; {} is beyond that",
+        date(*.floor), date(.floor.saturating_add(MAX_STEP)), date(*.asked)
     )]
     TooFar {
         /// Where it stands, in seconds since 1970.
@@ -41,9 +43,9 @@ pub enum FloorError {
     },
     /// The first step would go too far.
     #[error(
-        "the first time floor is at most {} (seconds since 1970), 400 days from now; {asked} is beyond that: \
+        "the first time floor is at most {}, 400 days from now; {} is beyond that: \
          seconds are meant, no milliseconds, and a host whose clock is behind has it set first",
-        .now.saturating_add(MAX_STEP)
+        date(.now.saturating_add(MAX_STEP)), date(*.asked)
     )]
     FirstTooFar {
         /// From when it is measured, in seconds since 1970.
@@ -90,6 +92,22 @@ mod tests {
                     Err(FloorError::Back { floor, asked })
                 );
             }
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_dates() {
+        let said = |floor, asked| step(floor, asked, MADE).map_err(|e| e.to_string());
+        for (refused, dates) in [
+            (said(MADE, 0), ["2026-11-24", "1970-01-01"]),
+            (said(MADE, u64::MAX), ["2026-11-24", "2027-12-29"]),
+            (
+                said(0, MADE * 1000),
+                ["2027-12-29", "1795478400000 seconds after 1970"],
+            ),
+        ] {
+            let text = refused.err().unwrap_or_default();
+            assert!(dates.iter().all(|date| text.contains(date)), "{text}");
         }
     }
 

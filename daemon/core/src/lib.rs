@@ -13,7 +13,7 @@
 //!
 //! | by task | module |
 //! |---|---|
-//! | names, digests, references | [`ids`], [`access`], [`text`] |
+//! | names, digests, references | [`ids`], [`access`], [`text`], [`date`] |
 //! | what a bundle says | [`manifest`], [`http`] |
 //! | what the policy says | [`principal`], [`grant`], [`binding`] |
 //! | what can be called now | [`catalogue`], [`mask`], [`route`] |
@@ -33,6 +33,7 @@ pub mod audit;
 pub mod binding;
 pub mod catalogue;
 pub mod change;
+pub mod date;
 pub mod error;
 pub mod event;
 pub mod floor;

@@ -155,12 +155,13 @@ mod tests {
         );
         let expired = live_error(&LiveError::Expired {
             bundle: "acme/tests 7".to_owned(),
-            not_after: 1,
-            floor: 2,
+            not_after: 86_400,
+            floor: 2 * 86_400,
         });
         assert_eq!(expired.code, ErrorCode::BundleRefused);
         assert_eq!(expired.reason.as_deref(), Some("expired"));
-        assert!(expired.message.contains("acme/tests 7"), "{expired}");
+        let dated = "acme/tests 7 was good until 1970-01-02 and the time floor is 1970-01-03";
+        assert!(expired.message.contains(dated), "{expired}");
         assert!(expired.next.unwrap().contains("newer"));
         assert_eq!(
             live(LiveError::Fingerprint(VaultFault::Quarantined)),

@@ -1,6 +1,17 @@
-//! Points in time as people write them: a UTC date, or an RFC 3339 time that ends in Z. Pure functions, no clock.
+//! Points in time as people write them: a UTC date, or an RFC 3339 time that ends in Z. No I/O, no clock.
 //!
-//! Promises that what [`date`] shows, [`parse`] reads as the same second. Knows no time zone but UTC and no leap second.
+//! Owns: [`date`] and [`parse`], for all texts that name a time, and [`span`].
+//! Promises: what [`date`] shows, [`parse`] reads as the same second.
+//! Does not: know a time zone but UTC, or a leap second.
+
+use thiserror::Error;
+
+/// A text that names no point in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error(
+    "a UTC date is expected, such as 2027-01-01 or 2027-01-01T12:00:00Z, or seconds since 1970"
+)]
+pub struct DateError;
 
 const DAY: u64 = 86_400;
 /// The first second after the year 9999.
@@ -11,7 +22,7 @@ const EPOCH: u64 = 719_468;
 const ERA: u64 = 146_097;
 
 /// The UTC date of `seconds` since 1970, with the time of day where that is not midnight.
-pub(crate) fn date(seconds: u64) -> String {
+pub fn date(seconds: u64) -> String {
     if seconds >= END {
         return format!("{seconds} seconds after 1970");
     }
@@ -36,32 +47,31 @@ pub(crate) fn date(seconds: u64) -> String {
 }
 
 /// Reads `2027-01-01`, `2027-01-01T12:00:00Z` or seconds since 1970.
-pub(crate) fn parse(text: &str) -> Result<u64, String> {
-    let wrong = || {
-        "a UTC date is expected, such as 2027-01-01 or 2027-01-01T12:00:00Z, or seconds since 1970"
-            .to_owned()
-    };
+///
+/// # Errors
+/// [`DateError`].
+pub fn parse(text: &str) -> Result<u64, DateError> {
     let digits = text.bytes().all(|b| b.is_ascii_digit());
     // A year by itself is a date that was cut off, and not half an hour of 1970.
     if digits && (text == "0" || text.len() >= 9) {
-        return text.parse().map_err(|_| wrong());
+        return text.parse().map_err(|_| DateError);
     }
     let (day, clock) = match text.split_once(['T', 't', ' ']) {
         Some((day, clock)) => {
-            let clock = clock.strip_suffix(['Z', 'z']).ok_or_else(wrong)?;
-            (day, numbers(clock, ':', [2, 2, 2]).ok_or_else(wrong)?)
+            let clock = clock.strip_suffix(['Z', 'z']).ok_or(DateError)?;
+            (day, numbers(clock, ':', [2, 2, 2]).ok_or(DateError)?)
         }
         None => (text, [0, 0, 0]),
     };
-    let [year, month, day] = numbers(day, '-', [4, 2, 2]).ok_or_else(wrong)?;
+    let [year, month, day] = numbers(day, '-', [4, 2, 2]).ok_or(DateError)?;
     let [hour, minute, second] = clock;
     if year < 1970 || !(1..=31).contains(&day) || hour > 23 || minute > 59 || second > 59 {
-        return Err(wrong());
+        return Err(DateError);
     }
     let of_year = match month {
         3..=12 => year,
         1 | 2 => year - 1,
-        _ => return Err(wrong()),
+        _ => return Err(DateError),
     };
     let from_march = (month + 9) % 12;
     let days = of_year * 365 + of_year / 4 - of_year / 100
@@ -76,7 +86,7 @@ pub(crate) fn parse(text: &str) -> Result<u64, String> {
     if shown.starts_with(&format!("{year:04}-{month:02}-{day:02}")) {
         Ok(seconds)
     } else {
-        Err(wrong())
+        Err(DateError)
     }
 }
 
@@ -95,7 +105,7 @@ fn numbers(text: &str, separator: char, widths: [usize; 3]) -> Option<[u64; 3]> 
 }
 
 /// How long `seconds` are, rounded down to what a person plans by.
-pub(crate) fn span(seconds: u64) -> String {
+pub fn span(seconds: u64) -> String {
     match seconds {
         0..120 => format!("{seconds} s"),
         120..7_200 => format!("{} min", seconds / 60),
