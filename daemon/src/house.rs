@@ -23,6 +23,8 @@ use crate::tickets::Tickets;
 
 /// Longest line of a client, in bytes.
 const LINE_BYTES: usize = 8 * 1024 * 1024;
+/// Bytes that long lines and requests in flight of all clients take together at most.
+const ALL_LINES: usize = 64 * 1024 * 1024;
 /// A client that asks nothing for this long after connecting is closed.
 const FIRST_REQUEST: Duration = Duration::from_secs(30);
 
@@ -40,6 +42,8 @@ pub(crate) struct House {
     pub(crate) shown: Shown,
     /// Peers that were turned away.
     pub(crate) refusals: Refusals,
+    /// What clients' lines may take.
+    pub(crate) budget: mcpist_mcp::Budget,
     live: ArcSwapOption<Live>,
     closed: AtomicBool,
     calls: AtomicU64,
@@ -56,6 +60,7 @@ impl House {
             tickets: Mutex::new(Tickets::new()),
             shown: Shown::new(),
             refusals: Refusals::default(),
+            budget: mcpist_mcp::Budget::new(ALL_LINES),
             live: ArcSwapOption::empty(),
             closed: AtomicBool::new(false),
             calls: AtomicU64::new(1),

@@ -197,13 +197,14 @@ pub(crate) async fn serve(
         };
         let limits = house.stream_limits();
         let idle = house.config.idle;
+        let budget = house.budget.clone();
         let gateway = ClientGateway::new(Arc::clone(&house), peer);
         tokio::spawn(async move {
             let _held = held;
             let reads = Reads::default();
             let served = match mcpist_wire::stream::split(stream) {
                 Ok((read, write)) => tokio::select! {
-                    served = mcpist_mcp::serve(reads.of(read), write, gateway, limits) => served,
+                    served = mcpist_mcp::serve(reads.of(read), write, gateway, limits, &budget) => served,
                     () = reads.unused(|| tokio::time::sleep(idle)) => {
                         log::debug!("client connection closed: nothing came for {} s", idle.as_secs());
                         Ok(())

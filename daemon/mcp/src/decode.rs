@@ -8,8 +8,8 @@
 
 use rmcp::model::{
     CallToolRequest, CallToolRequestParams, ClientRequest, CustomRequest, DiscoverRequest,
-    DiscoverRequestParams, ErrorCode, GetExtensions, InitializeRequest, InitializeRequestParams,
-    ListToolsRequest, PingRequest, RequestId, RequestMetaObject,
+    DiscoverRequestParams, ErrorCode, GetExtensions, InitializeRequest, ListToolsRequest,
+    PingRequest, RequestId, RequestMetaObject,
 };
 use serde_json::value::RawValue;
 
@@ -19,6 +19,12 @@ use crate::json::{Members, Unfit, members};
 const MAX_NAME: usize = 128;
 /// Longest protocol version in `_meta`, which an error repeats.
 const MAX_VERSION: usize = 32;
+/// Longest `_meta`, and longest parameters of `initialize`: both are parsed whole.
+const MAX_PARSED: usize = 64 * 1024;
+/// What a byte of JSON may take once it is parsed.
+const PARSED: usize = 16;
+/// JSON-RPC's first code for what is a server's own matter.
+const BUSY: ErrorCode = ErrorCode(-32000);
 const VERSION_KEY: &str = "io.modelcontextprotocol/protocolVersion";
 
 /// What a line is.
@@ -40,6 +46,8 @@ pub(crate) struct Request {
     pub(crate) id: RequestId,
     pub(crate) what: ClientRequest,
     pub(crate) arguments: Option<Box<RawValue>>,
+    /// About what it takes in memory until it is answered.
+    pub(crate) bytes: usize,
 }
 
 /// A JSON-RPC error that is due at once.
@@ -48,14 +56,27 @@ pub(crate) struct Refusal {
     pub(crate) id: Option<RequestId>,
     pub(crate) code: ErrorCode,
     pub(crate) message: &'static str,
+    /// The product's own code, where there is one for it.
+    pub(crate) data: Option<mcpist_core::error::ErrorCode>,
 }
 
 impl Refusal {
+    /// The clients' requests take as much as they may.
+    pub(crate) fn busy(id: Option<RequestId>) -> Refusal {
+        Refusal {
+            id,
+            code: BUSY,
+            message: "busy: the requests of all clients take as much memory as they may; try again shortly",
+            data: Some(mcpist_core::error::ErrorCode::Busy),
+        }
+    }
+
     pub(crate) fn invalid(id: Option<RequestId>, message: &'static str) -> Refusal {
         Refusal {
             id,
             code: ErrorCode::INVALID_REQUEST,
             message,
+            data: None,
         }
     }
 
@@ -64,6 +85,7 @@ impl Refusal {
             id: Some(id),
             code: ErrorCode::INVALID_PARAMS,
             message,
+            data: None,
         }
     }
 }
@@ -86,6 +108,7 @@ fn message(line: &[u8]) -> Result<Incoming, Refusal> {
             id: None,
             code: ErrorCode::PARSE_ERROR,
             message: "not JSON in UTF-8: send one JSON-RPC message a line",
+            data: None,
         },
         Unfit::NotSuchObject => Refusal::invalid(
             None,
@@ -150,10 +173,11 @@ fn request(id: RequestId, method: &str, params: Option<&RawValue>) -> Result<Req
             "params must be an object, each member of it once",
         ));
     };
+    let mut parsed = meta.map_or(0, |raw| raw.get().len());
     let Some(meta) = request_meta(meta) else {
         return Err(Refusal::params(
             id,
-            "params._meta is not an object that can be read",
+            "params._meta is not an object that can be read, of at most 64 KiB",
         ));
     };
     let mut kept = None;
@@ -173,22 +197,26 @@ fn request(id: RequestId, method: &str, params: Option<&RawValue>) -> Result<Req
         "server/discover" => {
             ClientRequest::from(DiscoverRequest::new(DiscoverRequestParams::default()))
         }
-        "initialize" => match serde_json::from_slice::<InitializeRequestParams>(text) {
-            Ok(params) => ClientRequest::from(InitializeRequest::new(params)),
-            Err(_) => {
+        "initialize" => {
+            parsed += text.len();
+            let params = (text.len() <= MAX_PARSED).then(|| serde_json::from_slice(text));
+            let Some(Ok(params)) = params else {
                 return Err(Refusal::params(
                     id,
-                    "initialize needs protocolVersion, capabilities and clientInfo",
+                    "initialize needs protocolVersion, capabilities and clientInfo, in at most 64 KiB",
                 ));
-            }
-        },
+            };
+            ClientRequest::from(InitializeRequest::new(params))
+        }
         _ => ClientRequest::from(CustomRequest::new(method, None)),
     };
     what.extensions_mut().insert(meta);
+    let arguments = kept.as_ref().map_or(0, |raw| raw.get().len());
     Ok(Request {
         id,
         what,
         arguments: kept,
+        bytes: arguments + PARSED * parsed,
     })
 }
 
@@ -196,6 +224,9 @@ fn request_meta(raw: Option<&RawValue>) -> Option<RequestMetaObject> {
     let Some(raw) = raw else {
         return Some(RequestMetaObject::new());
     };
+    if raw.get().len() > MAX_PARSED {
+        return None;
+    }
     let meta: RequestMetaObject = serde_json::from_str(raw.get()).ok()?;
     let version = meta.get(VERSION_KEY).and_then(serde_json::Value::as_str);
     version

@@ -12,7 +12,8 @@
 //!   ([`mcpist_core::scan`]) for depth, duplicate names and numbers that would be bent, never
 //!   re-serialised. The content of a result leaves as the gateway gave it, never escaped again.
 //! - Calls in flight are bounded for each connection in number and in bytes; past the bound the next
-//!   line is left unread, which is felt by the peer as backpressure.
+//!   line is left unread, which is felt by the peer as backpressure. All connections together are
+//!   bounded by a [`Budget`]; a line or a call for which it has nothing left is answered `busy`.
 //! - A peer that goes away, or cancels, cancels its calls at once, through [`ToolCall::cancel`]. A
 //!   call is told and never dropped, so that its outcome can still be recorded.
 //!
@@ -32,6 +33,7 @@
 //! ours as well), so every logger of a program with this crate asks [`may_log`] first, which holds
 //! rmcp to warnings.
 
+mod budget;
 mod decode;
 mod gateway;
 mod handler;
@@ -47,6 +49,7 @@ mod transport;
 #[allow(clippy::unwrap_used)]
 mod tests;
 
+pub use budget::Budget;
 pub use gateway::{CallAnswer, Gateway, RawArguments, ToolCall};
 pub use schema::{Detail, Offer, SchemaEntry, SchemaPage, SchemaQuery};
 
@@ -101,7 +104,7 @@ pub enum ServeError {
     Panic,
 }
 
-/// Serves one connection until its peer ends it; returns when every call of it has ended, or 5
+/// Serves one connection until its peer ends it, with lines of `budget`, which all share; returns when every call of it has ended, or 5
 /// seconds later. Dropping the future ends the connection as the peer would.
 ///
 /// The end of the peer's input is the end of the connection: who half-closes gives up what is in
@@ -109,7 +112,13 @@ pub enum ServeError {
 ///
 /// # Errors
 /// [`ServeError`]; a peer that just goes away is no error.
-pub async fn serve<R, W, G>(read: R, write: W, gateway: G, limits: Limits) -> Result<(), ServeError>
+pub async fn serve<R, W, G>(
+    read: R,
+    write: W,
+    gateway: G,
+    limits: Limits,
+    budget: &Budget,
+) -> Result<(), ServeError>
 where
     R: AsyncRead + Send + Unpin + 'static,
     W: AsyncWrite + Send + Unpin + 'static,
@@ -117,7 +126,7 @@ where
 {
     let closed = CancellationToken::new();
     let _close_on_drop = closed.clone().drop_guard();
-    let (transport, ending) = LineTransport::new(read, write, limits, closed);
+    let (transport, ending) = LineTransport::new(read, write, limits, budget, closed);
     let handler = Handler::new(gateway, limits);
     match serve_server_with_ct(handler, transport, CancellationToken::new()).await {
         Ok(running) => {

@@ -1,7 +1,8 @@
 //! Lines of a byte stream, bounded. The only reader of a connection.
 //!
 //! Owns: the read buffer.
-//! Promises: a line takes at most its limit in memory; one that is longer is reported once and
+//! Promises: a line takes at most its limit in memory, and what it takes above [`KEEP`] is of the
+//! budget of all clients; one that is longer, or for which nothing is left, is reported once and
 //! skipped to its end. A call that is dropped midway loses nothing: the next one goes on.
 //! Does not: look into a line.
 
@@ -9,10 +10,12 @@ use std::io;
 
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 
+use crate::budget::{Budget, Charge};
+
 /// Room of the buffer between the stream and the line.
 const CHUNK: usize = 16 * 1024;
-/// A line's buffer above this is given back after use.
-const KEEP: usize = 256 * 1024;
+/// A line's buffer above this is charged, and given back after use.
+const KEEP: usize = 64 * 1024;
 
 /// What stands next on the stream.
 #[derive(Debug, PartialEq, Eq)]
@@ -21,6 +24,8 @@ pub(crate) enum Line<'a> {
     Text(&'a [u8]),
     /// A line over the limit; what is left of it is skipped.
     TooLong,
+    /// A line for which the budget had nothing left; the rest is skipped as well.
+    NoRoom,
 }
 
 /// Reads a stream line by line.
@@ -28,6 +33,7 @@ pub(crate) enum Line<'a> {
 pub(crate) struct Lines<R> {
     stream: BufReader<R>,
     line: Vec<u8>,
+    charge: Charge,
     limit: usize,
     /// The line was given out and goes with the next call.
     given: bool,
@@ -37,10 +43,11 @@ pub(crate) struct Lines<R> {
 
 impl<R: AsyncRead + Unpin> Lines<R> {
     /// Lines of at most `limit` bytes, their end not counted.
-    pub(crate) fn new(stream: R, limit: usize) -> Lines<R> {
+    pub(crate) fn new(stream: R, limit: usize, budget: &Budget) -> Lines<R> {
         Lines {
             stream: BufReader::with_capacity(CHUNK, stream),
             line: Vec::new(),
+            charge: budget.nothing(),
             limit,
             given: false,
             skipping: false,
@@ -56,12 +63,12 @@ impl<R: AsyncRead + Unpin> Lines<R> {
         loop {
             let mut room = CHUNK;
             if !self.skipping {
-                let left = self.limit + 1 - self.line.len();
-                if left <= self.limit / 2 {
-                    // The last growth ends at the limit: doubling would take twice as much for a line that is refused.
-                    self.line.reserve_exact(left);
+                room = room.min(self.limit + 1 - self.line.len());
+                if !self.grow(room) {
+                    self.skipping = true;
+                    self.clear();
+                    return Ok(Some(Line::NoRoom));
                 }
-                room = room.min(left);
             }
             let mut window = (&mut self.stream).take(room as u64);
             // What a dropped call has read stays in `line`, so this picks up where it left.
@@ -96,10 +103,25 @@ impl<R: AsyncRead + Unpin> Lines<R> {
         }
     }
 
+    /// Makes room for as many bytes more, doubling, but never beyond the limit. False where the budget says no.
+    fn grow(&mut self, room: usize) -> bool {
+        let (length, capacity) = (self.line.len(), self.line.capacity());
+        if length + room <= capacity {
+            return true;
+        }
+        let wanted = (2 * capacity).max(length + room).min(self.limit + 1);
+        if wanted > KEEP && !self.charge.grow_to(wanted) {
+            return false;
+        }
+        self.line.reserve_exact(wanted - length);
+        true
+    }
+
     fn clear(&mut self) {
         self.line.clear();
         if self.line.capacity() > KEEP {
             self.line = Vec::new();
+            self.charge.clear();
         }
     }
 }
@@ -113,12 +135,12 @@ mod tests {
     use super::*;
 
     async fn read_all(bytes: &[u8], limit: usize) -> Vec<Option<Vec<u8>>> {
-        let mut lines = Lines::new(bytes, limit);
+        let mut lines = Lines::new(bytes, limit, &Budget::new(1 << 30));
         let mut out = Vec::new();
         while let Some(line) = lines.next().await.unwrap() {
             out.push(match line {
                 Line::Text(text) => Some(text.to_vec()),
-                Line::TooLong => None,
+                Line::TooLong | Line::NoRoom => None,
             });
         }
         out
@@ -134,7 +156,7 @@ mod tests {
     #[tokio::test]
     async fn a_dropped_read_loses_nothing() {
         let (mut client, server) = tokio::io::duplex(64);
-        let mut lines = Lines::new(server, 100);
+        let mut lines = Lines::new(server, 100, &Budget::new(0));
         client.write_all(b"first ").await.unwrap();
         tokio::select! {
             biased;
@@ -151,7 +173,7 @@ mod tests {
         let limit = (1 << 20) + 5000;
         let mut bytes = vec![b'x'; limit];
         bytes.push(b'\n');
-        let mut lines = Lines::new(&bytes[..], limit);
+        let mut lines = Lines::new(&bytes[..], limit, &Budget::new(limit + 1));
         assert_eq!(
             lines.next().await.unwrap(),
             Some(Line::Text(&bytes[..limit]))
@@ -160,10 +182,28 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn long_lines_of_two_clients_share_one_budget() {
+        let budget = Budget::new(300 * 1024);
+        let mut long = vec![b'x'; 200 * 1024];
+        long.extend_from_slice(b"\nshort\n");
+        let lines = || Lines::new(&long[..], 1 << 20, &budget);
+        let (mut first, mut second) = (lines(), lines());
+        assert!(
+            matches!(first.next().await.unwrap(), Some(Line::Text(text)) if text.len() == 200 * 1024)
+        );
+        assert_eq!(second.next().await.unwrap(), Some(Line::NoRoom));
+        assert!(second.line.capacity() <= KEEP);
+        // Its next line is read, and a long one again once the other's is done with.
+        assert_eq!(second.next().await.unwrap(), Some(Line::Text(b"short")));
+        assert_eq!(first.next().await.unwrap(), Some(Line::Text(b"short")));
+        assert!(matches!(lines().next().await.unwrap(), Some(Line::Text(_))));
+    }
+
+    #[tokio::test]
     async fn a_skipped_line_takes_no_memory() {
         let mut bytes = vec![b'x'; 4 << 20];
         bytes.extend_from_slice(b"\nok\n");
-        let mut lines = Lines::new(&bytes[..], 1 << 20);
+        let mut lines = Lines::new(&bytes[..], 1 << 20, &Budget::new(1 << 30));
         assert_eq!(lines.next().await.unwrap(), Some(Line::TooLong));
         assert!(lines.line.capacity() <= KEEP);
         assert_eq!(lines.next().await.unwrap(), Some(Line::Text(b"ok")));

@@ -100,6 +100,11 @@ struct Client {
 }
 
 fn connect(limits: Limits, room: usize) -> Client {
+    connect_within(&Budget::new(64 << 20), limits, room)
+}
+
+/// A connection whose lines are of `budget`.
+fn connect_within(budget: &Budget, limits: Limits, room: usize) -> Client {
     let inner = r#"{"name":"echo","title":"Echo","description":"Says it again","inputSchema":{"type":"object","properties":{"z":{},"a":{}}}}"#;
     let (ours, theirs) = duplex(room);
     let (sender, events) = mpsc::unbounded_channel();
@@ -110,7 +115,9 @@ fn connect(limits: Limits, room: usize) -> Client {
         events: sender,
     };
     let (their_read, their_write) = split(theirs);
-    let served = tokio::spawn(serve(their_read, their_write, mock, limits));
+    let budget = budget.clone();
+    let served =
+        tokio::spawn(async move { serve(their_read, their_write, mock, limits, &budget).await });
     let (read, write) = split(ours);
     Client {
         read: BufReader::new(read),

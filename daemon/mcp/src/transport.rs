@@ -24,6 +24,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::Limits;
+use crate::budget::{Budget, Charge};
 use crate::decode::{Incoming, Refusal, Request, decode};
 use crate::lines::{Line, Lines};
 use crate::outbox::Outbox;
@@ -37,6 +38,7 @@ pub(crate) struct Call {
     pub(crate) cancel: CancellationToken,
     answer: Mutex<Option<Vec<u8>>>,
     _slots: OwnedSemaphorePermit,
+    _charge: Charge,
 }
 
 impl Call {
@@ -86,12 +88,14 @@ impl Ending {
 struct Held {
     request: Box<Request>,
     slots: u32,
+    charge: Charge,
 }
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct LineTransport<R, W> {
     lines: Lines<R>,
+    budget: Budget,
     out: Arc<Outbox<W>>,
     limits: Limits,
     open: HashMap<RequestId, Arc<Call>>,
@@ -115,11 +119,13 @@ where
         read: R,
         write: W,
         limits: Limits,
+        budget: &Budget,
         closed: CancellationToken,
     ) -> (LineTransport<R, W>, Ending) {
         let ending = Ending::default();
         let transport = LineTransport {
-            lines: Lines::new(read, limits.line_bytes),
+            lines: Lines::new(read, limits.line_bytes, budget),
+            budget: budget.clone(),
             out: Arc::new(Outbox::new(write)),
             limits,
             open: HashMap::new(),
@@ -143,7 +149,7 @@ where
             if let Some(Held { slots, .. }) = self.held {
                 let permit = self.slots(slots).await?;
                 if let Some(held) = self.held.take() {
-                    return Ok(self.admit(*held.request, permit));
+                    return Ok(self.admit(held, permit));
                 }
             }
             let next = self.lines.next();
@@ -159,6 +165,7 @@ where
                         "the line is over the limit and was skipped",
                     ))?;
                 }
+                Some(Line::NoRoom) => self.refuse(Refusal::busy(None))?,
                 Some(Line::Text(text)) => {
                     let slots = slots_of(text.len(), &self.limits);
                     let incoming = decode(text);
@@ -183,14 +190,26 @@ where
             ),
             Incoming::Request(request) => {
                 self.first_until = None;
-                self.held = Some(Held { request, slots });
-                Ok(())
+                match self.budget.take(request.bytes) {
+                    Some(charge) => {
+                        self.held = Some(Held {
+                            request,
+                            slots,
+                            charge,
+                        });
+                        Ok(())
+                    }
+                    None => self.refuse(Refusal::busy(Some(request.id))),
+                }
             }
         }
     }
 
     fn refuse(&mut self, refusal: Refusal) -> Result<(), End> {
-        let error = ErrorData::new(refusal.code, refusal.message, None);
+        let data = refusal
+            .data
+            .map(|code| serde_json::json!({ "code": code.as_str() }));
+        let error = ErrorData::new(refusal.code, refusal.message, data);
         let message = ServerJsonRpcMessage::error(error, refusal.id);
         self.out.push(&message).map_err(End::Broken)?;
         self.owing = true;
@@ -209,17 +228,19 @@ where
         }
     }
 
-    fn admit(&mut self, request: Request, slots: OwnedSemaphorePermit) -> ClientJsonRpcMessage {
+    fn admit(&mut self, held: Held, slots: OwnedSemaphorePermit) -> ClientJsonRpcMessage {
         let Request {
             id,
             mut what,
             arguments,
-        } = request;
+            bytes: _,
+        } = *held.request;
         let call = Arc::new(Call {
             arguments,
             cancel: self.closed.child_token(),
             answer: Mutex::default(),
             _slots: slots,
+            _charge: held.charge,
         });
         what.extensions_mut().insert(Arc::clone(&call));
         self.open.insert(id.clone(), call);
@@ -322,7 +343,13 @@ mod tests {
         let (mut client, server) = duplex(1_024);
         let (read, write) = split(server);
         let closed = CancellationToken::new();
-        let (mut transport, _) = LineTransport::new(read, write, Limits::default(), closed);
+        let (mut transport, _) = LineTransport::new(
+            read,
+            write,
+            Limits::default(),
+            &Budget::new(1 << 20),
+            closed,
+        );
         client.write_all(b"\n{}\n").await.unwrap();
         tokio::select! {
             biased;
@@ -343,7 +370,13 @@ mod tests {
         let (mut client, server) = duplex(1_024);
         let (read, write) = split(server);
         let closed = CancellationToken::new();
-        let (mut transport, ending) = LineTransport::new(read, write, Limits::default(), closed);
+        let (mut transport, ending) = LineTransport::new(
+            read,
+            write,
+            Limits::default(),
+            &Budget::new(1 << 20),
+            closed,
+        );
         let line = b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}\n";
         client.write_all(line).await.unwrap();
         assert!(transport.receive().await.is_some());

@@ -60,6 +60,51 @@ async fn an_over_long_line_is_answered_and_skipped() {
 }
 
 #[tokio::test]
+async fn what_all_clients_send_is_bounded_together_and_refused_with_a_code() {
+    // A line of 150 KiB takes 256 while it is read, and 150 until it is answered.
+    let budget = Budget::new(500 * 1024);
+    let open = async || {
+        let mut client = connect_within(&budget, Limits::default(), 1 << 20);
+        client.initialize("2025-11-25").await;
+        client
+    };
+    let (mut first, mut second) = (open().await, open().await);
+    let long = |id, tool| {
+        call(
+            id,
+            tool,
+            &format!(r#"{{"x":"{}"}}"#, "x".repeat(150 * 1024)),
+        )
+    };
+    // The line is gone; its arguments stay while the call is in flight.
+    first.line(long(1, "wait")).await;
+    first.event().await;
+    let busy = |answer: Value| answer["error"]["data"]["code"] == "busy";
+    assert!(busy(second.ask(long(1, "echo")).await));
+    let short = second.ask(call(2, "echo", "{}")).await;
+    assert_eq!(short["result"]["isError"], false, "{short}");
+    first.release.add_permits(1);
+    assert_eq!(first.answer().await["id"], 1);
+    let long = second.ask(long(3, "echo")).await;
+    assert_eq!(long["id"], 3, "{long}");
+}
+
+#[tokio::test]
+async fn what_is_parsed_whole_is_bounded() {
+    let mut client = connect(Limits::default(), 1 << 20);
+    let pad = "0,".repeat(64 * 1024);
+    let long = format!(
+        r#"{{"jsonrpc":"2.0","id":1,"method":"initialize","params":{{"protocolVersion":"2025-11-25","capabilities":{{"experimental":{{"x":{{"y":[{pad}0]}}}}}},"clientInfo":{{"name":"t","version":"1"}}}}}}"#
+    );
+    assert_eq!(refusal(&mut client, long).await, (-32602, json!(1)));
+    client.initialize("2025-11-25").await;
+    let long = format!(
+        r#"{{"jsonrpc":"2.0","id":2,"method":"ping","params":{{"_meta":{{"x":[{pad}0]}}}}}}"#
+    );
+    assert_eq!(refusal(&mut client, long).await, (-32602, json!(2)));
+}
+
+#[tokio::test]
 async fn ten_thousand_levels_cost_an_answer() {
     let mut client = opened().await;
     let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
