@@ -35,6 +35,7 @@ pub(crate) fn review(proposed: &Proposed) -> String {
     if let Some(old) = old {
         shown = beside(fields(old), shown);
     }
+    shown.extend(bound(proposed));
     shown.extend(registry(proposed));
     for (label, value) in shown {
         lines.push(format!("  {label:<10}  {value}"));
@@ -209,6 +210,14 @@ fn beside(old: Vec<Field>, new: Vec<Field>) -> Vec<Field> {
     out
 }
 
+/// Where the credential of a join goes, and how.
+fn bound(proposed: &Proposed) -> Vec<Field> {
+    match (&proposed.change, &proposed.binding) {
+        (Change::JoinPut(join), Some(bound)) if bound.name == join.binding => binding(bound),
+        _ => Vec::new(),
+    }
+}
+
 /// What the store knows of the registry that the change names.
 fn registry(proposed: &Proposed) -> Vec<Field> {
     let named = match &proposed.change {
@@ -311,6 +320,23 @@ mod tests {
         // What stands elsewhere is none of this change's.
         let text = shown(json!({ "grant-delete": "other" }), old, Value::Null);
         assert_eq!(text, "change DIGEST\ngrant other, removed\nneeds 1 officer");
+    }
+
+    #[test]
+    fn a_join_says_where_its_credential_goes_and_another_binding_is_not_shown() {
+        let id = "11".repeat(32);
+        let join = |binding: &str| json!({ "join-put": { "registry": id, "module": "prometheus", "slot": "server", "binding": binding } });
+        let of_store = binding(include_str!("../tests/golden/ca.pem"), &["GET"]);
+        let shown = |named: &str| {
+            let change: Change = serde_json::from_value(join(named)).unwrap();
+            let proposed = json!({ "change": change, "binding": of_store["binding-put"],
+                "review": { "change": change.digest(), "state": change.digest(), "needs": 2, "reason": null } });
+            review(&serde_json::from_value(proposed).unwrap())
+        };
+        let text = shown("prom");
+        let goes = "  binding     prom\n  credential  team/prom\n  to          https://prom.lan:9090/api\n  methods     GET\n";
+        assert!(text.contains(goes), "{text}");
+        assert!(!shown("other").contains("prom.lan"), "{text}");
     }
 
     #[test]

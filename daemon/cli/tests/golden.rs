@@ -463,7 +463,8 @@ fn changes_are_shown_as_people_read_them() {
     ];
     let mut commands = Vec::new();
     for (index, (change, replaces, registry, reason)) in changes.into_iter().enumerate() {
-        let shown = proposed(change, replaces, registry, reason);
+        let mut shown = proposed(change, replaces, registry, reason);
+        shown["binding"] = binding(ca, &["GET"])["binding-put"].clone();
         daemon(&folder.path().join(index.to_string()), vec![reply(&shown)]);
         let digest = &shown["review"]["change"];
         commands.push(format!(

@@ -78,6 +78,11 @@ impl Open {
         Proposed {
             replaces: self.policy.standing(&change.object()),
             registry: registry_of(&change).and_then(|id| self.named(&id)),
+            binding: match &change {
+                Change::JoinPut(join) => self.policy.bindings.get(&join.binding).cloned(),
+                _ => None,
+            }
+            .map(Box::new),
             change,
             review,
         }

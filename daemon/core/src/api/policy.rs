@@ -113,6 +113,9 @@ pub struct Proposed {
     /// The registry that the change names, where it names one.
     #[serde(default)]
     pub registry: Option<NamedRegistry>,
+    /// The binding that a join names, which says where the credential goes. An approval is void once that changes.
+    #[serde(default)]
+    pub binding: Option<Box<Binding>>,
 }
 
 /// What an officer reads of a registry of which a change says the id alone.

@@ -162,6 +162,16 @@ fn an_officer_reads_what_stands_and_what_comes() {
         assert_eq!(named.notes.as_deref(), Some("what is new"));
         assert_eq!(named.not_after, Some(4_000_000_000));
 
+        // A join names its binding alone: where the credential goes is shown from the store.
+        let binding = change(serde_json::json!({ "binding-put": {
+            "name": "echo", "vault": "main", "credential": "token", "scheme": "http", "host": "127.0.0.1",
+            "port": 9, "path_prefix": "/", "methods": ["GET"], "trust": "none", "inject": "bearer" } }));
+        site.change(binding.clone()).await.unwrap();
+        let join = change(serde_json::json!({ "join-put": {
+            "registry": id, "module": "echo", "slot": "service", "binding": "echo" } }));
+        let join = site.propose(UID, join).await.unwrap();
+        assert_eq!(join.binding.map(Change::BindingPut), Some(binding));
+
         assert_eq!(site.keeper.view().time_floor, Some(0));
         let floor = today();
         site.change(Change::TimeFloor(floor)).await.unwrap();
