@@ -28,7 +28,7 @@ impl PolicyView for Policy {
     fn version(&self, object: &Object) -> Option<u64> {
         (*object == self.0).then_some(5)
     }
-    fn requester(&self) -> Option<u32> {
+    fn requesters(&self) -> Option<&[u32]> {
         None
     }
     fn principals(&self) -> impl Iterator<Item = &PrincipalRecord> {
