@@ -11,6 +11,7 @@
 //! Does not: decide what is recorded ([`mcpist_core::event`]).
 
 mod boot;
+mod denied;
 mod disk;
 mod keys;
 mod segment;
@@ -26,10 +27,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 use mcpist_core::audit::{Anchor, Body, Copied, Seq, UnixMs};
 use mcpist_core::event::Event;
-use mcpist_core::ids::VaultName;
+use mcpist_core::ids::{PrincipalName, VaultName};
 use tokio::sync::watch;
 
 use boot::Boot;
+use denied::Denied;
 use disk::Disk;
 pub(crate) use keys::{CheckpointStore, FirstKey, SystemVault};
 pub(crate) use segment::OpenError;
@@ -114,11 +116,22 @@ enum Synced {
 #[derive(Default)]
 struct Tail {
     writer: Option<Writer>,
+    /// Denied calls, as far as they have no line of their own.
+    denied: Denied,
     /// Somebody waits for durability.
     urgent: bool,
     closing: bool,
     /// Bytes left on the disk, while they are few.
     low: Option<u64>,
+}
+
+impl Tail {
+    /// Writes what was counted and has no line.
+    fn settle(&mut self) {
+        if let Some(writer) = self.writer.as_mut() {
+            self.denied.settle_all(writer);
+        }
+    }
 }
 
 impl Shared {
@@ -132,9 +145,7 @@ impl Shared {
         Self {
             tail: Mutex::new(Tail {
                 writer,
-                urgent: false,
-                closing: false,
-                low: None,
+                ..Tail::default()
             }),
             wake: Condvar::new(),
             synced: watch::Sender::new(Synced::Through(through)),
@@ -208,11 +219,29 @@ impl Audit {
     /// closed, what stands for itself is noted for its next opening.
     pub(crate) fn append(&self, event: &Event<'_>) -> Result<Seq, AuditError> {
         let appended =
-            self.write(|writer| writer.write(|chain, line| chain.append(now(), event, line)));
+            self.write(|writer, _| writer.write(|chain, line| chain.append(now(), event, line)));
         if appended == Err(AuditError::Closed) {
             self.boot().note(event);
         }
         appended
+    }
+
+    /// Appends the line of a call of `principal` that is denied at `at`, or counts it where the principal had its share
+    /// of lines.
+    pub(crate) fn append_denied(
+        &self,
+        principal: &PrincipalName,
+        event: &Event<'_>,
+        at: Instant,
+    ) -> Result<Option<Seq>, AuditError> {
+        self.write(|writer, denied| {
+            if !denied.admit(principal, at) {
+                return Ok(None);
+            }
+            denied.settle(principal, writer)?;
+            let appended = writer.write(|chain, line| chain.append(now(), event, line));
+            appended.map(Some)
+        })
     }
 
     /// Counts a call whose outcome was refused.
@@ -227,17 +256,17 @@ impl Audit {
         row: u64,
         body: &Body,
     ) -> Result<Seq, AuditError> {
-        self.write(|writer| writer.write_outbox(now(), vault, row, body))
+        self.write(|writer, _| writer.write_outbox(now(), vault, row, body))
     }
 
-    fn write(
+    fn write<T>(
         &self,
-        write: impl FnOnce(&mut Writer) -> Result<Seq, AuditError>,
-    ) -> Result<Seq, AuditError> {
+        write: impl FnOnce(&mut Writer, &mut Denied) -> Result<T, AuditError>,
+    ) -> Result<T, AuditError> {
         let shared = self.shared.load();
-        let mut tail = shared.tail();
-        let closing = tail.closing;
-        let writer = tail.writer.as_mut().filter(|_| !closing);
+        let mut guard = shared.tail();
+        let tail = &mut *guard;
+        let writer = tail.writer.as_mut().filter(|_| !tail.closing);
         let writer = writer.ok_or(AuditError::Closed)?;
         let calls = self.lost.load(Ordering::Relaxed);
         if calls > 0 {
@@ -245,7 +274,7 @@ impl Audit {
             writer.write(|chain, line| chain.append(now(), &event, line))?;
             self.lost.fetch_sub(calls, Ordering::Relaxed);
         }
-        write(writer)
+        write(writer, &mut tail.denied)
     }
 
     /// Whether one more line could be written now. For an act whose line follows it: what the log has no room for is
@@ -330,6 +359,7 @@ impl Audit {
         let shared = self.shared.load_full();
         let deadline = Instant::now() + patience;
         let mut tail = shared.tail();
+        tail.settle();
         tail.closing = true;
         shared.wake.notify_all();
         while tail.writer.is_some() {

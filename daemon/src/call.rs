@@ -307,7 +307,8 @@ fn finish(
     }
 }
 
-/// Unknown or hidden: recorded, and answered in one way.
+/// Unknown or hidden: recorded, and answered in one way. Who asks for such tools faster than the log tells of them one by
+/// one is held back; those calls are counted.
 fn denied(house: &House, principal: &Principal, asked: &ToolCall) -> CallAnswer {
     let event = Event::CallDenied {
         principal: principal.name(),
@@ -315,10 +316,15 @@ fn denied(house: &House, principal: &Principal, asked: &ToolCall) -> CallAnswer 
         tool: &asked.tool_name,
         code: ErrorCode::UnknownTool,
     };
-    match house.audit.append(&event) {
-        Ok(_) => ToolError::of(ErrorCode::UnknownTool).into(),
-        Err(_) => ToolError::of(ErrorCode::AuditUnavailable).into(),
-    }
+    let appended = house
+        .audit
+        .append_denied(principal.name(), &event, Instant::now());
+    ToolError::of(match appended {
+        Ok(Some(_)) => ErrorCode::UnknownTool,
+        Ok(None) => ErrorCode::Busy,
+        Err(_) => ErrorCode::AuditUnavailable,
+    })
+    .into()
 }
 
 #[cfg(test)]

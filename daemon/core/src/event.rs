@@ -270,6 +270,11 @@ pub enum Event<'a> {
         tool: &'a str,
         code: ErrorCode,
     },
+    /// So many more calls of the principal were denied than have a line each.
+    CallsDenied {
+        principal: &'a PrincipalName,
+        calls: u64,
+    },
     /// A connection had no principal.
     PeerRefused { listener: &'a str, uid: Option<u32> },
     /// Secrets were found in an answer, and taken out. `stage` is who found them: `runner` or `daemon`.

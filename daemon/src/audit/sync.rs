@@ -60,8 +60,13 @@ pub(super) fn run(shared: &Shared, mut keys: Keys, mut spare: Spare, mut disk: D
             last_checkpoint = Instant::now();
             match keys.sign(&anchor, now()) {
                 Ok(checkpoint) => {
-                    if let Some(writer) = shared.tail().writer.as_mut() {
+                    let mut tail = shared.tail();
+                    if let Some(writer) = tail.writer.as_mut() {
                         writer.write_checkpoint(checkpoint);
+                    }
+                    // Not what nothing would sign any more; who closes the log has settled it.
+                    if !closing {
+                        tail.settle();
                     }
                 }
                 Err(e) => {

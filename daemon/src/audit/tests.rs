@@ -10,6 +10,7 @@ use mcpist_secret::Secret;
 
 use super::*;
 
+mod denied;
 mod forged;
 mod trouble;
 mod turn;

@@ -316,6 +316,10 @@ fn every_event_is_one_flat_object_with_its_own_name() {
             limit_bytes: 2,
             raised: true,
         },
+        Event::CallsDenied {
+            principal: &PrincipalName::parse("ada").unwrap(),
+            calls: 1,
+        },
         Event::AuditLost { calls: 1 },
         Event::Boot {
             since: UnixMs(5),

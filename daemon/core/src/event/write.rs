@@ -35,6 +35,7 @@ impl Event<'_> {
             Event::CallIntent { .. } => "call_intent",
             Event::CallOutcome { .. } => "call_outcome",
             Event::CallDenied { .. } => "call_denied",
+            Event::CallsDenied { .. } => "calls_denied",
             Event::PeerRefused { .. } => "peer_refused",
             Event::RedactionHit { .. } => "redaction_hit",
             Event::ModuleQuarantined { .. } => "module_quarantined",
@@ -266,6 +267,10 @@ impl Event<'_> {
                     .text("module", module)
                     .text("tool", tool)
                     .text("code", code.as_str());
+            }
+            Event::CallsDenied { principal, calls } => {
+                line.text("principal", principal.as_str())
+                    .number("calls", calls);
             }
             Event::PeerRefused { listener, uid } => {
                 uid_of(line.text("listener", listener), uid);
