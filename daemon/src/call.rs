@@ -6,7 +6,8 @@
 //!
 //! Owns the order. Promises: nothing reaches a service without an intent in the audit log; unknown and hidden tools
 //! take the same way and give the same answer; whatever happens after the intent, an outcome is recorded while the log
-//! takes lines, and a call whose outcome is not is counted; no stage outlasts the deadline, a cancellation or a seal.
+//! takes lines, and a call whose outcome is not is counted; what was taken away before its credential is opened keeps it
+//! closed, however long the intent took; no stage outlasts the deadline, a cancellation or a seal.
 //! Does not decide anything itself: each stage is a function of the crate that owns it.
 
 use std::future::Future;
@@ -18,7 +19,7 @@ use mcpist_core::audit::Seq;
 use mcpist_core::catalogue::Tool;
 use mcpist_core::error::ErrorCode;
 use mcpist_core::event::{Event, Outcome};
-use mcpist_core::ids::CallId;
+use mcpist_core::ids::{CallId, SchemaRef};
 use mcpist_core::permit::{IntentError, Permit};
 use mcpist_core::principal::Principal;
 use mcpist_core::result::{ToolError, ToolResult};
@@ -36,37 +37,29 @@ use crate::live::Live;
 
 /// Runs a call for `peer` and says what became of it.
 pub(crate) async fn call(house: &House, peer: &Peer, asked: ToolCall) -> CallAnswer {
-    let Some((live, entered)) = house.enter() else {
+    let Some((mut live, entered)) = house.enter() else {
         return ToolError::of(ErrorCode::Sealed).into();
     };
 
-    // 1 listen, 2 identify
-    let Some(principal) = live.identities.identify(peer.evidence()) else {
-        return ToolError::of(ErrorCode::Unidentified).into();
+    let ToolCall {
+        module,
+        tool_name,
+        arguments,
+        schema_ref,
+        cancel,
+    } = asked;
+    let named = Named {
+        module: &module,
+        tool: &tool_name,
+        schema_ref: schema_ref.as_ref(),
     };
-    // 3 mask
-    let name = (asked.module.as_str(), asked.tool_name.as_str());
-    let echoed = asked.schema_ref.as_ref();
-    let mask = live.mask_for(&principal, name, |tool| {
-        house.shown.has_read(principal.name(), tool, echoed)
-    });
-    let Some(visible) = mask.visible(&principal, name.0, name.1) else {
-        return denied(house, &principal, &asked);
-    };
-    // 4 route
-    let read = asked
-        .schema_ref
-        .or_else(|| house.shown.held_to(principal.name(), visible.tool()));
-    let route = match Route::choose(visible, read.as_ref(), mask.catalogue()) {
+    // 1 listen, 2 identify, 3 mask, 4 route
+    let route = match choose(house, &live, peer, named) {
         Ok(route) => route,
-        Err(RouteError::SchemaChanged { current }) => {
-            house.shown.note(principal.name(), &current);
-            return CallAnswer::schema_changed(&entry(&current));
-        }
-        Err(RouteError::NoSide(_)) => return ToolError::of(ErrorCode::NotLoaded).into(),
+        Err(e) => return no_route(house, named, e),
     };
     // 5 arguments
-    let arguments = match Arguments::parse(asked.arguments.into_bytes(), &route) {
+    let arguments = match Arguments::parse(arguments.into_bytes(), &route) {
         Ok(arguments) => arguments,
         Err(e) => return ToolError::with(e.code(), &e.to_string()).into(),
     };
@@ -75,7 +68,7 @@ pub(crate) async fn call(house: &House, peer: &Peer, asked: ToolCall) -> CallAns
     let tool = Arc::clone(route.tool());
     let intents = Intents::new(&house.audit, &live.mac);
     let issuing = Permit::issue(route, arguments, id, &intents);
-    let permit = match issued(issuing, deadline(&tool), &entered, &asked.cancel).await {
+    let permit = match issued(issuing, deadline(&tool), &entered, &cancel).await {
         Ok(permit) => permit,
         Err(code) => return not_made(house, id, intents.written(), started, code),
     };
@@ -84,12 +77,112 @@ pub(crate) async fn call(house: &House, peer: &Peer, asked: ToolCall) -> CallAns
     let answer = tokio::select! {
         biased;
         () = entered.sealed() => Err(ToolError::of(ErrorCode::Sealed)),
-        answer = run(house, &live, permit, started, &asked.cancel) => answer,
+        answer = run(house, peer, &mut live, permit, started, &cancel) => answer,
     };
     // 9 outcome
     let redacted = redact(&live, answer);
     report(house, &live, id, &tool, &redacted);
     finish(house, id, intent, started, redacted)
+}
+
+/// What a call names.
+#[derive(Clone, Copy)]
+pub(crate) struct Named<'a> {
+    pub(crate) module: &'a str,
+    pub(crate) tool: &'a str,
+    /// The edition that its caller has read.
+    pub(crate) schema_ref: Option<&'a SchemaRef>,
+}
+
+/// Why a call has no route.
+#[derive(Debug)]
+pub(crate) enum NoRoute {
+    Unidentified,
+    /// Unknown or hidden.
+    Denied(Principal),
+    /// Another edition is active than the caller has read.
+    Changed(Principal, Arc<Tool>),
+    NoSide,
+}
+
+impl NoRoute {
+    fn code(&self) -> ErrorCode {
+        match self {
+            NoRoute::Unidentified => ErrorCode::Unidentified,
+            NoRoute::Denied(_) => ErrorCode::UnknownTool,
+            NoRoute::Changed(..) => ErrorCode::SchemaChanged,
+            NoRoute::NoSide => ErrorCode::NotLoaded,
+        }
+    }
+}
+
+/// Stages 1 to 4, as one snapshot has it.
+pub(crate) fn choose(
+    house: &House,
+    live: &Live,
+    peer: &Peer,
+    named: Named<'_>,
+) -> Result<Route, NoRoute> {
+    // 1 listen, 2 identify
+    let principal = live.identities.identify(peer.evidence());
+    let principal = principal.ok_or(NoRoute::Unidentified)?;
+    // 3 mask
+    let mask = live.mask_for(&principal, (named.module, named.tool), |tool| {
+        house
+            .shown
+            .has_read(principal.name(), tool, named.schema_ref)
+    });
+    let Some(visible) = mask.visible(&principal, named.module, named.tool) else {
+        return Err(NoRoute::Denied(principal));
+    };
+    // 4 route
+    let read = named.schema_ref.copied();
+    let read = read.or_else(|| house.shown.held_to(principal.name(), visible.tool()));
+    Route::choose(visible, read.as_ref(), mask.catalogue()).map_err(|e| match e {
+        RouteError::SchemaChanged { current } => NoRoute::Changed(principal, current),
+        RouteError::NoSide(_) => NoRoute::NoSide,
+    })
+}
+
+fn no_route(house: &House, named: Named<'_>, e: NoRoute) -> CallAnswer {
+    match e {
+        NoRoute::Denied(principal) => denied(house, &principal, named),
+        NoRoute::Changed(principal, current) => {
+            house.shown.note(principal.name(), &current);
+            CallAnswer::schema_changed(&entry(&current))
+        }
+        e => ToolError::of(e.code()).into(),
+    }
+}
+
+/// The snapshot of now, if all that `permit` was given for holds there as well: stage 6 may have waited for a disk, and
+/// what an officer took away meanwhile is gone. Changes of anything else are no matter.
+fn confirm(
+    house: &House,
+    peer: &Peer,
+    live: &Arc<Live>,
+    permit: &Permit,
+) -> Result<Arc<Live>, ErrorCode> {
+    let now = house.live().ok_or(ErrorCode::Sealed)?;
+    if Arc::ptr_eq(&now, live) {
+        return Ok(now);
+    }
+    let tool = permit.tool();
+    // The very edition, which may have begun to drain.
+    let edition = tool.schema_ref();
+    let named = Named {
+        module: tool.module().as_str(),
+        tool: tool.name().as_str(),
+        schema_ref: Some(&edition),
+    };
+    let route = choose(house, &now, peer, named).map_err(|e| e.code())?;
+    if route.principal().name() != permit.principal().name() {
+        return Err(ErrorCode::Unidentified);
+    }
+    if route.tool().slots() != permit.slots() {
+        return Err(ErrorCode::NotJoined);
+    }
+    Ok(now)
 }
 
 fn deadline(tool: &Tool) -> Duration {
@@ -116,14 +209,17 @@ async fn issued<P>(
     }
 }
 
-/// Stages 7 and 8: the credential is opened for this permit, and the runner runs the module.
-async fn run(
+/// Stages 7 and 8: the credential is opened for this permit, and the runner runs the module. `live` becomes the snapshot
+/// that the lease is of. Nothing is waited for between its confirmation and the runner's queue.
+pub(crate) async fn run(
     house: &House,
-    live: &Live,
+    peer: &Peer,
+    live: &mut Arc<Live>,
     permit: Permit,
     started: Instant,
     cancel: &CancellationToken,
 ) -> Result<Answer, ToolError> {
+    *live = confirm(house, peer, live, &permit).map_err(ToolError::of)?;
     let deadline = deadline(permit.tool());
     let leases = live.broker.lease(&permit, crate::clock::unix_seconds())?;
     #[cfg(feature = "test-leak")]
@@ -309,11 +405,11 @@ fn finish(
 
 /// Unknown or hidden: recorded, and answered in one way. Who asks for such tools faster than the log tells of them one by
 /// one is held back; those calls are counted.
-fn denied(house: &House, principal: &Principal, asked: &ToolCall) -> CallAnswer {
+fn denied(house: &House, principal: &Principal, named: Named<'_>) -> CallAnswer {
     let event = Event::CallDenied {
         principal: principal.name(),
-        module: &asked.module,
-        tool: &asked.tool_name,
+        module: named.module,
+        tool: named.tool,
         code: ErrorCode::UnknownTool,
     };
     let appended = house

@@ -221,14 +221,14 @@ pub(crate) async fn serve(
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
+pub(crate) mod tests {
     use mcpist_core::principal::{IdentityRule, PrincipalRecord};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
     use crate::config::Config;
 
-    fn unix(uid: u32) -> Peer {
+    pub(crate) fn unix(uid: u32) -> Peer {
         Peer(Kind::Unix {
             uid,
             gid: uid,
