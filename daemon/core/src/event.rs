@@ -275,8 +275,12 @@ pub enum Event<'a> {
         principal: &'a PrincipalName,
         calls: u64,
     },
-    /// A connection had no principal.
-    PeerRefused { listener: &'a str, uid: Option<u32> },
+    /// So many connections were turned away at a socket. `uid` is absent where the kernel named none.
+    PeerRefused {
+        listener: &'a str,
+        uid: Option<u32>,
+        peers: u64,
+    },
     /// Secrets were found in an answer, and taken out. `stage` is who found them: `runner` or `daemon`.
     RedactionHit {
         call: CallId,

@@ -37,31 +37,35 @@ impl Boot {
 
     /// Notes an event of the sockets and of the runner. All others belong to an open store.
     pub(super) fn note(&mut self, event: &Event<'_>) {
+        let mut times = 1;
         let (code, uid) = match *event {
             Event::AdminRefused { uid, code, .. } => (code.as_str(), Some(uid)),
             Event::TicketIssued { uid, purpose } => (purpose, Some(uid)),
-            Event::PeerRefused { uid, .. } => ("", uid),
+            Event::PeerRefused { uid, peers, .. } => {
+                times = peers;
+                ("", uid)
+            }
             Event::RunnerConnected { uid, .. } => ("", Some(uid)),
             Event::RunnerLost { reason, .. } => (reason, None),
             Event::RunnerRefused { uid, reason, .. } => (reason, Some(uid)),
             _ => return,
         };
-        self.count(event.name(), code, uid);
+        self.count(event.name(), code, uid, times);
     }
 
-    fn count(&mut self, what: &'static str, code: &'static str, uid: Option<u32>) {
+    fn count(&mut self, what: &'static str, code: &'static str, uid: Option<u32>, times: u64) {
         let is_it = |n: &&mut Note| (n.what, n.code, n.uid) == (what, code, uid);
         if let Some(note) = self.notes.iter_mut().find(is_it) {
-            note.repeats = note.repeats.saturating_add(1);
+            note.repeats = note.repeats.saturating_add(times);
         } else if self.notes.len() >= KINDS && what != OTHERS {
-            self.count(OTHERS, "", None);
+            self.count(OTHERS, "", None, times);
         } else {
             self.notes.push(Note {
                 since: now(),
                 what,
                 code,
                 uid,
-                repeats: 1,
+                repeats: times,
             });
         }
     }

@@ -83,6 +83,7 @@ fn audit_log() -> (Vec<u8>, Checkpoint, Chain) {
         &Event::PeerRefused {
             listener: "mcp.socket",
             uid: Some(1000),
+            peers: 3,
         },
         &mut log,
     );

@@ -59,6 +59,7 @@ impl Log {
         let event = Event::PeerRefused {
             listener: text,
             uid: Some(1_000),
+            peers: 1,
         };
         self.chain.append(time, &event, &mut self.bytes);
         *self.chain.anchor()

@@ -280,6 +280,7 @@ fn every_event_is_one_flat_object_with_its_own_name() {
         Event::PeerRefused {
             listener: "unix",
             uid: None,
+            peers: 2,
         },
         Event::RedactionHit {
             call: CallId(1),

@@ -272,8 +272,12 @@ impl Event<'_> {
                 line.text("principal", principal.as_str())
                     .number("calls", calls);
             }
-            Event::PeerRefused { listener, uid } => {
-                uid_of(line.text("listener", listener), uid);
+            Event::PeerRefused {
+                listener,
+                uid,
+                peers,
+            } => {
+                uid_of(line.text("listener", listener), uid).number("peers", peers);
             }
             Event::RedactionHit {
                 call,

@@ -141,6 +141,12 @@ fn what_came_while_the_log_was_closed_is_in_it_once_it_opens() {
         // Of an open store; nothing to tell of a closed one.
         assert_eq!(audit.append(&STOP), Err(AuditError::Closed));
     }
+    let turned_away = Event::PeerRefused {
+        listener: "mcp.sock",
+        uid: Some(8),
+        peers: 40,
+    };
+    assert_eq!(audit.append(&turned_away), Err(AuditError::Closed));
     // A flood of ever other users is counted in one line.
     for uid in 1000..2000 {
         let _ = audit.append(&refused(uid));
@@ -153,9 +159,11 @@ fn what_came_while_the_log_was_closed_is_in_it_once_it_opens() {
     assert_eq!(first["what"], "admin_refused");
     assert_eq!(first["code"], "forbidden");
     assert_eq!((&first["uid"], &first["repeats"]), (&7.into(), &3.into()));
+    assert_eq!(lines[1]["what"], "peer_refused");
+    assert_eq!(lines[1]["repeats"], 40);
     assert_eq!(lines.len(), 33);
     let counted = lines.iter().map(|l| l["repeats"].as_u64().unwrap());
-    assert_eq!(counted.sum::<u64>(), 1003);
+    assert_eq!(counted.sum::<u64>(), 1043);
     assert_eq!(lines[32]["what"], "others");
     // Each once.
     assert!(audit.close(LONG));
