@@ -27,10 +27,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 use mcpist_core::audit::{Anchor, Body, Copied, Seq, UnixMs};
 use mcpist_core::event::Event;
-use mcpist_core::ids::{PrincipalName, VaultName};
+use mcpist_core::ids::VaultName;
 use tokio::sync::watch;
 
 use boot::Boot;
+pub(crate) use denied::Asker;
 use denied::Denied;
 use disk::Disk;
 pub(crate) use keys::{CheckpointStore, FirstKey, SystemVault};
@@ -116,7 +117,7 @@ enum Synced {
 #[derive(Default)]
 struct Tail {
     writer: Option<Writer>,
-    /// Denied calls, as far as they have no line of their own.
+    /// What was denied, as far as it has no line of its own.
     denied: Denied,
     /// Somebody waits for durability.
     urgent: bool,
@@ -218,30 +219,35 @@ impl Audit {
     /// Appends the line of `event`. It is on disk within [`GROUP`]; [`Audit::synced`] waits for it. While the log is
     /// closed, what stands for itself is noted for its next opening.
     pub(crate) fn append(&self, event: &Event<'_>) -> Result<Seq, AuditError> {
-        let appended =
-            self.write(|writer, _| writer.write(|chain, line| chain.append(now(), event, line)));
-        if appended == Err(AuditError::Closed) {
-            self.boot().note(event);
-        }
-        appended
+        self.note_closed(event, self.write(|writer, _| writer.append(event)))
     }
 
-    /// Appends the line of a call of `principal` that is denied at `at`, or counts it where the principal had its share
-    /// of lines.
+    /// [`Audit::append`] for what is denied to `asker` at `at`; counted where the asker had its share of lines.
     pub(crate) fn append_denied(
         &self,
-        principal: &PrincipalName,
+        asker: Asker,
         event: &Event<'_>,
         at: Instant,
     ) -> Result<Option<Seq>, AuditError> {
-        self.write(|writer, denied| {
-            if !denied.admit(principal, at) {
-                return Ok(None);
+        let appended = self.write(|writer, denied| {
+            if denied.admit(asker, at, writer)? {
+                writer.append(event).map(Some)
+            } else {
+                Ok(None)
             }
-            denied.settle(principal, writer)?;
-            let appended = writer.write(|chain, line| chain.append(now(), event, line));
-            appended.map(Some)
-        })
+        });
+        self.note_closed(event, appended)
+    }
+
+    fn note_closed<T>(
+        &self,
+        event: &Event<'_>,
+        appended: Result<T, AuditError>,
+    ) -> Result<T, AuditError> {
+        if matches!(appended, Err(AuditError::Closed)) {
+            self.boot().note(event);
+        }
+        appended
     }
 
     /// Counts a call whose outcome was refused.
@@ -270,8 +276,7 @@ impl Audit {
         let writer = writer.ok_or(AuditError::Closed)?;
         let calls = self.lost.load(Ordering::Relaxed);
         if calls > 0 {
-            let event = Event::AuditLost { calls };
-            writer.write(|chain, line| chain.append(now(), &event, line))?;
+            writer.append(&Event::AuditLost { calls })?;
             self.lost.fetch_sub(calls, Ordering::Relaxed);
         }
         write(writer, &mut tail.denied)

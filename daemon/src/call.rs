@@ -28,6 +28,7 @@ use mcpist_mcp::{CallAnswer, ToolCall};
 use mcpist_wire::{Answer, ModuleCall};
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::Asker;
 use crate::gateway::entry;
 use crate::house::House;
 use crate::inflight::Entered;
@@ -345,14 +346,23 @@ fn not_made(
     code: ErrorCode,
 ) -> CallAnswer {
     if let Some(intent) = intent {
-        let event = Event::CallOutcome {
-            call,
-            intent: intent.0,
-            outcome: outcome(Some(code), 0, started),
-        };
-        note(house, call, &event);
+        ended(house, call, intent, outcome(Some(code), 0, started));
     }
     ToolError::of(code).into()
+}
+
+/// Records how a call ended, or counts it where the log takes no line. Whether it is recorded.
+fn ended(house: &House, call: CallId, intent: Seq, outcome: Outcome) -> bool {
+    let recorded = house.audit.append(&Event::CallOutcome {
+        call,
+        intent: intent.0,
+        outcome,
+    });
+    if let Err(e) = &recorded {
+        house.audit.lost();
+        log::error!("audit_lost: outcome of call {} not recorded: {e}", call.0);
+    }
+    recorded.is_ok()
 }
 
 fn outcome(error: Option<ErrorCode>, hits: u32, started: Instant) -> Outcome {
@@ -385,19 +395,11 @@ fn finish(
         },
         Err(e) => outcome(Some(e.code()), hits, started),
     };
-    let recorded = house.audit.append(&Event::CallOutcome {
-        call,
-        intent: intent.0,
-        outcome,
-    });
-    if let Err(e) = &recorded {
-        house.audit.lost();
-        log::error!("audit_lost: outcome of call {} not recorded: {e}", call.0);
-    }
+    let recorded = ended(house, call, intent, outcome);
     match answer {
         Ok(result) => CallAnswer::Done {
             result,
-            audit_lost: recorded.is_err(),
+            audit_lost: !recorded,
         },
         Err(e) => e.into(),
     }
@@ -412,9 +414,8 @@ fn denied(house: &House, principal: &Principal, named: Named<'_>) -> CallAnswer 
         tool: named.tool,
         code: ErrorCode::UnknownTool,
     };
-    let appended = house
-        .audit
-        .append_denied(principal.name(), &event, Instant::now());
+    let asker = Asker::Principal(principal.name().clone());
+    let appended = house.audit.append_denied(asker, &event, Instant::now());
     ToolError::of(match appended {
         Ok(Some(_)) => ErrorCode::UnknownTool,
         Ok(None) => ErrorCode::Busy,
@@ -425,8 +426,9 @@ fn denied(house: &House, principal: &Principal, named: Named<'_>) -> CallAnswer 
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
+pub(crate) mod tests {
     use std::future::{pending, ready};
+    use std::path::Path;
 
     use super::*;
     use crate::audit::tests::Fixture;
@@ -434,6 +436,14 @@ mod tests {
     use crate::inflight::InFlight;
 
     const LONG: Duration = Duration::from_secs(60);
+
+    /// A house of its own, whose log is closed.
+    pub(crate) fn house(folder: &Path) -> House {
+        let at = |name: &str| folder.join(name);
+        let text = format!("state = {:?}\nrun = {:?}\n", at("state"), at("run"));
+        std::fs::write(at("mcpist.toml"), text).unwrap();
+        House::new(Config::load(&at("mcpist.toml"), true).unwrap())
+    }
 
     #[tokio::test]
     async fn a_disk_that_hangs_under_an_intent_outlasts_no_deadline_cancellation_or_seal() {
@@ -460,10 +470,7 @@ mod tests {
     #[test]
     fn an_intent_without_a_permit_has_its_outcome() {
         let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
-        let text = format!("state = {:?}\nrun = {:?}\n", at("state"), at("run"));
-        std::fs::write(at("mcpist.toml"), text).unwrap();
-        let house = House::new(Config::load(&at("mcpist.toml"), true).unwrap());
+        let house = house(folder.path());
         let log = Fixture::new();
         log.open_in(&house.audit, 1 << 20).unwrap();
         let (call, code) = (CallId(3), ErrorCode::Cancelled);
@@ -477,6 +484,12 @@ mod tests {
             (&lines[0]["intent"], &lines[0]["code"]),
             (&9.into(), &"cancelled".into())
         );
+        assert!(house.audit.close(LONG));
+        // One that finds no log is counted by the next.
+        not_made(&house, call, Some(Seq(9)), Instant::now(), code);
+        log.open_in(&house.audit, 1 << 20).unwrap();
+        not_made(&house, call, Some(Seq(9)), Instant::now(), code);
+        assert_eq!(log.lines("audit_lost")[0]["calls"], 1);
         assert!(house.audit.close(LONG));
     }
 }

@@ -275,6 +275,8 @@ pub enum Event<'a> {
         principal: &'a PrincipalName,
         calls: u64,
     },
+    /// So many more requests of the user lacked the role than have a line each. `uid` is absent where they are of many.
+    RequestsRefused { uid: Option<u32>, requests: u64 },
     /// So many connections were turned away at a socket. `uid` is absent where the kernel named none.
     PeerRefused {
         listener: &'a str,

@@ -6,13 +6,13 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mcpist_core::error::ErrorCode;
 use mcpist_core::event::Event;
 use tokio::sync::oneshot;
 
-use crate::audit::State;
+use crate::audit::{Asker, State};
 use crate::house::House;
 
 /// Errands that wait at once.
@@ -52,10 +52,12 @@ impl Clerk {
             let recorded = match errand {
                 Errand::Refused { uid, action, code } => {
                     let refused = Event::AdminRefused { uid, action, code };
-                    house.audit.append(&refused)
+                    let (asker, at) = (Asker::User(uid), Instant::now());
+                    house.audit.append_denied(asker, &refused, at).map(drop)
                 }
                 Errand::Ticket { uid, purpose } => {
-                    house.audit.append(&Event::TicketIssued { uid, purpose })
+                    let issued = Event::TicketIssued { uid, purpose };
+                    house.audit.append(&issued).map(drop)
                 }
                 Errand::State(tell) => {
                     // Nobody listens any more where the patience is over.
@@ -110,6 +112,9 @@ mod tests {
     use std::sync::mpsc::channel;
 
     use super::*;
+    use crate::audit::tests::Fixture;
+
+    const LONG: Duration = Duration::from_secs(60);
 
     #[tokio::test]
     async fn a_log_that_hangs_keeps_nobody_waiting() {
@@ -134,5 +139,30 @@ mod tests {
         // Once the disk answers, so does the clerk.
         drop(release);
         while clerk.state().await.is_err() {}
+    }
+
+    #[tokio::test]
+    async fn a_user_without_the_role_costs_the_log_few_lines() {
+        let folder = tempfile::tempdir().unwrap();
+        let house = Arc::new(crate::call::tests::house(folder.path()));
+        let log = Fixture::new();
+        log.open_in(&house.audit, 1 << 20).unwrap();
+        let clerk = Clerk::start(Arc::clone(&house)).unwrap();
+        for _ in 0..10 * WAITING {
+            clerk.send(Errand::Refused {
+                uid: 7,
+                action: "seal",
+                code: ErrorCode::Forbidden,
+            });
+            // Its turn has come by then.
+            while clerk.state().await.is_err() {}
+        }
+        assert!(house.audit.close(LONG));
+        let counted = log.lines("requests_refused");
+        assert!(counted.iter().all(|line| line["uid"] == 7));
+        let counted: u64 = counted.iter().filter_map(|l| l["requests"].as_u64()).sum();
+        assert!(counted > 0);
+        let lines = log.lines("admin_refused").len();
+        assert_eq!(lines as u64 + counted, 10 * WAITING as u64);
     }
 }

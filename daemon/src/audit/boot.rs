@@ -5,7 +5,7 @@
 //! outlive the process; the journal has all of it.
 
 use mcpist_core::audit::UnixMs;
-use mcpist_core::event::Event;
+use mcpist_core::event::{Event, Step};
 
 use super::writer::Writer;
 use super::{AuditError, now};
@@ -35,7 +35,7 @@ impl Boot {
         self.start = Some((now(), dev));
     }
 
-    /// Notes an event of the sockets and of the runner. All others belong to an open store.
+    /// Notes an event of the sockets and of the runner, and a refused share. All others belong to an open store.
     pub(super) fn note(&mut self, event: &Event<'_>) {
         let mut times = 1;
         let (code, uid) = match *event {
@@ -48,6 +48,11 @@ impl Boot {
             Event::RunnerConnected { uid, .. } => ("", Some(uid)),
             Event::RunnerLost { reason, .. } => (reason, None),
             Event::RunnerRefused { uid, reason, .. } => (reason, Some(uid)),
+            Event::Ceremony {
+                step: Step::ShareRefused { reason },
+                uid,
+                ..
+            } => (reason, uid),
             _ => return,
         };
         self.count(event.name(), code, uid, times);
@@ -79,7 +84,7 @@ impl Boot {
                 version,
                 dev,
             };
-            writer.write(|chain, line| chain.append(now(), &event, line))?;
+            writer.append(&event)?;
             self.start = None;
         }
         while let Some(note) = self.notes.first() {
@@ -90,7 +95,7 @@ impl Boot {
                 uid: note.uid,
                 repeats: note.repeats,
             };
-            writer.write(|chain, line| chain.append(now(), &event, line))?;
+            writer.append(&event)?;
             self.notes.remove(0);
         }
         Ok(())

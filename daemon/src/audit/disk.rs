@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use mcpist_core::event::Event;
 use nix::sys::statvfs::statvfs;
 
-use super::{Shared, now};
+use super::Shared;
 
 /// How often it is looked at.
 const EVERY: Duration = Duration::from_secs(10);
@@ -74,10 +74,7 @@ impl Disk {
             raised,
         };
         // What the disk refuses is tried again at the next look.
-        if writer
-            .write(|chain, line| chain.append(now(), &event, line))
-            .is_ok()
-        {
+        if writer.append(&event).is_ok() {
             self.recorded = raised;
         }
     }

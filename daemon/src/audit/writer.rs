@@ -8,11 +8,12 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use mcpist_core::audit::{Body, Chain, Checkpoint, Copied, MAX_LINE, Seq, UnixMs};
+use mcpist_core::event::Event;
 use mcpist_core::ids::VaultName;
 use nix::sys::resource::{Resource, getrlimit};
 
-use super::AuditError;
 use super::segment::{Segment, reserve_space};
+use super::{AuditError, now};
 
 pub(super) struct Writer {
     pub(super) chain: Chain,
@@ -46,8 +47,13 @@ impl Writer {
         &self.copied
     }
 
+    /// Writes the line of `event`.
+    pub(super) fn append(&mut self, event: &Event<'_>) -> Result<Seq, AuditError> {
+        self.write(|chain, line| chain.append(now(), event, line))
+    }
+
     /// Writes what `append` adds to the chain, or leaves chain and file as they were.
-    pub(super) fn write(
+    fn write(
         &mut self,
         append: impl FnOnce(&mut Chain, &mut Vec<u8>) -> Seq,
     ) -> Result<Seq, AuditError> {
@@ -110,6 +116,11 @@ impl Writer {
             self.pending = None;
         }
         Ok(())
+    }
+
+    /// Whether a checkpoint waits for room.
+    pub(super) fn waits_for_room(&self) -> bool {
+        self.pending.is_some()
     }
 
     /// Whether one more line could be written now, whatever its length. Keeps the room for it where the file system

@@ -321,6 +321,10 @@ fn every_event_is_one_flat_object_with_its_own_name() {
             principal: &PrincipalName::parse("ada").unwrap(),
             calls: 1,
         },
+        Event::RequestsRefused {
+            uid: Some(1000),
+            requests: 2,
+        },
         Event::AuditLost { calls: 1 },
         Event::Boot {
             since: UnixMs(5),

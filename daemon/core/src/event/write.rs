@@ -36,6 +36,7 @@ impl Event<'_> {
             Event::CallOutcome { .. } => "call_outcome",
             Event::CallDenied { .. } => "call_denied",
             Event::CallsDenied { .. } => "calls_denied",
+            Event::RequestsRefused { .. } => "requests_refused",
             Event::PeerRefused { .. } => "peer_refused",
             Event::RedactionHit { .. } => "redaction_hit",
             Event::ModuleQuarantined { .. } => "module_quarantined",
@@ -271,6 +272,9 @@ impl Event<'_> {
             Event::CallsDenied { principal, calls } => {
                 line.text("principal", principal.as_str())
                     .number("calls", calls);
+            }
+            Event::RequestsRefused { uid, requests } => {
+                uid_of(line, uid).number("requests", requests);
             }
             Event::PeerRefused {
                 listener,

@@ -1,4 +1,4 @@
-//! Floods of calls that are denied.
+//! Floods of what is denied.
 
 use mcpist_core::error::ErrorCode;
 use mcpist_core::ids::PrincipalName;
@@ -15,7 +15,8 @@ fn deny(audit: &Audit, who: &str, at: Instant) -> bool {
         tool: "any",
         code: ErrorCode::UnknownTool,
     };
-    let appended = audit.append_denied(&principal, &event, at).unwrap();
+    let asker = Asker::Principal(principal.clone());
+    let appended = audit.append_denied(asker, &event, at).unwrap();
     appended.is_some()
 }
 
@@ -78,9 +79,63 @@ fn a_count_that_the_disk_refuses_stays() {
     let good = refuse(&fixture, &audit);
     let later = began + Duration::from_secs(1);
     let principal = PrincipalName::parse("mallory").unwrap();
-    let refused = audit.append_denied(&principal, &STOP, later);
+    let refused = audit.append_denied(Asker::Principal(principal), &STOP, later);
     assert!(matches!(refused, Err(AuditError::Write(_))));
     accept(&audit, good);
     assert!(audit.close(LONG));
     assert_eq!(told(&fixture, "mallory"), [32, 1]);
+}
+
+fn refuse_request(audit: &Audit, uid: u32, at: Instant) -> bool {
+    let event = Event::AdminRefused {
+        uid,
+        action: "seal",
+        code: ErrorCode::Forbidden,
+    };
+    let appended = audit.append_denied(Asker::User(uid), &event, at);
+    appended.unwrap().is_some()
+}
+
+#[test]
+fn many_users_cost_few_lines_and_none_of_their_requests_is_lost() {
+    let fixture = Fixture::new();
+    let audit = fixture.open().unwrap();
+    let began = Instant::now();
+    let refuse = |uid, at| refuse_request(&audit, uid, at);
+    assert_eq!((0..100).filter(|_| refuse(7, began)).count(), 32);
+    let with_lines = (1000..2000).filter(|uid| refuse(*uid, began));
+    // Those with a budget of their own, and the first of all others.
+    assert_eq!(with_lines.count(), 255 + 32);
+    assert!(!refuse(2000, began));
+    assert!(refuse(1000, began), "whose budget is there keeps it");
+    // Budgets that are whole again make way.
+    assert!(refuse(2000, began + Duration::from_secs(60)));
+    assert!(audit.close(LONG));
+    let requests = |uid: serde_json::Value| {
+        let lines = fixture.lines("requests_refused");
+        let lines = lines.iter().filter(|line| line["uid"] == uid);
+        let counts = lines.filter_map(|line| line["requests"].as_u64());
+        counts.sum::<u64>()
+    };
+    assert_eq!(requests(7.into()), 68);
+    assert_eq!(requests(serde_json::Value::Null), 1000 - 255 - 32 + 1);
+    assert_eq!(fixture.verify().problem, None);
+}
+
+#[test]
+fn what_is_denied_while_the_log_is_closed_is_in_it_once_it_opens() {
+    let fixture = Fixture::new();
+    let audit = Audit::closed();
+    let event = Event::AdminRefused {
+        uid: 7,
+        action: "seal",
+        code: ErrorCode::Forbidden,
+    };
+    for _ in 0..100 {
+        let closed = audit.append_denied(Asker::User(7), &event, Instant::now());
+        assert_eq!(closed, Err(AuditError::Closed));
+    }
+    fixture.open_in(&audit, 1 << 20).unwrap();
+    assert_eq!(fixture.lines("\"boot\"")[0]["repeats"], 100);
+    assert!(audit.close(LONG));
 }
