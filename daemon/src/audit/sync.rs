@@ -13,6 +13,7 @@ use mcpist_core::audit::Anchor;
 use super::disk::Disk;
 use super::keys::Keys;
 use super::spare::Spare;
+use super::writer::Writer;
 use super::{GROUP, Shared, Synced, Tail, now};
 
 /// Lines after which a checkpoint is due.
@@ -20,7 +21,7 @@ const LINES: u64 = 256;
 /// Checkpoints are at least this far apart.
 const APART: Duration = Duration::from_secs(1);
 /// With any line uncovered, a checkpoint is due after this time.
-const LATEST: Duration = Duration::from_secs(60);
+pub(super) const LATEST: Duration = Duration::from_secs(60);
 
 pub(super) fn run(shared: &Shared, mut keys: Keys, mut spare: Spare, mut disk: Disk) {
     spare.prepare();
@@ -123,31 +124,34 @@ fn wait<'s>(
         let Some(writer) = tail.writer.as_ref() else {
             return tail;
         };
-        let anchor = *writer.chain.anchor();
-        let seq = anchor.seq;
+        let seq = writer.chain.anchor().seq;
         let dirty = *shared.synced.borrow() != Synced::Through(seq);
         if tail.closing || (tail.urgent && dirty) || disk.is_due() {
             return tail;
         }
-        tail.urgent = false;
-        let left = if dirty {
-            let since = dirty_since.get_or_insert_with(Instant::now);
-            GROUP.saturating_sub(since.elapsed())
-        } else if uncovered(&anchor) == 0 {
-            GROUP
-        } else {
-            LATEST.saturating_sub(last_checkpoint.elapsed())
-        };
-        if left.is_zero() {
+        let dirty_for = dirty.then(|| dirty_since.get_or_insert_with(Instant::now).elapsed());
+        let nap = rest(writer, dirty_for, last_checkpoint.elapsed());
+        if nap.is_zero() {
             return tail;
         }
-        // An append does not notify: the idle thread looks every GROUP, so that the hot path pays nothing.
-        let nap = left.min(GROUP);
+        tail.urgent = false;
         tail = shared
             .wake
             .wait_timeout(tail, nap)
             .unwrap_or_else(PoisonError::into_inner)
             .0;
+    }
+}
+
+/// What may pass before there is something to do; nothing where there is. `dirty_for` is how long lines wait to be
+/// durable, `age` that of the last checkpoint. An append does not notify: the idle thread looks every [`GROUP`], so that
+/// the hot path pays nothing.
+pub(super) fn rest(writer: &Writer, dirty_for: Option<Duration>, age: Duration) -> Duration {
+    match dirty_for {
+        Some(age) => GROUP.saturating_sub(age),
+        // No other checkpoint is signed before one that waits for room is written; the disk's next look tries it again.
+        None if writer.waits_for_room() || uncovered(writer.chain.anchor()) == 0 => GROUP,
+        None => LATEST.saturating_sub(age).min(GROUP),
     }
 }
 

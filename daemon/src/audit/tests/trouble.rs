@@ -204,3 +204,32 @@ fn a_disk_that_fills_is_an_alarm_before_it_is_full() {
     disk.judge(&shared, 0);
     assert_eq!(alarms(), [true, false, true]);
 }
+
+#[test]
+fn a_checkpoint_that_waits_for_room_keeps_the_thread_from_no_sleep() {
+    let fixture = Fixture::new();
+    let audit = hanging(&fixture);
+    let mut keys = keys::Keys::load(Box::new(fixture.store.clone())).unwrap();
+    audit.append(&STOP).unwrap();
+    let rest = || {
+        let shared = audit.shared.load();
+        sync::rest(shared.tail().writer.as_ref().unwrap(), None, sync::LATEST)
+    };
+    assert_eq!(rest(), Duration::ZERO, "a checkpoint is due");
+    let checkpoint = keys.sign(&audit.state().head.unwrap(), now()).unwrap();
+    let good = refuse(&fixture, &audit);
+    let shared = audit.shared.load_full();
+    let write = |checkpoint| {
+        let mut tail = shared.tail();
+        tail.writer.as_mut().unwrap().write_checkpoint(checkpoint);
+    };
+    write(checkpoint);
+    assert_eq!(rest(), GROUP, "nothing can be signed before it is written");
+    accept(&audit, good);
+    audit.append(&STOP).unwrap();
+    assert_eq!(
+        rest(),
+        Duration::ZERO,
+        "it is written, and the next one is due"
+    );
+}
