@@ -118,6 +118,17 @@ impl Anchor {
 /// For each vault, the last outbox row that is in the log.
 pub type Copied = BTreeMap<String, u64>;
 
+/// An outbox row that the log names in a line of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnsignedRow {
+    /// The vault that it came from.
+    pub vault: String,
+    /// Its sequence there.
+    pub row: u64,
+    /// SHA-256 of its [`Body`]'s bytes, as the line has them.
+    pub body: Digest,
+}
+
 /// An event that is written already but has no place in the log yet: the outbox row of a store
 /// change. The bytes are a JSON object whose first field is `event`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -196,10 +207,8 @@ impl Chain {
         out: &mut Vec<u8>,
     ) -> Seq {
         self.line(time, out, |line| {
-            line.object("outbox", |from| {
-                from.text("vault", vault.as_str()).number("row", row);
-            })
-            .written(&body.0[1..body.0.len() - 1]);
+            line.outbox(vault.as_str(), row)
+                .written(&body.0[1..body.0.len() - 1]);
         })
     }
 

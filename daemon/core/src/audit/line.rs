@@ -141,6 +141,13 @@ impl<'b> Fields<'b> {
         self
     }
 
+    /// Where an outbox row came from.
+    pub(crate) fn outbox(&mut self, vault: &str, row: u64) -> &mut Self {
+        self.object("outbox", |from| {
+            from.text("vault", vault).number("row", row);
+        })
+    }
+
     /// A list of objects, one for each item.
     pub fn list<T>(
         &mut self,

@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
+mod outbox;
+
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
@@ -175,7 +177,7 @@ fn a_line_has_this_form() {
     );
     let first = Digest::of_parts(&[genesis.as_bytes(), segment.as_bytes()]);
     let signed = "{\"seq\":2,\"time\":\"2023-11-14T22:13:20.014Z\",\"event\":\"peer_refused\",\
-                  \"listener\":\"tls\",\"uid\":1000";
+                  \"listener\":\"tls\",\"uid\":1000,\"peers\":1";
     let second = Digest::of_parts(&[first.as_bytes(), signed.as_bytes()]);
     assert_eq!(line, format!("{signed},\"hash\":\"{second}\"}}\n"));
 }

@@ -1,8 +1,8 @@
 //! Verifies an audit log as a stream of bytes. No I/O: the caller reads the files.
 //!
 //! Owns: [`Verifier`], which takes the segments of a log in order and says where it is wrong.
-//! Promises: bounded memory whatever the input (one line and 32 bytes for each line that no
-//! checkpoint covers yet, up to 2^20 of them); it stops at the first line that is wrong and names
+//! Promises: bounded memory whatever the input (one line and, for each line that no checkpoint
+//! covers yet, up to 2^20 of them, 32 bytes and an outbox row's place); it stops at the first line that is wrong and names
 //! it. A line is judged by its own hash, so a damaged line is not blamed on its neighbour.
 //! Does not: prove that nothing was cut off at the end, unless it is told which head to expect; or
 //! prove more than the chain for the lines after the last checkpoint.
@@ -14,7 +14,7 @@ use thiserror::Error;
 
 use super::checkpoint::Checkpoint;
 use super::line::{Fields, push_number};
-use super::{Anchor, AuditKey, Copied, HASH_FIELD, HASH_LEN, MAX_LINE};
+use super::{Anchor, AuditKey, Copied, HASH_FIELD, HASH_LEN, MAX_LINE, UnsignedRow};
 use crate::ids::Digest;
 use crate::scan::{Limits, scan};
 
@@ -95,6 +95,10 @@ pub struct Report {
     pub next_segment: u64,
     /// For each vault, the last outbox row that is in the log.
     pub outbox: Copied,
+    /// For each vault, the last outbox row whose line a checkpoint covers.
+    pub outbox_signed: Copied,
+    /// The outbox rows after those, in the order of their lines: who can write the file can have written them.
+    pub outbox_unsigned: Vec<UnsignedRow>,
     /// The first thing that is wrong.
     pub problem: Option<Problem>,
 }
@@ -116,6 +120,8 @@ pub struct Verifier {
     good_bytes: u64,
     expected_at: Option<u64>,
     outbox: Copied,
+    outbox_signed: Copied,
+    outbox_unsigned: VecDeque<(u64, UnsignedRow)>, // each with its line's sequence
     problem: Option<Problem>,
 }
 
@@ -148,6 +154,8 @@ impl Verifier {
             good_bytes: 0,
             expected_at: None,
             outbox: Copied::new(),
+            outbox_signed: Copied::new(),
+            outbox_unsigned: VecDeque::new(),
             problem: None,
         }
     }
@@ -228,6 +236,8 @@ impl Verifier {
             expected_at: self.expected_at,
             next_segment: self.next_segment,
             outbox: self.outbox,
+            outbox_signed: self.outbox_signed,
+            outbox_unsigned: self.outbox_unsigned.into_iter().map(|(_, r)| r).collect(),
             problem: self.problem,
         }
     }
@@ -286,10 +296,7 @@ impl Verifier {
     /// Judges what a line says. `fields` are its bytes after the time, up to its hash.
     fn event(&mut self, anchor: &mut Anchor, signed: &[u8], fields: &[u8]) -> Result<(), Fault> {
         if fields.starts_with(b"\"outbox\":") {
-            let line = [b"{", fields, b"}"].concat();
-            let row: FromOutbox = serde_json::from_slice(&line).map_err(|_| Fault::Form)?;
-            self.outbox.insert(row.outbox.vault, row.outbox.row);
-            return Ok(());
+            return self.outbox_row(anchor.seq + 1, fields);
         }
         let name = fields.strip_prefix(b"\"event\":\"").ok_or(Fault::Form)?;
         let name = name.split(|b| *b == b'"').next().unwrap_or_default();
@@ -313,6 +320,28 @@ impl Verifier {
             }
             b"recovered" => self.recovered += 1,
             _ => {}
+        }
+        Ok(())
+    }
+
+    fn outbox_row(&mut self, seq: u64, fields: &[u8]) -> Result<(), Fault> {
+        let line = [b"{", fields, b"}"].concat();
+        let FromOutbox { outbox } = serde_json::from_slice(&line).map_err(|_| Fault::Form)?;
+        self.scratch.clear();
+        Fields::open(&mut self.scratch).outbox(&outbox.vault, outbox.row);
+        let body = (fields.strip_prefix(&self.scratch[1..]))
+            .and_then(|rest| rest.strip_prefix(b","))
+            .ok_or(Fault::Form)?;
+        let row = UnsignedRow {
+            vault: outbox.vault.clone(),
+            row: outbox.row,
+            body: Digest::of_parts(&[b"{", body, b"}"]),
+        };
+        self.outbox.insert(outbox.vault, outbox.row);
+        self.outbox_unsigned.push_back((seq, row));
+        // What is forgotten here counts as missing.
+        if self.outbox_unsigned.len() > WINDOW {
+            self.outbox_unsigned.pop_front();
         }
         Ok(())
     }
@@ -351,6 +380,11 @@ impl Verifier {
             }
             self.heads.drain(..self.heads.len() - back - 1);
         }
+        while let Some((_, row)) =
+            (self.outbox_unsigned).pop_front_if(|(seq, _)| *seq <= statement.count)
+        {
+            self.outbox_signed.insert(row.vault, row.row);
+        }
         anchor.pass(&checkpoint);
         Ok(())
     }
@@ -386,6 +420,7 @@ impl Verifier {
         self.start = anchor.seq;
         self.next_segment = first.segment;
         self.outbox = first.copied.into_iter().map(|r| (r.vault, r.row)).collect();
+        self.outbox_signed = self.outbox.clone();
         Ok(anchor)
     }
 }
