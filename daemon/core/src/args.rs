@@ -5,11 +5,12 @@
 //! schema of the routed tool. The bytes are those that the client sent: no number and no order of
 //! members was bent on the way to the audit log and to the runner. An error names a path and a rule,
 //! never a value.
+//! Of what was parsed only the members that the tool records are kept, as text.
 //! Does not: apply defaults, coerce types or drop members. What the schema does not allow is refused.
 
 use std::fmt;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 use thiserror::Error;
 
 use crate::error::ErrorCode;
@@ -29,7 +30,7 @@ pub const MAX_ARGUMENTS: usize = 256 * 1024;
 pub struct Arguments {
     tool: SchemaRef,
     raw: Vec<u8>,
-    members: Map<String, Value>,
+    recorded: Vec<(String, String)>,
 }
 
 /// Why arguments were refused.
@@ -89,14 +90,15 @@ impl Arguments {
         }
         let value: Value = parse(&raw)?;
         route.tool().validator().check(&value)?;
-        match value {
-            Value::Object(members) => Ok(Arguments {
-                tool: route.tool().schema_ref(),
-                raw,
-                members,
-            }),
-            _ => Err(ArgumentsError::NotAnObject),
-        }
+        let recordable = route.tool().manifest().recordable.iter();
+        let recorded = recordable
+            .filter_map(|name| Some((name.clone(), value.get(name)?.to_string())))
+            .collect();
+        Ok(Arguments {
+            tool: route.tool().schema_ref(),
+            raw,
+            recorded,
+        })
     }
 
     /// The edition of the tool whose schema they match.
@@ -109,19 +111,14 @@ impl Arguments {
         &self.raw
     }
 
-    /// The members, in the order in which they came.
-    pub fn members(&self) -> &Map<String, Value> {
-        &self.members
+    /// The names and JSON texts of the members that the tool records; nobody keeps them beyond the intent.
+    pub(crate) fn take_recorded(&mut self) -> Vec<(String, String)> {
+        std::mem::take(&mut self.recorded)
     }
 
-    /// The names and JSON texts of the members that are in `recordable`.
-    pub(crate) fn recorded(&self, recordable: &[String]) -> Vec<(String, String)> {
-        let named = recordable
-            .iter()
-            .filter_map(|name| self.members.get_key_value(name));
-        named
-            .map(|(name, value)| (name.clone(), value.to_string()))
-            .collect()
+    /// The bytes alone.
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        self.raw
     }
 }
 

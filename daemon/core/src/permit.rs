@@ -133,7 +133,7 @@ impl Permit {
     /// of the caller, `internal`.
     pub async fn issue(
         route: Route,
-        arguments: Arguments,
+        mut arguments: Arguments,
         call: CallId,
         sink: &impl IntentSink,
     ) -> Result<Permit, IntentError> {
@@ -143,7 +143,7 @@ impl Permit {
                 code: ErrorCode::Internal,
             });
         }
-        let texts = arguments.recorded(&tool.manifest().recordable);
+        let texts = arguments.take_recorded();
         let recorded: Vec<Recorded<'_>> = texts
             .iter()
             .map(|(name, value)| Recorded { name, value })
@@ -185,11 +185,6 @@ impl Permit {
         self.tool.slots()
     }
 
-    /// The arguments as they go over the wire.
-    pub fn arguments(&self) -> &[u8] {
-        self.arguments.bytes()
-    }
-
     /// The call.
     pub fn call(&self) -> CallId {
         self.call
@@ -198,5 +193,10 @@ impl Permit {
     /// Where its intent stands in the audit log; the outcome names it.
     pub fn intent(&self) -> Seq {
         self.intent
+    }
+
+    /// The arguments as they go over the wire. They are not copied: the permit is used up.
+    pub fn into_arguments(self) -> Vec<u8> {
+        self.arguments.into_bytes()
     }
 }

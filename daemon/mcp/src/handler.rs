@@ -47,12 +47,12 @@ impl<G: Gateway> Handler<G> {
     }
 
     fn schema(&self, call: &Call, reply: Reply<'_>) -> Vec<u8> {
-        let answer =
-            tools::schema_query(call.arguments.as_deref(), &self.limits).and_then(|query| {
-                let mut page = SchemaPage::new(query);
-                self.gateway.schema(&mut page)?;
-                page.finish()
-            });
+        let arguments = call.take_arguments();
+        let answer = tools::schema_query(arguments.as_deref(), &self.limits).and_then(|query| {
+            let mut page = SchemaPage::new(query);
+            self.gateway.schema(&mut page)?;
+            page.finish()
+        });
         match answer {
             Ok(page) => reply.page(&page),
             Err(error) => reply.error(&error),
@@ -61,7 +61,8 @@ impl<G: Gateway> Handler<G> {
 
     async fn call(&self, call: &Call, reply: Reply<'_>) -> Vec<u8> {
         let cancel = call.cancel.clone();
-        match tools::tool_call(call.arguments.as_deref(), &self.limits, cancel) {
+        let asked = tools::tool_call(call.take_arguments().as_deref(), &self.limits, cancel);
+        match asked {
             // Boxed: rmcp moves the future that holds it from hand to hand before it runs.
             Ok(asked) => reply.call(&Box::pin(self.gateway.call(asked)).await),
             Err(error) => reply.error(&error),

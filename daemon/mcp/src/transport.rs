@@ -32,8 +32,7 @@ use crate::outbox::Outbox;
 /// One request in flight: shared by the transport's table and, through rmcp's extensions, the handler.
 #[derive(Debug)]
 pub(crate) struct Call {
-    /// The raw arguments of a tool call.
-    pub(crate) arguments: Option<Box<RawValue>>,
+    arguments: Mutex<Option<Box<RawValue>>>,
     /// Cancelled when the client gives the request up or goes away.
     pub(crate) cancel: CancellationToken,
     answer: Mutex<Option<Vec<u8>>>,
@@ -42,17 +41,23 @@ pub(crate) struct Call {
 }
 
 impl Call {
+    /// The raw arguments of a tool call, for who reads them; they are not kept beside what is made of them.
+    pub(crate) fn take_arguments(&self) -> Option<Box<RawValue>> {
+        taken(&self.arguments)
+    }
+
     /// Leaves the finished line of the answer, to be sent in place of rmcp's own.
     pub(crate) fn answer(&self, line: Vec<u8>) {
         *self.answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(line);
     }
 
     fn take_answer(&self) -> Option<Vec<u8>> {
-        self.answer
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
+        taken(&self.answer)
     }
+}
+
+fn taken<T>(kept: &Mutex<Option<T>>) -> Option<T> {
+    kept.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
 /// How a connection ended.
@@ -72,7 +77,7 @@ pub(crate) struct Ending(Arc<Mutex<Option<End>>>);
 
 impl Ending {
     pub(crate) fn take(&self) -> Option<End> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        taken(&self.0)
     }
 
     fn set(&self, end: End) {
@@ -236,7 +241,7 @@ where
             bytes: _,
         } = *held.request;
         let call = Arc::new(Call {
-            arguments,
+            arguments: Mutex::new(arguments),
             cancel: self.closed.child_token(),
             answer: Mutex::default(),
             _slots: slots,

@@ -93,7 +93,7 @@ impl ModuleCall {
             permit.tool().name().clone(),
         );
         let client_bytes = u32::try_from(permit.tool().limits().client_bytes).unwrap_or(u32::MAX);
-        let arguments = Bytes::copy_from_slice(permit.arguments());
+        let arguments = Bytes::from(permit.into_arguments());
         if arguments.len() > MAX_ARGUMENTS {
             return Err(CallRefused::ArgumentsTooLong(arguments.len()));
         }

@@ -94,10 +94,6 @@ fn the_bytes_are_those_that_came() {
     let raw = br#" {"z":1.10,  "a":18446744073709551615, "t":"\u00e9"} "#;
     let arguments = Arguments::parse(raw.to_vec(), &any_object()).unwrap();
     assert_eq!(arguments.bytes(), raw);
-    assert_eq!(
-        arguments.members().keys().collect::<Vec<_>>(),
-        ["z", "a", "t"]
-    );
 }
 
 #[test]
