@@ -281,7 +281,9 @@ pub(crate) async fn run(context: &Context, args: BundleArgs) -> Result<()> {
             out.data(&checked, show_checked)
         }
         BundleCommand::Import { bundle } => {
-            let imported = secret::import(&context.client, &secret::open(&bundle)?).await?;
+            let file = secret::open(&bundle)?;
+            let importing = secret::import(&context.client, &file);
+            let imported = out.while_busy("importing", importing).await?;
             out.data(&imported, show_imported)
         }
     }

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 use mcpist_core::api::{
@@ -23,6 +24,8 @@ use crate::store::expires;
 use crate::{Context, reveal, secret};
 
 const MAX_FILE: u64 = 64 * 1024;
+/// How long a seal is waited for: past all that the daemon itself waits for on its way.
+const SEAL: Duration = Duration::from_secs(30);
 
 /// Make the store of this host: the first ceremony
 #[derive(Args)]
@@ -401,16 +404,8 @@ pub(crate) async fn give(
     digest: Digest,
     share: &Secret,
 ) -> Result<ShareOutcome> {
-    let spinner = context.out.shows_progress().then(|| {
-        let bar = indicatif::ProgressBar::new_spinner().with_message("verifying");
-        bar.enable_steady_tick(std::time::Duration::from_millis(120));
-        bar
-    });
-    let outcome = secret::share(&context.client, digest, share).await;
-    if let Some(bar) = spinner {
-        bar.finish_and_clear();
-    }
-    match outcome? {
+    let giving = secret::share(&context.client, digest, share);
+    match context.out.while_busy("verifying", giving).await? {
         ShareOutcome::Refused {
             reason,
             message,
@@ -467,10 +462,14 @@ fn opened(found: &Unsealed) -> String {
 pub(crate) struct SealArgs {}
 
 pub(crate) async fn seal(context: &Context) -> Result<()> {
-    let (done, text) = match context.client.act::<Done>(path::SEAL).await {
+    let client = context.client.within(SEAL);
+    let (done, text) = match client.act_soon::<Done>(path::SEAL).await {
         Ok(done) => (done, "sealed; every call is refused from now on"),
         // Whoever seals twice has what they want.
         Err(e) if e.code() == ErrorCode::Sealed.as_str() => (Done {}, "nothing was open"),
+        Err(e) if e.code() == "connection_lost" => {
+            return Err(e.next("mcpist status; where it is not sealed: systemctl stop mcpistd"));
+        }
         Err(e) => return Err(e),
     };
     context.out.data(&done, |_| text.to_owned())

@@ -1,9 +1,11 @@
 //! The client of the admin socket: HTTP/1.1 and JSON over a Unix socket, one connection for each request.
 //!
-//! Promises that a reply is of the schema version that this program reads, and that the daemon's error comes out as
-//! it is. Carries no secret: those go over [`crate::secret`].
+//! Promises that a reply is of the schema version that this program reads, that the daemon's error comes out as it is,
+//! and that a daemon which takes a connection and never answers is an error after a while, for what only reads and for
+//! a seal; other acts are waited for. Carries no secret: those go over [`crate::secret`].
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
@@ -16,10 +18,17 @@ use tokio::net::UnixStream;
 
 use crate::error::{Error, Result};
 
+/// How long a read waits for its answer.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+/// What somebody does who may not open a socket.
+pub(crate) const JOIN_GROUP: &str =
+    "ask for membership in the group of this socket, and log in again";
+
 /// The daemon behind one folder of sockets.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     run: PathBuf,
+    patience: Duration,
 }
 
 #[derive(serde::Deserialize)]
@@ -30,7 +39,18 @@ struct Version {
 impl Client {
     /// The daemon whose sockets are in `run`.
     pub(crate) fn new(run: PathBuf) -> Client {
-        Client { run }
+        Client {
+            run,
+            patience: PATIENCE,
+        }
+    }
+
+    /// The same daemon, whose reads and [`Client::act_soon`] are waited for this long.
+    pub(crate) fn within(&self, patience: Duration) -> Client {
+        Client {
+            run: self.run.clone(),
+            patience,
+        }
     }
 
     /// A socket of the daemon.
@@ -39,7 +59,7 @@ impl Client {
     }
 
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
-        self.send(Method::GET, path, Vec::new()).await
+        self.soon(self.send(Method::GET, path, Vec::new())).await
     }
 
     pub(crate) async fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
@@ -58,6 +78,15 @@ impl Client {
     /// A request whose path has no body to send.
     pub(crate) async fn act<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
         self.send(Method::POST, path, Vec::new()).await
+    }
+
+    /// The same, for an act that takes no longer than a read.
+    pub(crate) async fn act_soon<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        self.soon(self.act(path)).await
+    }
+
+    async fn soon<T>(&self, answer: impl Future<Output = Result<T>>) -> Result<T> {
+        within(&self.socket("admin.sock"), self.patience, answer).await
     }
 
     async fn send<T: DeserializeOwned>(
@@ -95,6 +124,20 @@ impl Client {
     }
 }
 
+/// What `answer` gives, if it comes in time: a daemon that was stopped, or hangs, takes connections and never answers.
+pub(crate) async fn within<T>(
+    socket: &Path,
+    limit: Duration,
+    answer: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    tokio::time::timeout(limit, answer)
+        .await
+        .unwrap_or_else(|_| {
+            let text = format!("{} does not answer (waited {limit:?})", socket.display());
+            Err(Error::new("connection_lost", text))
+        })
+}
+
 /// Reads a reply's body.
 fn read<T: DeserializeOwned>(success: bool, body: &[u8]) -> Result<T> {
     let foreign = |e: &dyn std::fmt::Display| {
@@ -123,9 +166,7 @@ fn read<T: DeserializeOwned>(success: bool, body: &[u8]) -> Result<T> {
 /// The error for a socket that does not answer.
 pub(crate) fn unreachable(socket: &Path, error: &std::io::Error) -> Error {
     let next = match error.kind() {
-        std::io::ErrorKind::PermissionDenied => {
-            "ask for membership in the group of this socket, and log in again"
-        }
+        std::io::ErrorKind::PermissionDenied => JOIN_GROUP,
         _ => {
             "systemctl start mcpistd, or name its folder with --run; mcpist doctor says what is missing"
         }
@@ -140,9 +181,22 @@ pub(crate) fn unreachable(socket: &Path, error: &std::io::Error) -> Error {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use mcpist_core::api::Done;
+    use mcpist_core::api::{Done, Status, path};
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_daemon_that_takes_a_connection_and_never_answers_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let _daemon = tokio::net::UnixListener::bind(folder.path().join("admin.sock")).unwrap();
+        let client = Client::new(folder.path().into()).within(Duration::from_millis(20));
+        let read = client.get::<Status>(path::STATUS).await.unwrap_err();
+        let act = client.act_soon::<Done>(path::SEAL).await.unwrap_err();
+        for error in [read, act] {
+            assert_eq!(error.code(), "connection_lost");
+            assert!(error.to_string().contains("does not answer"), "{error}");
+        }
+    }
 
     #[test]
     fn a_failure_comes_out_with_its_code() {

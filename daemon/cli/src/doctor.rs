@@ -4,9 +4,10 @@
 //! and to need no root; what only the daemon can know (the limits of its unit) is taken from the daemon. Each check is a
 //! pure function of a text or a number that was read; a thin shell reads them.
 
+use std::borrow::Cow;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use mcpist_core::api::{Status, StoreState, path};
@@ -18,13 +19,16 @@ use nix::sys::statvfs::statvfs;
 use serde::Serialize;
 
 use crate::Context;
-use crate::error::Result;
+use crate::client::JOIN_GROUP;
+use crate::error::{Error, Result};
 use mcpist_core::date::date;
 
 /// Secret memory of a daemon with the usual limits, in bytes.
 const MEMLOCK: u64 = 8 << 20;
 /// Free space that unseal, seal and the open audit segment need, in bytes.
 const FREE: u64 = 64 << 20;
+/// How long the daemon's own word is waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// 2026-01-01: no host that runs this program is older.
 const EPOCH: u64 = 1_767_225_600;
 
@@ -56,7 +60,7 @@ struct Check {
     level: Level,
     found: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    next: Option<&'static str>,
+    next: Option<Cow<'static, str>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -77,7 +81,7 @@ fn ok(name: &'static str, found: impl Into<String>) -> Check {
 fn remark(name: &'static str, found: impl Into<String>, next: &'static str) -> Check {
     Check {
         level: Level::Remark,
-        next: Some(next),
+        next: Some(next.into()),
         ..ok(name, found)
     }
 }
@@ -91,18 +95,12 @@ fn wrong(name: &'static str, found: impl Into<String>, next: &'static str) -> Ch
 
 pub(crate) async fn run(context: &Context, args: DoctorArgs) -> Result<u8> {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let status = context.client.get::<Status>(path::STATUS).await;
+    let client = context.client.within(PATIENCE);
+    let status = client.get::<Status>(path::STATUS).await;
     let mut checks = match &status {
         Ok(status) => daemon(status),
         Err(e) => vec![
-            Check {
-                name: "daemon",
-                level: Level::Wrong,
-                found: format!("error[{}]: {e}", e.code()),
-                next: Some(
-                    "mend the sockets below; where they are well, journalctl -u mcpistd and 'The admin socket does not answer' in OPERATING",
-                ),
-            },
+            unheard(e),
             pages(),
             memlock(getrlimit(Resource::RLIMIT_MEMLOCK).map_or(0, |(soft, _)| soft)),
         ],
@@ -131,6 +129,24 @@ pub(crate) async fn run(context: &Context, args: DoctorArgs) -> Result<u8> {
     };
     context.out.data(&findings, show)?;
     Ok(if findings.ok { 0 } else { EXIT_FAILURE })
+}
+
+/// Why the daemon's word is missing. Who lacks nothing but a role or a group is not sent to the page that stops it.
+fn unheard(error: &Error) -> Check {
+    let own = error.next_step().unwrap_or_default();
+    let hangs = match error.code() {
+        "daemon_unreachable" => own != JOIN_GROUP,
+        code => code == "connection_lost",
+    };
+    let next = if hangs {
+        "mend the sockets below; where they are well, journalctl -u mcpistd and 'The admin socket does not answer' in OPERATING"
+    } else {
+        own
+    };
+    Check {
+        next: Some(next.to_owned().into()),
+        ..wrong("daemon", format!("error[{}]: {error}", error.code()), "")
+    }
 }
 
 /// What the daemon says of itself.
@@ -337,7 +353,7 @@ fn show(findings: &Findings) -> String {
             Level::Wrong => "WRONG",
         };
         lines.push(format!("{level:<7} {:<12} {}", check.name, check.found));
-        if let Some(next) = check.next {
+        if let Some(next) = &check.next {
             lines.push(format!("{:<7} next: {next}", ""));
         }
     }
@@ -346,9 +362,13 @@ fn show(findings: &Findings) -> String {
 
 #[cfg(test)]
 mod tests {
-    use mcpist_core::api::MemoryStatus;
+    use std::io::ErrorKind;
+
+    use mcpist_core::api::{ApiError, MemoryStatus};
+    use mcpist_core::error::ErrorCode;
 
     use super::*;
+    use crate::client::unreachable;
 
     #[test]
     fn what_a_host_lacks_is_found_and_each_finding_says_what_to_do() {
@@ -374,6 +394,19 @@ mod tests {
             assert_eq!(check.level, Level::Remark, "{check:?}");
             assert!(check.next.is_some());
         }
+    }
+
+    #[test]
+    fn who_lacks_a_role_is_not_sent_to_the_page_that_stops_the_daemon() {
+        let refused = |kind| unreachable(Path::new("admin.sock"), &std::io::Error::from(kind));
+        let next = |e: Error| unheard(&e).next.unwrap_or_default().into_owned();
+        let stops = |e| next(e).contains("OPERATING");
+        let forbidden = || Error::from(ApiError::of(ErrorCode::Forbidden));
+        assert!(!stops(forbidden()));
+        assert_eq!(next(forbidden()), "ask for membership in the role's group");
+        assert_eq!(next(refused(ErrorKind::PermissionDenied)), JOIN_GROUP);
+        assert!(stops(refused(ErrorKind::ConnectionRefused)));
+        assert!(stops(Error::new("connection_lost", "does not answer")));
     }
 
     #[test]
@@ -421,7 +454,8 @@ mod tests {
             free(1 << 40),
         ];
         for check in good {
-            assert_eq!((check.level, check.next), (Level::Ok, None), "{check:?}");
+            assert_eq!(check.level, Level::Ok, "{check:?}");
+            assert_eq!(check.next, None);
         }
     }
 }

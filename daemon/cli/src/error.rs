@@ -94,7 +94,7 @@ fn usual_next(code: &str) -> Option<&'static str> {
         "bundle_sign" => "mcpist bundle inspect FILE",
         "ceremony_record" => "give ceremony.bin as 'mcpist init' wrote it, or --key",
         "connection_lost" => {
-            "journalctl -u mcpistd; a daemon that does not answer is sealed by systemctl stop mcpistd"
+            "journalctl -u mcpistd; where mcpist status does not answer either, systemctl stop mcpistd seals the store"
         }
         "daemon_failed" => "journalctl -u mcpistd, or the log that the message names",
         "daemon_missing" => "install mcpistd beside mcpist, or build it: cargo build",

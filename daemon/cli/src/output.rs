@@ -78,9 +78,23 @@ impl Output {
         let _ = writeln!(std::io::stderr(), "{text}");
     }
 
-    /// Whether a changing line of progress may be shown.
-    pub(crate) fn shows_progress(self) -> bool {
-        !self.quiet && std::io::stderr().is_terminal()
+    /// What `act` gives; a changing line says meanwhile that it goes on.
+    pub(crate) async fn while_busy<T>(
+        self,
+        doing: &'static str,
+        act: impl Future<Output = T>,
+    ) -> T {
+        let shown = !self.quiet && std::io::stderr().is_terminal();
+        let line = shown.then(|| {
+            let line = indicatif::ProgressBar::new_spinner().with_message(doing);
+            line.enable_steady_tick(std::time::Duration::from_millis(120));
+            line
+        });
+        let done = act.await;
+        if let Some(line) = line {
+            line.finish_and_clear();
+        }
+        done
     }
 
     /// Says why a command failed, and gives its exit status.

@@ -1,6 +1,7 @@
 //! `tools` and `call`: what a principal sees, and one call, over an MCP socket.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use mcpist_core::api::ApiError;
@@ -9,9 +10,13 @@ use mcpist_core::text::excerpt;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use crate::client::{PATIENCE, within};
 use crate::error::{Error, Result};
 use crate::output::table;
 use crate::{Context, mcp};
+
+/// How long a call is waited for: the longest deadline that a module may have (300 s), and its answer's way.
+const CALL: Duration = Duration::from_secs(310);
 
 /// List the tools that this user may see
 #[derive(Args)]
@@ -51,7 +56,7 @@ pub(crate) async fn tools(context: &Context, args: ToolsArgs) -> Result<()> {
                 ask[name] = value;
             }
         }
-        let answer = mcp::schema(&socket, ask).await;
+        let answer = within(&socket, PATIENCE, mcp::schema(&socket, ask)).await;
         let mut page = result(answer)?;
         let page = page["structuredContent"].take();
         tools.extend(page["tools"].as_array().cloned().unwrap_or_default());
@@ -114,7 +119,18 @@ pub(crate) async fn call(context: &Context, args: CallArgs) -> Result<()> {
         .unwrap_or_else(|| context.client.socket("mcp.sock"));
     let arguments = RawValue::from_string(args.arguments)
         .map_err(|e| Error::usage(format!("the arguments are not JSON: {e}")))?;
-    let answer = mcp::call(&socket, &args.module, &args.tool, &arguments).await;
+    let calling = mcp::call(&socket, &args.module, &args.tool, &arguments);
+    let told = async {
+        tokio::time::sleep(PATIENCE).await;
+        context.out.note(
+            "no answer yet; a tool may take 300 s. Where mcpist tools does not answer either, the daemon hangs",
+        );
+        std::future::pending().await
+    };
+    let answer = tokio::select! {
+        answer = within(&socket, CALL, calling) => answer,
+        never = told => never,
+    };
     context.out.data(&result(answer)?, text)
 }
 
