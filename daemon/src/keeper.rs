@@ -344,10 +344,18 @@ impl Keeper {
         if committed.as_ref().is_err_and(is_in_doubt)
             || (committed.is_ok() && self.refresh().is_err())
         {
-            self.house.switch(None);
-            self.open()?.stale = true;
+            self.cut_off();
         }
         committed.map_err(|e| vault_error(&e))
+    }
+
+    /// Serves nobody until the policy was read anew.
+    fn cut_off(&mut self) {
+        self.house.switch(None);
+        // Taken back or sealed meanwhile, the store serves nobody anyway.
+        if let Ok(open) = self.open() {
+            open.stale = true;
+        }
     }
 
     /// Reads the policy from the store again and makes a snapshot of it. Proposals stay: their approvals are judged by the
@@ -360,15 +368,17 @@ impl Keeper {
         let drains = std::mem::take(&mut open.policy.draining).into_iter();
         policy.draining = drains.filter(|(id, _)| !policy.is_active(id)).collect();
         open.policy = policy;
-        self.refresh()?;
-        self.open()?.stale = false;
-        Ok(())
+        open.stale = false;
+        self.refresh().inspect_err(|_| self.cut_off())
     }
 
-    /// Makes a snapshot of the policy of now and switches to it.
+    /// Makes a snapshot of the policy of now and switches to it. Of a policy that may be behind the store it makes none.
     pub(crate) fn refresh(&mut self) -> Result<(), ApiError> {
         let house = Arc::clone(&self.house);
         let open = self.open()?;
+        if open.stale {
+            return Ok(());
+        }
         let previous = house.live();
         let live = Live::build(
             &open.policy,

@@ -25,6 +25,7 @@ use mcpist_secret::Secret;
 use ring::rand::{SecureRandom, SystemRandom};
 use ring::signature::Ed25519KeyPair;
 
+use super::codes::confirmed;
 use super::outbox::Copied;
 use super::policy::Policy;
 use super::proposals::Proposals;
@@ -264,6 +265,7 @@ impl Keeper {
         let share = match Share::parse(text.expose()) {
             Ok(share) => share,
             Err(e) => {
+                self.share_refused(uid, plan, "not_a_share");
                 return Ok(ShareOutcome::Refused {
                     reason: "not_a_share".into(),
                     message: e.to_string(),
@@ -287,8 +289,8 @@ impl Keeper {
             }
             Unseal::Rejected(barrier, refusal) => {
                 let progress = progress(barrier.config(), &barrier.progress());
-                log::warn!("unseal: share refused: {}", refusal_code(&refusal));
                 self.phase = Phase::sealed(barrier);
+                self.share_refused(uid, plan, refusal_code(&refusal));
                 Ok(ShareOutcome::Refused {
                     reason: refusal_code(&refusal).into(),
                     message: refusal.to_string(),
@@ -302,6 +304,17 @@ impl Keeper {
             }
             Unseal::Opened(barrier, report) => self.opened(uid, plan, barrier, &report),
         }
+    }
+
+    fn share_refused(&self, uid: u32, plan: &Digest, reason: &'static str) {
+        log::warn!("unseal: share of uid {uid} refused: {reason}");
+        // The log is closed; it notes this for its opening.
+        let _ = self.house.audit.append(&Event::Ceremony {
+            ceremony: Ceremony::Unseal,
+            plan,
+            step: Step::ShareRefused { reason },
+            uid: Some(uid),
+        });
     }
 
     /// The quorum is there: everything else that an open store needs, or the store is sealed again.
@@ -443,10 +456,8 @@ impl Keeper {
             records: report.records,
             quarantined: report.quarantined.len() as u64,
         })?;
-        house
-            .audit
-            .synced_blocking(seq)
-            .map_err(|e| audit_error(&e))
+        let synced = house.audit.synced_blocking(seq);
+        confirmed(synced.inspect_err(|e| log::error!("audit log: {e}")))
     }
 }
 

@@ -39,6 +39,14 @@ pub(crate) fn audit_error(error: &AuditError) -> ApiError {
     ApiError::new(code, &error.to_string())
 }
 
+/// Whether what is done may stand, by what became of its line. A disk that is slow to confirm a line undoes nothing.
+pub(super) fn confirmed(synced: Result<(), AuditError>) -> Result<(), ApiError> {
+    match synced {
+        Ok(()) | Err(AuditError::Slow) => Ok(()),
+        Err(e) => Err(audit_error(&e)),
+    }
+}
+
 /// A record's refusal.
 pub(crate) fn records_error(error: &RecordsError) -> ApiError {
     match error {
@@ -141,6 +149,9 @@ mod tests {
         assert_eq!(audit(AuditError::Sync), ErrorCode::AuditUnavailable);
         assert_eq!(audit(AuditError::Slow), ErrorCode::AuditLost);
         assert_eq!(audit(AuditError::Closed), ErrorCode::AuditUnavailable);
+        assert_eq!(confirmed(Err(AuditError::Slow)), Ok(()));
+        let failed = confirmed(Err(AuditError::Sync));
+        assert_eq!(failed, Err(audit_error(&AuditError::Sync)));
         let live = |e| live_error(&e).code;
         let id = RegistryId::of_manifest(b"one");
         let two = CatalogueError::TwoSides {

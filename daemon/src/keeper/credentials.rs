@@ -112,7 +112,7 @@ impl Keeper {
             payload: Secret::copy_of(payload.expose()).map_err(|e| invalid(&e))?,
             expect: current.map_or(Expect::Absent, Expect::Version),
         };
-        self.recordable()?;
+        self.open_for_change()?;
         let committed = vault.commit(vec![put, Op::Outbox(outbox_line(&event))]);
         self.follow(committed)?;
         self.drain(&spec.vault)?;
@@ -148,7 +148,7 @@ impl Keeper {
             name: name.to_string(),
             expect: Expect::Version(version),
         };
-        self.recordable()?;
+        self.open_for_change()?;
         let committed = vault.commit(vec![delete, Op::Outbox(outbox_line(&event))]);
         self.follow(committed)?;
         self.drain(vault_name)

@@ -209,9 +209,13 @@ impl Keeper {
     fn commit_import(&mut self, uid: u32, staged: Staged) -> Result<Imported, ApiError> {
         let open = self.open_for_change()?;
         let (id, is_repair) = (staged.id, staged.is_repair);
-        let imported = commit(open, uid, staged)?;
+        let committed = commit(open, uid, staged);
+        if open.stale {
+            self.cut_off();
+        }
+        let imported = committed?;
         if is_repair {
-            self.refresh()?;
+            self.follow(Ok(()))?;
         }
         self.drain_system()?;
         log::info!("bundle imported: registry {}", id.short());

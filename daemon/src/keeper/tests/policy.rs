@@ -36,6 +36,10 @@ fn a_commit_in_doubt_cuts_clients_off_until_the_policy_was_read_anew() {
         };
         for error in [VaultError::OutcomeUnknown, conflict] {
             let site = Site::open().await;
+            site.put_credential().await;
+            let id = site.import(&site.bundle(1, "")).await.unwrap().registry.id;
+            site.change(Change::RegistryActivate(id)).await.unwrap();
+            site.change(Change::RegistryRetire(id)).await.unwrap();
             let proposed = site.propose(UID, principal("ada")).await.unwrap();
             assert!(serves(&site).await);
             let followed = site.inside(move |k| k.follow::<()>(Err(error))).await;
@@ -43,8 +47,15 @@ fn a_commit_in_doubt_cuts_clients_off_until_the_policy_was_read_anew() {
             assert!(!serves(&site).await);
             let refused = site.approve(proposed.review.change).await;
             assert_eq!(refused.unwrap_err().code, ErrorCode::Busy);
-            let refused = site.import(&site.bundle(1, "")).await;
+            let refused = site.import(&site.bundle(2, "")).await;
             assert_eq!(refused.unwrap_err().code, ErrorCode::Busy);
+            let refused = site.put_token().await;
+            assert_eq!(refused.unwrap_err().code, ErrorCode::Busy);
+            let refused = site.delete_token().await;
+            assert_eq!(refused.unwrap_err().code, ErrorCode::Busy);
+            // Nor does what else makes a snapshot bring the old policy back.
+            site.inside(|k| k.end_drains(u64::MAX).unwrap()).await;
+            assert!(!serves(&site).await);
             site.inside(|k| k.tick()).await;
             assert!(serves(&site).await);
             // What was proposed still waits.
@@ -127,6 +138,30 @@ fn a_change_is_stored_over_the_version_that_it_was_judged_by() {
 }
 
 #[test]
+fn an_import_that_meets_a_registry_unknown_to_memory_cuts_clients_off() {
+    run(async {
+        let site = Site::open().await;
+        let bundle = site.bundle(1, "");
+        // Of the same manifest.
+        let other = Site::open().await;
+        let id = other.import(&other.bundle(1, "")).await;
+        let id = id.unwrap().registry.id;
+        site.inside(move |k| {
+            let name = records::registry_name(&id);
+            let put = records::put::<()>("registry", name, None, Expect::Any).unwrap();
+            k.open().unwrap().system().commit(vec![put]).unwrap();
+        })
+        .await;
+        let refused = site.import(&bundle).await;
+        assert_eq!(refused.unwrap_err().code, ErrorCode::Conflict);
+        assert!(!serves(&site).await);
+        site.inside(|k| k.tick()).await;
+        assert!(serves(&site).await);
+        site.import(&bundle).await.unwrap();
+    });
+}
+
+#[test]
 fn a_credential_that_cannot_be_looked_up_is_not_taken_for_one_that_never_was() {
     run(async {
         let site = Site::open().await;
@@ -138,10 +173,7 @@ fn a_credential_that_cannot_be_looked_up_is_not_taken_for_one_that_never_was() {
         let (there, absent) = (binding("main", "token"), binding("main", "other"));
         assert_ne!(state(there.clone()).await, state(absent).await);
         state(binding("nowhere", "token")).await.unwrap();
-        site.keeper.seal(None, "a test").await.unwrap();
-        for file in std::fs::read_dir(site.state().join("store/vaults")).unwrap() {
-            std::fs::write(file.unwrap().path(), b"not a database").unwrap();
-        }
+        site.spoil_vaults().await;
         site.unseal().await;
         assert_eq!(site.keeper.view().state, StoreState::Unsealed);
         let refused = state(there).await.unwrap_err();

@@ -1,17 +1,20 @@
 //! Sealing comes through, whatever hangs.
 
-use std::sync::mpsc::channel;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use mcpist_core::api::{Done, StoreState};
+use mcpist_core::api::{Done, ShareOutcome, StoreState};
 use mcpist_core::error::ErrorCode;
 use mcpist_core::event::Event;
+use mcpist_core::ids::Digest;
 use mcpist_sealer::{RecordKey, VaultError};
 use mcpist_secret::Secret;
 
-use super::site::{Site, UID, in_own_process, keeper_in, run};
-use crate::audit::CheckpointStore;
-use crate::keeper::lock;
+use super::site::{PATIENCE, Site, UID, in_own_process, keeper_in, run};
+use crate::audit::{CheckpointStore, FirstKey};
+use crate::keeper::{Keeper, lock};
 
 #[test]
 fn a_keeper_that_hangs_does_not_keep_the_keys() {
@@ -115,10 +118,10 @@ fn a_host_without_a_store_says_so() {
     });
 }
 
-/// Checkpoints go to a disk that hangs once `hangs` is held.
+/// Checkpoints go to a disk that hangs for as long as the other end of `hang` is there.
 struct Hanging {
-    hangs: std::sync::Arc<std::sync::Mutex<()>>,
-    record: std::sync::Mutex<Vec<u8>>,
+    hang: Mutex<Receiver<()>>,
+    record: Mutex<Vec<u8>>,
 }
 
 impl CheckpointStore for Hanging {
@@ -127,45 +130,64 @@ impl CheckpointStore for Hanging {
     }
 
     fn save(&self, payload: Secret) -> Result<(), String> {
-        drop(lock(&self.hangs));
+        let _ = lock(&self.hang).recv();
         *lock(&self.record) = payload.expose().to_vec();
         Ok(())
     }
+}
+
+/// Gives the site a log in `folder`, whose disk hangs until what is given back is dropped.
+pub(super) fn hang_log(site: &Site, folder: &Path) -> Sender<()> {
+    let first = FirstKey::generate().unwrap().into_op();
+    let mcpist_sealer::Op::Put { payload, .. } = first else {
+        panic!("a key is put")
+    };
+    let (release, hang) = channel();
+    let store = Hanging {
+        hang: Mutex::new(hang),
+        record: Mutex::new(payload.expose().to_vec()),
+    };
+    let audit = &site.keeper.house.audit;
+    assert!(audit.close(PATIENCE));
+    audit.open(folder, Box::new(store), 1 << 20).unwrap();
+    release
 }
 
 #[test]
 fn a_log_on_a_disk_that_hangs_costs_its_last_lines_and_not_the_seal() {
     run(async {
         let site = Site::open().await;
-        let hangs = std::sync::Arc::new(std::sync::Mutex::new(()));
         let folder = tempfile::tempdir().unwrap();
-        let mcpist_sealer::Op::Put { payload, .. } =
-            crate::audit::FirstKey::generate().unwrap().into_op()
-        else {
-            panic!("a key is put")
-        };
-        let store = Hanging {
-            hangs: std::sync::Arc::clone(&hangs),
-            record: std::sync::Mutex::new(payload.expose().to_vec()),
-        };
-        let audit = &site.keeper.house.audit;
-        assert!(audit.close(Duration::from_secs(60)));
-        audit.open(folder.path(), Box::new(store), 1 << 20).unwrap();
+        let release = hang_log(&site, folder.path());
         let keys = site.keeper.view().keys.clone().unwrap();
-        let (release, hang) = channel::<()>();
-        let (tell, told) = channel();
-        let holder = std::thread::spawn(move || {
-            let _held = lock(&hangs);
-            tell.send(()).unwrap();
-            let _ = hang.recv();
-        });
-        told.recv().unwrap();
         let sealed = site.keeper.ask(|k| k.seal(Some(UID), "a test")).await;
         assert_eq!(sealed.unwrap_err().code, ErrorCode::AuditLost);
         assert!(keys.audit_mac_key().mac(b"x").is_err());
         assert_eq!(site.keeper.view().state, StoreState::Sealed);
         drop(release);
-        holder.join().unwrap();
+    });
+}
+
+#[test]
+fn refused_shares_are_in_the_log_once_it_opens() {
+    run(async {
+        let site = Site::sealed().await;
+        let plan = site.keeper.ask(|k| k.unseal_plan()).await.unwrap();
+        let garbage = Secret::copy_of(b"no share").unwrap();
+        let submit = move |k: &mut Keeper| k.submit_share(UID, &plan.digest, &garbage);
+        let refused = site.keeper.ask(submit).await.unwrap();
+        assert!(matches!(refused, ShareOutcome::Refused { .. }));
+        let other = Digest::of(b"another plan");
+        site.give_share_under(other).await.unwrap();
+        site.give_share_under(other).await.unwrap();
+        site.unseal().await;
+        let uid = format!("\"uid\":{UID}");
+        let noted = |code, repeats| {
+            site.lines(&["\"boot\"", "\"ceremony\"", code, &uid, repeats])
+                .len()
+        };
+        assert_eq!(noted("\"not_a_share\"", "\"repeats\":1"), 1);
+        assert_eq!(noted("\"other_plan\"", "\"repeats\":2"), 1);
     });
 }
 

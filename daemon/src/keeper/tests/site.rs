@@ -1,16 +1,16 @@
 //! A development store of one share, and what the tests ask of it.
 
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use mcpist_bundle::root::{Delegation, Keys};
 use mcpist_bundle::{BuildOptions, Role, Root, RootParts, SigningKey};
 use mcpist_core::api::{ApiError, Approve, Base64, ChangeOutcome, InitRequest, NewHolder};
-use mcpist_core::api::{Imported, Proposed, ShareOutcome};
+use mcpist_core::api::{CredentialStored, Imported, Proposed, ShareOutcome};
 use mcpist_core::change::Change;
-use mcpist_core::ids::{BundleName, Digest, Namespace, SiteId, VaultName};
+use mcpist_core::ids::{BundleName, CredentialName, Digest, Namespace, SiteId, VaultName};
 use mcpist_quorum::{Identity, open_share_file};
 use mcpist_secret::Secret;
 
@@ -22,7 +22,7 @@ use crate::keeper::{Keeper, KeeperHandle, start};
 /// Who acts where it does not matter.
 pub(super) const UID: u32 = 1000;
 /// How long anything may take before the test gives up. Nothing is judged by it.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs a test's future.
 pub(super) fn run<T>(future: impl Future<Output = T>) -> T {
@@ -112,9 +112,13 @@ impl Site {
 
     pub(super) async fn give_share(&self) -> Result<ShareOutcome, ApiError> {
         let plan = self.keeper.ask(|k| k.unseal_plan()).await?;
+        self.give_share_under(plan.digest).await
+    }
+
+    pub(super) async fn give_share_under(&self, plan: Digest) -> Result<ShareOutcome, ApiError> {
         let share = Secret::copy_of(self.share.expose()).unwrap();
         self.keeper
-            .ask(move |k| k.submit_share(UID, &plan.digest, &share))
+            .ask(move |k| k.submit_share(UID, &plan, &share))
             .await
     }
 
@@ -153,20 +157,32 @@ impl Site {
 
     /// Puts the next version of that credential.
     pub(super) async fn put_version(&self) {
+        self.put_token().await.unwrap();
+    }
+
+    /// The same, which may be refused.
+    pub(super) async fn put_token(&self) -> Result<CredentialStored, ApiError> {
         let spec = Spec {
             vault: VaultName::parse("main").unwrap(),
-            name: mcpist_core::ids::CredentialName::parse("token").unwrap(),
+            name: CredentialName::parse("token").unwrap(),
             owner: None,
             kind: "bearer".into(),
             hosts: vec!["127.0.0.1".into()],
             expiry: 0,
         };
         let payload = Secret::copy_of(b"canary-7f3a9c1e5b2d").unwrap();
-        let stored = self
-            .keeper
+        self.keeper
             .ask(move |k| k.put_credential(UID, spec, &payload))
-            .await;
-        stored.unwrap();
+            .await
+    }
+
+    /// Deletes it.
+    pub(super) async fn delete_token(&self) -> Result<(), ApiError> {
+        let vault = VaultName::parse("main").unwrap();
+        let name = CredentialName::parse("token").unwrap();
+        self.keeper
+            .ask(move |k| k.delete_credential(UID, &vault, &name))
+            .await
     }
 
     /// A signed bundle of the echo module.
@@ -193,8 +209,35 @@ impl Site {
         self.keeper.import(UID, file).await
     }
 
+    /// Seals, and makes rubbish of every vault but the store's own.
+    pub(super) async fn spoil_vaults(&self) {
+        self.keeper.seal(None, "a test").await.unwrap();
+        let vaults = self.state().join("store/vaults");
+        wait_closed(&vaults);
+        for file in std::fs::read_dir(vaults).unwrap() {
+            std::fs::write(file.unwrap().path(), b"not a database").unwrap();
+        }
+    }
+
+    /// The lines of the log that hold all of `parts`.
+    pub(super) fn lines(&self, parts: &[&str]) -> Vec<String> {
+        let log = std::fs::read_to_string(self.state().join("audit/audit-00000000.jsonl")).unwrap();
+        let holds = |line: &&str| parts.iter().all(|part| line.contains(part));
+        log.lines().filter(holds).map(str::to_owned).collect()
+    }
+
     pub(super) fn state(&self) -> PathBuf {
         self.folder.path().join("state")
+    }
+}
+
+/// Waits until no database of the folder is open. Closing one writes its log into it, and takes the log away.
+pub(super) fn wait_closed(vaults: &Path) {
+    let is_log = |entry: std::io::Result<std::fs::DirEntry>| {
+        entry.is_ok_and(|e| e.path().extension().is_some_and(|x| x == "db-wal"))
+    };
+    while std::fs::read_dir(vaults).unwrap().any(is_log) {
+        std::thread::yield_now();
     }
 }
 

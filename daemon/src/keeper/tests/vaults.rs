@@ -1,26 +1,14 @@
 //! A vault whose last write a crash cut off, and one that does not answer.
 
-use std::path::Path;
-
 use mcpist_core::api::{ShareOutcome, VaultHealth};
 use mcpist_core::error::ErrorCode;
 use mcpist_core::ids::VaultName;
 use mcpist_sealer::Health;
 use mcpist_secret::Secret;
 
-use super::site::{Site, UID, run};
+use super::site::{Site, UID, run, wait_closed};
 use crate::admin::shown;
 use crate::keeper::{Keeper, records};
-
-/// Waits until no database of the folder is open: SQLite takes the log of one that is closed away.
-fn wait_closed(vaults: &Path) {
-    let is_log = |entry: std::io::Result<std::fs::DirEntry>| {
-        entry.is_ok_and(|e| e.path().extension().is_some_and(|x| x == "db-wal"))
-    };
-    while std::fs::read_dir(vaults).unwrap().any(is_log) {
-        std::thread::yield_now();
-    }
-}
 
 /// A store whose vault `main` was put back to the state before its last write, which control.db had announced.
 async fn rewound() -> Site {
@@ -77,11 +65,7 @@ fn a_missing_last_write_is_an_alarm_until_a_custodian_confirms_it() {
         let again = site.keeper.ask(confirm).await;
         assert_eq!(again.unwrap_err().code, ErrorCode::NotFound);
         site.keeper.seal(None, "a test").await.unwrap();
-        let log = std::fs::read_to_string(site.state().join("audit/audit-00000000.jsonl")).unwrap();
-        let lines: Vec<_> = log
-            .lines()
-            .filter(|l| l.contains("last_write_missing"))
-            .collect();
+        let lines = site.lines(&["last_write_missing"]);
         assert_eq!(lines.len(), 2, "{lines:?}");
         assert!(lines[1].contains(&UID.to_string()), "{lines:?}");
         site.unseal().await;
@@ -103,16 +87,12 @@ fn a_vault_that_goes_or_comes_back_has_one_line_each_time() {
             k.tick();
         })
         .await;
-        site.keeper.seal(None, "a test").await.unwrap();
-        for file in std::fs::read_dir(site.state().join("store/vaults")).unwrap() {
-            std::fs::write(file.unwrap().path(), b"not a database").unwrap();
-        }
+        site.spoil_vaults().await;
         // Found at the unseal, which records it.
         site.unseal().await;
         site.inside(Keeper::tick).await;
         site.keeper.seal(None, "a test").await.unwrap();
-        let log = std::fs::read_to_string(site.state().join("audit/audit-00000000.jsonl")).unwrap();
-        let count = |kind: &str| log.lines().filter(|line| line.contains(kind)).count();
+        let count = |kind| site.lines(&[kind]).len();
         assert_eq!((count("vault_health"), count("vault_quarantined")), (1, 1));
     });
 }
