@@ -109,7 +109,9 @@ fn many_users_cost_few_lines_and_none_of_their_requests_is_lost() {
     assert!(!refuse(2000, began));
     assert!(refuse(1000, began), "whose budget is there keeps it");
     // Budgets that are whole again make way.
-    assert!(refuse(2000, began + Duration::from_secs(60)));
+    let later = began + Duration::from_secs(60);
+    assert!((0..32).all(|_| refuse(2000, later)));
+    assert!(refuse(2001, later));
     assert!(audit.close(LONG));
     let requests = |uid: serde_json::Value| {
         let lines = fixture.lines("requests_refused");
