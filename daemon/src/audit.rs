@@ -25,7 +25,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
-use mcpist_core::audit::{Anchor, Body, Copied, Seq, UnixMs};
+use mcpist_core::audit::{Anchor, Body, Logged, Seq, UnixMs};
 use mcpist_core::event::Event;
 use mcpist_core::ids::VaultName;
 use tokio::sync::watch;
@@ -184,18 +184,18 @@ impl Audit {
     }
 
     /// Opens the log in `folder` with the keys of `store`, mends a torn end and starts the thread. Each segment gets
-    /// `reserve` bytes beforehand and is full shortly before. Returns the outbox rows that are in the log already, by
-    /// vault.
+    /// `reserve` bytes beforehand and is full shortly before. Returns the outbox rows that the log names already.
     pub(crate) fn open(
         &self,
         folder: &Path,
         store: Box<dyn CheckpointStore>,
         reserve: u64,
-    ) -> Result<Copied, OpenError> {
+    ) -> Result<Logged, OpenError> {
         let keys = keys::Keys::load(store)?;
         let segment = segment::open(folder, keys.genesis(), keys.newest(), reserve, now())?;
         let spare = Spare::after(folder, segment.number, reserve);
         let disk = Disk::of(folder, reserve);
+        let logged = segment.outbox.clone();
         let mut writer = Writer::new(segment);
         // Not under its mutex: who notes something must not wait for a disk.
         let mut boot = std::mem::take(&mut *self.boot());
@@ -203,7 +203,6 @@ impl Audit {
             log::warn!("audit log: what came before it opened waits for the next opening: {e}");
             self.boot().put_back(boot);
         }
-        let copied = writer.copied().clone();
         let shared = Arc::new(Shared::new(Some(writer)));
         self.shared.store(Arc::clone(&shared));
         std::thread::Builder::new()
@@ -213,7 +212,7 @@ impl Audit {
                 path: folder.to_owned(),
                 source,
             })?;
-        Ok(copied)
+        Ok(logged)
     }
 
     /// Appends the line of `event`. It is on disk within [`GROUP`]; [`Audit::synced`] waits for it. While the log is

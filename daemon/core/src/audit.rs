@@ -118,7 +118,18 @@ impl Anchor {
 /// For each vault, the last outbox row that is in the log.
 pub type Copied = BTreeMap<String, u64>;
 
-/// An outbox row that the log names in a line of its own.
+/// The outbox rows that a log names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Logged {
+    /// For each vault, the last one.
+    pub last: Copied,
+    /// For each vault, the last one whose line a checkpoint covers.
+    pub signed: Copied,
+    /// Those after that, in the order of their lines: whoever can write the file can have written them.
+    pub unsigned: Vec<UnsignedRow>,
+}
+
+/// An outbox row in a line that no checkpoint covers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnsignedRow {
     /// The vault that it came from.

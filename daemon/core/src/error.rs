@@ -110,6 +110,7 @@ codes! {
     VaultQuarantined "vault_quarantined" 503 "the vault failed its verification and is closed";
     LastWriteMissing "last_write_missing" 409 "a crash cut off the vault's last write, and nobody has confirmed that";
     StoreBehindLog "store_behind_log" 409 "the audit log holds changes that the store does not: one of them was put back or forged";
+    LogForged "log_forged" 409 "lines at the audit log's end were replaced: they do not say what the store did";
     DiskFull "disk_full" 507 "the disk is full but for the space reserved to seal, cancel and export";
     // The rest.
     VersionMismatch "version_mismatch" 400 "the two programs do not speak a common version";
@@ -180,6 +181,7 @@ impl ErrorCode {
             | C::VaultQuarantined
             | C::LastWriteMissing
             | C::StoreBehindLog
+            | C::LogForged
             | C::DiskFull => "mcpist status",
             C::VersionMismatch => "use the mcpist of the same version as mcpistd",
             C::Internal => "journalctl -u mcpistd",

@@ -207,6 +207,8 @@ pub enum Event<'a> {
         logged: u64,
         next: u64,
     },
+    /// The log's unsigned end named row `row` of a vault and did not hold it: lines there were replaced.
+    LogForged { vault: &'a VaultName, row: u64 },
     /// A version of a credential was stored.
     CredentialPut {
         vault: &'a VaultName,

@@ -9,7 +9,9 @@ use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use mcpist_core::audit::{Anchor, Chain, Checkpoint, Copied, Fault, Report, UnixMs, Verifier};
+use mcpist_core::audit::{
+    Anchor, Chain, Checkpoint, Copied, Fault, Logged, Report, UnixMs, Verifier,
+};
 use mcpist_core::event::Event;
 use mcpist_core::ids::Digest;
 use nix::fcntl::{FallocateFlags, fallocate};
@@ -54,7 +56,7 @@ pub(crate) struct Segment {
     pub(crate) end: u64,
     pub(crate) chain: Chain,
     /// Outbox rows that are in the log.
-    pub(crate) copied: Copied,
+    pub(crate) outbox: Logged,
 }
 
 pub(super) fn io_error(path: &Path) -> impl FnOnce(io::Error) -> OpenError + '_ {
@@ -312,7 +314,7 @@ fn mend(
         number: base.number,
         end,
         chain,
-        copied: report.outbox,
+        outbox: report.outbox,
     })
 }
 
@@ -373,7 +375,7 @@ fn create(
         number: 0,
         end: line.len() as u64,
         chain,
-        copied: Copied::new(),
+        outbox: Logged::default(),
     })
 }
 

@@ -58,13 +58,13 @@ impl Fixture {
     }
 
     /// With segments of `bytes`; gives the outbox rows that are in the log as well.
-    fn open_with(&self, bytes: u64) -> Result<(Audit, Copied), OpenError> {
+    fn open_with(&self, bytes: u64) -> Result<(Audit, Logged), OpenError> {
         let audit = Audit::closed();
-        let copied = self.open_in(&audit, bytes)?;
-        Ok((audit, copied))
+        let logged = self.open_in(&audit, bytes)?;
+        Ok((audit, logged))
     }
 
-    pub(crate) fn open_in(&self, audit: &Audit, bytes: u64) -> Result<Copied, OpenError> {
+    pub(crate) fn open_in(&self, audit: &Audit, bytes: u64) -> Result<Logged, OpenError> {
         audit.open(self.folder.path(), Box::new(self.store.clone()), bytes)
     }
 

@@ -35,16 +35,11 @@ impl Writer {
             chain: segment.chain,
             file: Arc::new(segment.file),
             end: segment.end,
-            copied: segment.copied,
+            copied: segment.outbox.last,
             line: Vec::with_capacity(1024),
             pending: None,
             failed: false,
         }
-    }
-
-    /// Outbox rows that are in the log.
-    pub(super) fn copied(&self) -> &Copied {
-        &self.copied
     }
 
     /// Writes the line of `event`.

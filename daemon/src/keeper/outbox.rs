@@ -1,50 +1,83 @@
 //! From the outboxes of the vaults to the audit log.
 //!
 //! Promises that each row which a vault holds is in the log, once as far as the log can be believed. The log's end is not
-//! signed yet and its chain has no key, so that it may name rows which the store never had: then the store is behind its
-//! log, which is an alarm and a line, and every row that is there is copied, some perhaps for a second time.
+//! signed yet and its chain has no key, so that whoever had the disk can have written it. What it says of a row that still
+//! stands is believed where it is what the row says; else the row is copied, which is an alarm and a line. It may also name
+//! rows which the store never had: then the store is behind its log, an alarm and a line as well.
 //! An act whose row cannot be copied is done all the same, and its caller is told both.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use mcpist_core::api::{Alarm, ApiError};
-use mcpist_core::audit::Body;
+use mcpist_core::audit::{Body, Logged, Seq};
 use mcpist_core::error::ErrorCode;
 use mcpist_core::event::Event;
-use mcpist_core::ids::VaultName;
+use mcpist_core::ids::{Digest, VaultName};
 
 use super::{Keeper, Phase, SYSTEM, audit_error, vault_error};
 use crate::audit::now;
 
 /// What the log says of the outboxes.
+#[derive(Default)]
 pub(super) struct Copied {
-    /// The last row of each vault that is in the log.
-    rows: BTreeMap<VaultName, u64>,
+    vaults: BTreeMap<VaultName, Rows>,
     /// Vaults that had less than the log when they were looked at first.
     behind: BTreeSet<VaultName>,
+    /// Vaults whose rows the log's end named and did not hold.
+    forged: BTreeSet<VaultName>,
+}
+
+/// What it says of one.
+#[derive(Default)]
+struct Rows {
+    /// The last row that is in the log beyond doubt: in a signed line, or copied since.
+    copied: u64,
+    /// The last row that the log named at its opening.
+    named: u64,
+    /// What unsigned lines said then, as the digest of each row's body.
+    unsigned: BTreeMap<u64, Digest>,
+    /// The last copied line, until it is on disk.
+    unsynced: Option<Seq>,
 }
 
 impl Copied {
     /// As the log says at its opening.
-    pub(super) fn of(logged: mcpist_core::audit::Copied) -> Self {
-        let rows = logged.into_iter();
-        Self {
-            rows: rows
-                .filter_map(|(vault, row)| Some((VaultName::parse(&vault).ok()?, row)))
-                .collect(),
-            behind: BTreeSet::new(),
+    pub(super) fn of(logged: Logged) -> Self {
+        let mut all = Self::default();
+        let mut rows = |vault: &str, set: &dyn Fn(&mut Rows)| {
+            if let Ok(vault) = VaultName::parse(vault) {
+                set(all.vaults.entry(vault).or_default());
+            }
+        };
+        for (vault, row) in &logged.last {
+            rows(vault, &|rows| rows.named = *row);
         }
+        for (vault, row) in &logged.signed {
+            rows(vault, &|rows| rows.copied = *row);
+        }
+        for line in &logged.unsigned {
+            rows(&line.vault, &|rows| {
+                rows.unsigned.insert(line.row, line.body);
+            });
+        }
+        all
     }
 
     /// What an operator should look at, until the store is sealed.
     pub(super) fn alarms(&self) -> impl Iterator<Item = Alarm> {
-        self.behind.iter().map(|vault| Alarm {
+        let behind = self.behind.iter().map(|vault| Alarm {
             code: ErrorCode::StoreBehindLog,
             message: format!(
                 "the store is behind its log: the log names changes of vault {vault} that are not there; one of the two was put back or forged, find out who had the disk"
             ),
-        })
+        });
+        behind.chain(self.forged.iter().map(|vault| Alarm {
+            code: ErrorCode::LogForged,
+            message: format!(
+                "lines at the log's end were replaced: they said something else of changes of vault {vault} than the store, whose lines were copied again; find out who had the disk"
+            ),
+        }))
     }
 }
 
@@ -64,38 +97,56 @@ impl Keeper {
         let open = self.open()?;
         let vault = open.vault(name).map_err(|e| vault_error(&e))?;
         let next = vault.outbox_next().map_err(|e| vault_error(&e))?;
-        let copied = open.copied.rows.entry(name.clone()).or_default();
-        if *copied >= next {
-            log::error!("the store is behind its log: vault {name}, row {copied} of {next}");
+        let Copied {
+            vaults,
+            behind,
+            forged,
+        } = &mut open.copied;
+        let known = vaults.entry(name.clone()).or_default();
+        let logged = known.copied.max(known.named);
+        if logged >= next {
+            log::error!("the store is behind its log: vault {name}, row {logged} of {next}");
+            let vault = name;
             let event = Event::StoreBehindLog {
-                vault: name,
-                logged: *copied,
+                vault,
+                logged,
                 next,
             };
             house.audit.append(&event).map_err(|e| audit_error(&e))?;
-            open.copied.behind.insert(name.clone());
-            *copied = 0;
+            behind.insert(name.clone());
+            known.named = 0;
+            if known.copied >= next {
+                known.copied = 0;
+            }
         }
         loop {
             let rows = vault.outbox().map_err(|e| vault_error(&e))?;
             let Some(&(last, _)) = rows.last() else {
                 return Ok(());
             };
-            let mut seq = None;
-            let before = *copied;
+            let before = known.copied;
             for (row, bytes) in rows.iter().filter(|(row, _)| *row > before) {
                 let body = Body::parse(bytes)
                     .map_err(|e| ApiError::new(ErrorCode::AuditUnavailable, &e.to_string()))?;
-                let appended = house.audit.append_outbox(name, *row, &body);
-                seq = Some(appended.map_err(|e| audit_error(&e))?);
-                *copied = *row;
+                if known.unsigned.get(row) != Some(&Digest::of(bytes)) {
+                    if *row <= known.named && !forged.contains(name) {
+                        log::error!("the log was forged: vault {name}, row {row}");
+                        let (vault, row) = (name, *row);
+                        let event = Event::LogForged { vault, row };
+                        house.audit.append(&event).map_err(|e| audit_error(&e))?;
+                        forged.insert(name.clone());
+                    }
+                    let appended = house.audit.append_outbox(name, *row, &body);
+                    known.unsynced = Some(appended.map_err(|e| audit_error(&e))?);
+                }
+                known.copied = *row;
             }
-            // Nothing new: what is handed on leaves the outbox with a later commit.
-            let Some(seq) = seq else { return Ok(()) };
-            house
-                .audit
-                .synced_blocking(seq)
-                .map_err(|e| audit_error(&e))?;
+            // What was in the log at its opening is on disk since.
+            if let Some(seq) = known.unsynced {
+                let synced = house.audit.synced_blocking(seq);
+                synced.map_err(|e| audit_error(&e))?;
+                known.unsynced = None;
+            }
             if let Err(e) = vault.outbox_done(last) {
                 log::warn!("outbox of vault {name}: copied, and not emptied yet: {e}");
                 return Ok(());

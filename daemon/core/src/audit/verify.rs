@@ -14,7 +14,7 @@ use thiserror::Error;
 
 use super::checkpoint::Checkpoint;
 use super::line::{Fields, push_number};
-use super::{Anchor, AuditKey, Copied, HASH_FIELD, HASH_LEN, MAX_LINE, UnsignedRow};
+use super::{Anchor, AuditKey, Copied, HASH_FIELD, HASH_LEN, Logged, MAX_LINE, UnsignedRow};
 use crate::ids::Digest;
 use crate::scan::{Limits, scan};
 
@@ -93,12 +93,8 @@ pub struct Report {
     pub expected_at: Option<u64>,
     /// The number of the segment that would come next.
     pub next_segment: u64,
-    /// For each vault, the last outbox row that is in the log.
-    pub outbox: Copied,
-    /// For each vault, the last outbox row whose line a checkpoint covers.
-    pub outbox_signed: Copied,
-    /// The outbox rows after those, in the order of their lines: who can write the file can have written them.
-    pub outbox_unsigned: Vec<UnsignedRow>,
+    /// The outbox rows that are in the log.
+    pub outbox: Logged,
     /// The first thing that is wrong.
     pub problem: Option<Problem>,
 }
@@ -235,9 +231,11 @@ impl Verifier {
             good_bytes: self.good_bytes,
             expected_at: self.expected_at,
             next_segment: self.next_segment,
-            outbox: self.outbox,
-            outbox_signed: self.outbox_signed,
-            outbox_unsigned: self.outbox_unsigned.into_iter().map(|(_, r)| r).collect(),
+            outbox: Logged {
+                last: self.outbox,
+                signed: self.outbox_signed,
+                unsigned: self.outbox_unsigned.into_iter().map(|(_, r)| r).collect(),
+            },
             problem: self.problem,
         }
     }

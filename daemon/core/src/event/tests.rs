@@ -241,6 +241,10 @@ fn every_event_is_one_flat_object_with_its_own_name() {
             logged: u64::MAX,
             next: 3,
         },
+        Event::LogForged {
+            vault: &vault,
+            row: 13,
+        },
         Event::CredentialPut {
             vault: &vault,
             name: &name,

@@ -26,6 +26,7 @@ impl Event<'_> {
             Event::VaultHealth { .. } => "vault_health",
             Event::LastWriteMissing { .. } => "last_write_missing",
             Event::StoreBehindLog { .. } => "store_behind_log",
+            Event::LogForged { .. } => "log_forged",
             Event::CredentialPut { .. } => "credential_put",
             Event::CredentialDeleted { .. } => "credential_deleted",
             Event::CredentialSuspect { .. } => "credential_suspect",
@@ -151,6 +152,9 @@ impl Event<'_> {
                 line.text("vault", vault.as_str())
                     .number("logged", logged)
                     .number("next", next);
+            }
+            Event::LogForged { vault, row } => {
+                line.text("vault", vault.as_str()).number("row", row);
             }
             Event::CredentialPut {
                 vault,

@@ -2,7 +2,7 @@
 
 use std::sync::mpsc;
 
-use mcpist_core::audit::{Anchor, Chain, Checkpoint};
+use mcpist_core::audit::{Anchor, Chain, Checkpoint, Copied};
 
 use super::*;
 

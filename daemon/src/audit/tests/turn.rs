@@ -87,8 +87,8 @@ fn outbox_rows_of_older_segments_are_known() {
     fill(&fixture, &audit, 2);
     fill(&fixture, &audit, 3);
     assert!(audit.close(LONG));
-    let (audit, copied) = fixture.open_with(BYTES).unwrap();
-    assert_eq!(copied.get("main"), Some(&7));
+    let (audit, logged) = fixture.open_with(BYTES).unwrap();
+    assert_eq!(logged.last.get("main"), Some(&7));
     assert!(audit.close(LONG));
     assert_eq!(fixture.verify().problem, None);
 }

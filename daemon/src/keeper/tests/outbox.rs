@@ -62,6 +62,44 @@ fn a_forged_line_at_the_logs_end_silences_no_change() {
 }
 
 #[test]
+fn a_forged_line_in_the_place_of_a_change_replaces_nothing() {
+    run(async {
+        for forged in [false, true] {
+            let site = Site::open().await;
+            site.put_credential().await;
+            // As in a crash: the row stands, and no checkpoint covers its line.
+            site.inside(|k| {
+                k.open().unwrap().vaults().revoke();
+                k.seal(None, "a test").unwrap();
+            })
+            .await;
+            let put = ["\"credential_put\"", "\"version\":1"];
+            assert_eq!(site.lines(&put).len(), 1);
+            if forged {
+                let log = std::fs::read_to_string(log_of(&site)).unwrap();
+                let kept = log.lines().take_while(|line| !line.contains(put[0]));
+                let kept: String = kept.flat_map(|line| [line, "\n"]).collect();
+                std::fs::write(log_of(&site), kept).unwrap();
+                forge(&site, &VaultName::parse("main").unwrap(), 1);
+                assert_eq!(site.lines(&put).len(), 0);
+            }
+            site.unseal().await;
+            let codes: Vec<_> = alarms(&site).iter().map(|alarm| alarm.code).collect();
+            let expected = [ErrorCode::LogForged];
+            assert_eq!(codes, if forged { &expected[..] } else { &[] });
+            let told = site.lines(&["\"log_forged\"", "\"vault\":\"main\"", "\"row\":1"]);
+            assert_eq!(told.len(), usize::from(forged));
+            assert_eq!(site.lines(&put).len(), 1);
+            // The log holds it again.
+            site.keeper.seal(None, "a test").await.unwrap();
+            site.unseal().await;
+            assert_eq!(alarms(&site), []);
+            assert_eq!(site.lines(&put).len(), 1);
+        }
+    });
+}
+
+#[test]
 fn what_a_custodian_puts_again_into_a_vault_that_was_put_back_is_in_the_log() {
     run(async {
         let site = Site::open().await;
