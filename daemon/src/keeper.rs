@@ -82,6 +82,8 @@ pub(crate) struct Open {
     /// A commit ended in doubt, or its snapshot was not made: memory may be behind the store. Clients are cut off, and
     /// no change is taken, until the policy was read anew.
     pub(crate) stale: bool,
+    /// The last snapshot, served or not: the next one redacts what it did.
+    last: Option<Arc<Live>>,
     health: health::Recorded,
 }
 
@@ -379,15 +381,11 @@ impl Keeper {
         if open.stale {
             return Ok(());
         }
-        let previous = house.live();
-        let live = Live::build(
-            &open.policy,
-            open.vaults(),
-            &house.config,
-            previous.as_deref(),
-        )
-        .map_err(|e| live_error(&e))?;
-        house.switch(Some(Arc::new(live)));
+        let previous = open.last.as_deref();
+        let live = Live::build(&open.policy, open.vaults(), &house.config, previous);
+        let live = Arc::new(live.map_err(|e| live_error(&e))?);
+        open.last = Some(Arc::clone(&live));
+        house.switch(Some(live));
         Ok(())
     }
 }

@@ -273,6 +273,24 @@ impl Keeper {
                 });
             }
         };
+        self.opening();
+        self.take_share(uid, plan, share)
+    }
+
+    /// Before shares are verified: a seal that comes from here on closes the house, and it stays closed.
+    pub(super) fn opening(&self) {
+        self.house.reopen();
+        let mut view = super::View::clone(&self.view.load());
+        view.opening = true;
+        self.view.store(Arc::new(view));
+    }
+
+    pub(super) fn take_share(
+        &mut self,
+        uid: u32,
+        plan: &Digest,
+        share: Share,
+    ) -> Result<ShareOutcome, ApiError> {
         let Phase::Sealed(barrier) = std::mem::replace(&mut self.phase, Phase::Nowhere) else {
             return Err(ApiError::of(ErrorCode::Internal));
         };
@@ -325,8 +343,6 @@ impl Keeper {
         barrier: Barrier<Unsealed>,
         report: &UnsealReport,
     ) -> Result<ShareOutcome, ApiError> {
-        // Before anybody can seal what is being opened: a seal that comes meanwhile closes the house, and it stays closed.
-        self.house.reopen();
         // Keys are in memory from here on: whoever seals can take them back, also if this hangs.
         let mut view = super::View::clone(&self.view.load());
         view.keys = Some(barrier.handle());
@@ -341,6 +357,7 @@ impl Keeper {
                     proposals: Proposals::default(),
                     copied: contents.copied,
                     stale: false,
+                    last: None,
                     // Announced below.
                     health: (report.quarantined.iter())
                         .filter_map(|(name, reason)| {

@@ -37,6 +37,8 @@ pub(crate) struct View {
     pub(crate) alarms: Vec<Alarm>,
     /// The modules of the active registries.
     pub(crate) modules: Vec<(ModuleName, RegistryId)>,
+    /// Shares are being verified, which may open the store.
+    pub(crate) opening: bool,
     /// The keys that are in memory, also those of an unseal that is not finished yet.
     pub(crate) keys: Option<Vaults>,
 }
@@ -52,6 +54,7 @@ impl View {
             unseal: None,
             alarms: Vec::new(),
             modules: Vec::new(),
+            opening: false,
             keys: None,
         }
     }
@@ -136,13 +139,23 @@ impl KeeperHandle {
         reason: &'static str,
     ) -> Result<Done, ApiError> {
         let view = self.view();
-        let keys = view.keys.clone().ok_or(view.why_closed())?;
+        if view.keys.is_none() && !view.opening {
+            return Err(ApiError::of(view.why_closed()));
+        }
         self.house.close();
-        // Given up on, this act stays in the queue: the keeper closes the store in order once it goes on.
+        // Given up on, this act stays in the queue: the keeper closes the store in order once it goes on, also one that
+        // it is opening now.
         let sealing = self.ask(move |keeper| keeper.seal(uid, reason));
         match tokio::time::timeout(patience, sealing).await {
             Ok(sealed) => sealed,
-            Err(_) => self.seal_without(&keys, uid, reason).await,
+            // The keys may have come while this waited.
+            Err(_) => match view.keys.as_ref().or(self.view().keys.as_ref()) {
+                Some(keys) => self.seal_without(keys, uid, reason).await,
+                None => Err(ApiError::new(
+                    ErrorCode::Unavailable,
+                    "shares are being verified and the disk does not answer; should they open the store, it is sealed at once and serves nobody",
+                )),
+            },
         }
     }
 
@@ -162,6 +175,7 @@ impl KeeperHandle {
         let mut view = View::clone(&self.view());
         view.state = StoreState::Sealed;
         (view.site, view.time_floor, view.keys) = (None, None, None);
+        view.opening = false;
         (view.alarms, view.modules) = (Vec::new(), Vec::new());
         self.view.store(Arc::new(view));
         log::info!("sealed without the keeper: {reason}");

@@ -65,6 +65,26 @@ fn a_commit_in_doubt_cuts_clients_off_until_the_policy_was_read_anew() {
 }
 
 #[test]
+fn what_was_redacted_before_a_doubt_is_redacted_after_it() {
+    run(async {
+        let site = Site::open().await;
+        site.put_credential().await;
+        site.change(binding("main", "token")).await.unwrap();
+        site.delete_token().await.unwrap();
+        let hits = || {
+            let live = site.keeper.house.live().unwrap();
+            live.redactor.redact(b"canary-7f3a9c1e5b2d".to_vec()).hits
+        };
+        assert_eq!(hits(), 1);
+        let doubt = Err(VaultError::OutcomeUnknown);
+        let followed = site.inside(|k| k.follow::<()>(doubt)).await;
+        assert!(followed.is_err());
+        site.inside(|k| k.tick()).await;
+        assert_eq!(hits(), 1);
+    });
+}
+
+#[test]
 fn a_refusal_that_is_none_of_doubt_cuts_nobody_off() {
     run(async {
         let site = Site::open().await;

@@ -104,6 +104,44 @@ fn a_seal_that_comes_while_the_store_is_being_opened_wins() {
 }
 
 #[test]
+fn a_seal_that_comes_while_shares_are_verified_wins() {
+    run(async {
+        let site = Site::sealed().await;
+        let plan = site.keeper.ask(|k| k.unseal_plan()).await.unwrap().digest;
+        let share = site.share();
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let (release, hang) = channel::<()>();
+        let keeper = site.keeper.clone();
+        let unsealing = tokio::spawn(async move {
+            let act = move |k: &mut Keeper| {
+                k.opening();
+                tell.send(()).unwrap();
+                let _ = hang.recv();
+                let outcome = k.take_share(UID, &plan, share)?;
+                Ok((outcome, k.house.live().is_some()))
+            };
+            keeper.ask(act).await
+        });
+        told.await.unwrap();
+        // The disk does not answer: nobody can take keys back that are not there yet.
+        let late = site.keeper.seal_within(Duration::ZERO, Some(UID), "a test");
+        assert_eq!(late.await.unwrap_err().code, ErrorCode::Unavailable);
+        release.send(()).unwrap();
+        let (outcome, serves) = unsealing.await.unwrap().unwrap();
+        assert!(matches!(outcome, ShareOutcome::Opened(_)), "{outcome:?}");
+        assert!(!serves);
+        // The seal that was given up on.
+        let state = site.keeper.ask(|k| k.unseal_plan()).await;
+        assert!(state.is_ok(), "{state:?}");
+        assert_eq!(site.keeper.view().state, StoreState::Sealed);
+        let idle = site.keeper.seal(None, "a test").await;
+        assert_eq!(idle.unwrap_err().code, ErrorCode::Sealed);
+        site.unseal().await;
+        assert!(site.keeper.house.live().is_some());
+    });
+}
+
+#[test]
 fn a_host_without_a_store_says_so() {
     run(async {
         let folder = tempfile::tempdir().unwrap();

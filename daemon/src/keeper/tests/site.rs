@@ -11,7 +11,7 @@ use mcpist_core::api::{ApiError, Approve, Base64, ChangeOutcome, InitRequest, Ne
 use mcpist_core::api::{CredentialStored, Imported, Proposed, ShareOutcome};
 use mcpist_core::change::Change;
 use mcpist_core::ids::{BundleName, CredentialName, Digest, Namespace, SiteId, VaultName};
-use mcpist_quorum::{Identity, open_share_file};
+use mcpist_quorum::{Identity, Share, open_share_file};
 use mcpist_secret::Secret;
 
 use crate::config::Config;
@@ -120,6 +120,10 @@ impl Site {
         self.keeper
             .ask(move |k| k.submit_share(UID, &plan, &share))
             .await
+    }
+
+    pub(super) fn share(&self) -> Share {
+        Share::parse(self.share.expose()).unwrap()
     }
 
     /// Looks at the keeper's insides, or changes them.
