@@ -3,8 +3,8 @@
 //! Owns: [`Validator`], a compiled schema of a bundle, and what is told when a value does not match.
 //! Promises: a schema that compiles is valid 2020-12, refers only into itself, loops nowhere without
 //! descending into the value, applies a bounded number of subschemas to each part of a value, however
-//! deep, and matches patterns in linear time. A value of more parts than that leaves work for is
-//! refused. A [`Violation`] says where and by which rule, never what the value is.
+//! deep, and takes linear time for patterns and for unique items. A value of more parts than that
+//! leaves work for is refused. A [`Violation`] says where and by which rule, never what the value is.
 //! Does not: assert `format` (an annotation in 2020-12) or fetch a meta-schema of the publisher's.
 //!
 //! The type exists in every build. Without the feature `schema` it has no value, since only
@@ -12,6 +12,8 @@
 
 #[cfg(feature = "schema")]
 mod compile;
+#[cfg(feature = "schema")]
+mod costly;
 #[cfg(feature = "schema")]
 mod shape;
 

@@ -1,15 +1,12 @@
 //! Compiling and matching, with the engine (crate `jsonschema`).
 
-use jsonschema::{Draft, PatternOptions, ValidationError};
+use jsonschema::ValidationError;
 use serde_json::Value;
 
-use super::{MAX_RULE, MAX_SCHEMA, SchemaError, Validator, Violation, shape};
+use super::{MAX_RULE, MAX_SCHEMA, SchemaError, Validator, Violation, costly, shape};
 use crate::scan::{Limits, scan};
 use crate::text::{Pointer, excerpt};
 
-/// Most memory that one compiled pattern may take, in bytes. It bounds the states that it may be in
-/// at one byte, some 500.
-const PATTERN_SIZE: usize = 64 * 1024;
 /// Most subschemas that one value may cost, its parts times those that are applied to each.
 const MAX_WORK: u64 = 10_000_000;
 /// The same times the value's depth, up to which a mismatch is looked for a second time to say where
@@ -30,20 +27,10 @@ impl Validator {
             rule: "not JSON".to_owned(),
         })?;
         let applied = shape::check(&schema)?;
-        let engine = jsonschema::options()
-            .with_draft(Draft::Draft202012)
-            .offline()
-            .with_pattern_options(
-                PatternOptions::regex()
-                    .size_limit(PATTERN_SIZE)
-                    .dfa_size_limit(PATTERN_SIZE),
-            )
-            .should_validate_formats(false)
-            .build(&schema)
-            .map_err(|error| {
-                let Violation { path, rule } = violation(&error);
-                SchemaError::Invalid { path, rule }
-            })?;
+        let engine = costly::options().build(&schema).map_err(|error| {
+            let Violation { path, rule } = violation(&error);
+            SchemaError::Invalid { path, rule }
+        })?;
         Ok(Validator { engine, applied })
     }
 
@@ -55,41 +42,37 @@ impl Validator {
         let size = Size::of(value);
         let work = self.applied.saturating_mul(size.parts);
         if work > MAX_WORK {
-            return Err(on_the_whole(
-                "too much work for this schema: send fewer or shorter values",
-            ));
+            return Err(too_much());
         }
-        if self.engine.is_valid(value) {
+        if costly::within_budget(|| self.engine.is_valid(value)).ok_or_else(too_much)? {
             return Ok(());
         }
         if work.saturating_mul(size.depth) <= MAX_TOLD
-            && let Err(error) = self.engine.validate(value)
+            && let Err(error) =
+                costly::within_budget(|| self.engine.validate(value)).ok_or_else(too_large)?
         {
             return Err(violation(&error));
         }
-        Err(on_the_whole(
-            "does not match the schema, and is too large to say where: send fewer values",
-        ))
+        Err(too_large())
     }
 }
 
 /// How much of a value there is for subschemas to look at.
-struct Size {
+pub(super) struct Size {
     /// Values and member names; a long text counts as several.
-    parts: u64,
-    depth: u64,
+    pub(super) parts: u64,
+    pub(super) depth: u64,
 }
 
 impl Size {
-    fn of(value: &Value) -> Size {
-        let text = |text: &str| 1 + (text.len() / PART_BYTES) as u64;
+    pub(super) fn of(value: &Value) -> Size {
         let mut size = Size { parts: 1, depth: 1 };
         match value {
-            Value::String(string) => size.parts = text(string),
+            Value::String(string) => size.parts = text_parts(string),
             Value::Array(items) => items.iter().for_each(|item| size.add(item)),
             Value::Object(members) => {
                 for (name, member) in members {
-                    size.parts += text(name);
+                    size.parts += text_parts(name);
                     size.add(member);
                 }
             }
@@ -103,6 +86,19 @@ impl Size {
         self.parts += part.parts;
         self.depth = self.depth.max(part.depth + 1);
     }
+}
+
+/// Parts that a text counts as.
+pub(super) fn text_parts(text: &str) -> u64 {
+    1 + (text.len() / PART_BYTES) as u64
+}
+
+fn too_much() -> Violation {
+    on_the_whole("too much work for this schema: send fewer or shorter values")
+}
+
+fn too_large() -> Violation {
+    on_the_whole("does not match the schema, and is too large to say where: send fewer values")
 }
 
 fn on_the_whole(rule: &str) -> Violation {

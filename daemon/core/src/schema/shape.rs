@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::SchemaError;
+use super::compile::{Size, text_parts};
+use super::{SchemaError, costly};
 use crate::scan::Limits;
 use crate::text::Pointer;
 
@@ -22,10 +23,10 @@ const MAX_NESTED: usize = 16;
 const MAX_SUBSCHEMAS: usize = 10_000;
 /// Most patterns of one schema: each is compiled, whether it is used or not.
 const MAX_PATTERNS: usize = 64;
-/// What a pattern counts as in subschemas: it may look at each byte in as many ways as it has states.
-const PATTERN_WEIGHT: u64 = 128;
-/// Entries of a list that count as one subschema.
-const ENTRIES: usize = 8;
+/// Names, in parts, and entries of an `enum` that count as one subschema.
+const PARTS: u64 = 8;
+/// Deepest value to be compared with: the engine may compare what is within each object twice.
+const MAX_COMPARED: u64 = 4;
 const DRAFT: &str = "https://json-schema.org/draft/2020-12/schema";
 
 /// Keywords that are not taken, and what to write instead. Those that look at what other keywords
@@ -106,12 +107,6 @@ impl<'a> Graph<'a> {
             patterns: 0,
         };
         graph.place(root);
-        // What nothing refers to is held to the same rules.
-        for map in ["$defs", "definitions"] {
-            for schema in members(root.get(map)) {
-                graph.place(schema);
-            }
-        }
         while let Some((at, schema)) = graph.due.pop() {
             if graph.nodes.len() > MAX_SUBSCHEMAS {
                 let instead = "use at most 10000 in one schema";
@@ -124,10 +119,6 @@ impl<'a> Graph<'a> {
                     ..Node::default()
                 },
             };
-        }
-        if graph.patterns > MAX_PATTERNS {
-            let instead = "use at most 64 in one schema";
-            return Err(unsupported("pattern", "too many patterns", instead));
         }
         Ok(graph)
     }
@@ -181,20 +172,46 @@ impl<'a> Graph<'a> {
                 "dependentSchemas" => node.same.extend(self.place_all(members(Some(value)))),
                 "items" | "additionalProperties" => node.apart.extend(self.place_all(one)),
                 "prefixItems" => node.apart.extend(self.place_all(items(value))),
-                "properties" => node.apart.extend(self.place_all(members(Some(value)))),
+                "properties" => {
+                    let names = value.as_object().into_iter().flat_map(Map::keys);
+                    node.own += names.map(|name| text_parts(name)).sum::<u64>() / PARTS;
+                    node.apart.extend(self.place_all(members(Some(value))));
+                }
                 "contains" | "propertyNames" => node.shared.extend(self.place_all(one)),
                 "patternProperties" => {
-                    let schemas = self.place_all(members(Some(value)));
-                    self.patterns += schemas.len();
-                    node.own += PATTERN_WEIGHT * schemas.len() as u64;
-                    node.shared.extend(schemas);
+                    let patterns = value.as_object().into_iter().flat_map(Map::keys);
+                    self.patterns += patterns.clone().count();
+                    within_patterns(self.patterns)?;
+                    node.own += patterns.map(|pattern| costly::weight(pattern)).sum::<u64>();
+                    node.shared.extend(self.place_all(members(Some(value))));
                 }
                 "pattern" => {
                     self.patterns += 1;
-                    node.own += PATTERN_WEIGHT;
+                    within_patterns(self.patterns)?;
                 }
-                "enum" => node.own += (items(value).count() / ENTRIES) as u64,
-                "dependentRequired" => node.own += (members(Some(value)).count() / ENTRIES) as u64,
+                "enum" | "const" => {
+                    if Size::of(value).depth > MAX_COMPARED {
+                        let instead = "describe its members by subschemas";
+                        return Err(unsupported(keyword, "a value nested deeply", instead));
+                    }
+                    if keyword == "enum" {
+                        node.own += items(value).count() as u64 / PARTS;
+                    }
+                }
+                "required" | "dependentRequired" | "type" => {
+                    if !lists_texts(value) {
+                        return Err(unsupported(
+                            keyword,
+                            "an entry that is no text",
+                            "list texts",
+                        ));
+                    }
+                    node.own += Size::of(value).parts / PARTS;
+                }
+                // What nothing refers to is held to the same rules.
+                "$defs" | "definitions" => {
+                    self.place_all(members(Some(value)));
+                }
                 _ => {}
             }
         }
@@ -268,6 +285,23 @@ impl<'a> Graph<'a> {
         }
         most
     }
+}
+
+/// Whether there are texts alone below, however listed: the meta-schema compares them.
+fn lists_texts(value: &Value) -> bool {
+    match value {
+        Value::Object(lists) => lists.values().all(lists_texts),
+        Value::Array(texts) => texts.iter().all(Value::is_string),
+        other => other.is_string(),
+    }
+}
+
+fn within_patterns(count: usize) -> Result<(), SchemaError> {
+    if count > MAX_PATTERNS {
+        let instead = "use at most 64 in one schema";
+        return Err(unsupported("pattern", "too many patterns", instead));
+    }
+    Ok(())
 }
 
 fn items(value: &Value) -> impl Iterator<Item = &Value> {

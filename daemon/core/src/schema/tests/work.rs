@@ -114,16 +114,6 @@ fn more_values_than_the_schema_leaves_work_for_are_refused() {
     let violation = schema.check(&json!({"a": vec![1; 100_000]})).unwrap_err();
     assert!(violation.rule.contains("work"), "{violation}");
 
-    let schema = compile(&json!({
-        "type": "object", "properties": {"a": {"allOf": vec![json!({"pattern": "^a*$"}); 20]}}
-    }))
-    .unwrap();
-    assert_eq!(schema.check(&json!({"a": "aaa"})), Ok(()));
-    let violation = schema
-        .check(&json!({"a": "a".repeat(250_000)}))
-        .unwrap_err();
-    assert!(violation.rule.contains("work"), "{violation}");
-
     let list: Vec<Value> = (0..30_000).map(|n| json!([n])).collect();
     let schema = compile(&json!({
         "type": "object", "properties": {"a": {"items": {"enum": list}}}
@@ -134,6 +124,161 @@ fn more_values_than_the_schema_leaves_work_for_are_refused() {
         .check(&json!({"a": vec![json!([]); 80_000]}))
         .unwrap_err();
     assert!(violation.rule.contains("work"), "{violation}");
+}
+
+/// An object schema with the property `a`, and what it says to `{"a": value}`.
+fn told(a: &Value, value: &Value) -> String {
+    let schema = compile(&json!({"type": "object", "properties": {"a": a}})).unwrap();
+    let checked = schema.check(&json!({"a": value}));
+    checked.map_or_else(|violation| violation.rule, |()| "fine".to_owned())
+}
+
+/// Objects within each other, with the members in one order or the other: the engine compares what
+/// is in them twice at each level where the orders differ.
+fn twisted(levels: usize, other: bool) -> Value {
+    (0..levels).fold(json!(1), |inner, _| {
+        if other {
+            json!({"a": inner, "c": 1, "b": 1})
+        } else {
+            json!({"a": inner, "b": 1, "c": 1})
+        }
+    })
+}
+
+#[test]
+fn unique_items_cost_no_more_than_their_size() {
+    let unique = json!({"type": "array", "uniqueItems": true});
+    // All of these hash alike in the engine.
+    let lists: Vec<Value> = (0..20_000)
+        .map(|n| Value::Array(vec![json!([]); n % 3 + 1]))
+        .chain((0..300).map(|n| Value::Array(vec![json!([]); n + 4])))
+        .collect();
+    assert!(told(&unique, &json!(lists)).contains("too large"));
+    let large: Vec<u64> = (0..20_000).map(|n| (1 << 63) + n).collect();
+    assert_eq!(told(&unique, &json!(large)), "fine");
+    assert_eq!(told(&unique, &json!([twisted(60, false), 1])), "fine");
+    let same = json!([twisted(60, false), twisted(60, true)]);
+    assert!(told(&unique, &same).contains("non-unique"));
+
+    let often = json!({"allOf": vec![unique.clone(); 100]});
+    let ids: Vec<String> = (0..100).map(|n| format!("id-{n}")).collect();
+    assert_eq!(told(&often, &json!(ids)), "fine");
+    assert!(told(&often, &json!(large)).contains("work"));
+    // At each level again, with nearly all of the value below it.
+    let below = (0..60).fold(json!(large), |inner, _| json!([inner]));
+    let again = recursive(&json!({"uniqueItems": true, "items": again()}));
+    let violation = compile(&again)
+        .unwrap()
+        .check(&json!({"a": below}))
+        .unwrap_err();
+    assert!(violation.rule.contains("work"), "{violation}");
+}
+
+#[test]
+fn unique_items_are_compared_as_json_schema_says() {
+    let unique = json!({"uniqueItems": true});
+    for same in [
+        json!([1, 1.0]),
+        json!([0, -0.0]),
+        json!([1e19, 10_000_000_000_000_000_000_u64]),
+        json!([[{"a": 1, "b": [2]}], [{"b": [2.0], "a": 1}]]),
+        json!(["x", "x"]),
+    ] {
+        assert!(told(&unique, &same).contains("non-unique"), "{same}");
+        assert_eq!(told(&json!({"uniqueItems": false}), &same), "fine");
+    }
+    for apart in [
+        json!([1, "1", [1], {"1": 1}, true, "true", null, "null"]),
+        json!([[], [[]], [[], []], [[[]]], {}, "", [""]]),
+        json!([{"a": 1, "b": 2}, {"a": 2, "b": 1}, {"a,b": 1}, {"a": {"b": 1}}]),
+        json!(["a,", ["a", ""], "a\",\""]),
+        json!([
+            1,
+            1.5,
+            1e300,
+            2e300,
+            9_007_199_254_740_993_u64,
+            9_007_199_254_740_992_u64
+        ]),
+        json!({"not": "an array"}),
+    ] {
+        assert_eq!(told(&unique, &apart), "fine", "{apart}");
+    }
+}
+
+#[test]
+fn a_pattern_costs_as_its_size_for_the_text_that_it_is_matched_with() {
+    let bits = "10".repeat(100_000);
+    let states = json!({"pattern": "1[01]{400}2"});
+    assert!(told(&states, &json!(bits)).contains("work"));
+    assert!(told(&json!({"pattern": "1[01]{40}2"}), &json!(bits)).contains("work"));
+    assert!(told(&json!({"not": states}), &json!(bits)).contains("work"));
+    assert!(
+        told(
+            &json!({"items": {"pattern": "1[01]{400}2|10"}}),
+            &json!(vec!["10"; 20_000])
+        )
+        .contains("work")
+    );
+    assert!(told(&states, &json!("10")).contains("does not match"));
+
+    let base64 = json!({"pattern": "^[A-Za-z0-9+/=]*$"});
+    assert_eq!(told(&base64, &json!("A".repeat(4_000_000))), "fine");
+    // A long text beside one with a large pattern costs nothing by it.
+    let label = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?";
+    let mail = json!({"properties": {
+        "host": {"pattern": format!("^({label}\\.)*{label}$")}, "body": {"type": "string"},
+    }});
+    let long = json!({"host": "www.acme.example", "body": "x".repeat(1_000_000)});
+    assert_eq!(told(&mail, &long), "fine");
+    assert!(told(&mail, &json!({"host": "-"})).contains("does not match"));
+
+    let names = json!({"patternProperties": {"1[01]{400}2": {}}});
+    assert_eq!(told(&names, &json!({"10": 1})), "fine");
+    assert!(told(&names, &json!({bits: 1})).contains("work"));
+}
+
+#[test]
+fn what_a_schema_spells_out_is_weighed() {
+    let long = "n".repeat(30_000);
+    let wide: serde_json::Map<String, Value> =
+        (0..20).map(|n| (format!("m{n}"), json!(n))).collect();
+    for n in [
+        json!({"required": [long]}),
+        json!({"dependentRequired": {"m1": [long]}}),
+        json!({"properties": {long.clone(): {}}}),
+    ] {
+        let many = vec![json!(wide); 1000];
+        assert!(told(&json!({"items": n}), &json!(many)).contains("work"));
+    }
+}
+
+#[test]
+fn a_deep_value_to_compare_with_is_refused() {
+    for n in [
+        json!({"const": twisted(60, false)}),
+        json!({"enum": [1, twisted(4, false)]}),
+    ] {
+        assert!(refused(&recursive(&n)).contains("deeply"), "{n}");
+    }
+    compile(&recursive(
+        &json!({"enum": [[1, {"a": 1}], null], "const": [[{"a": {}}]]}),
+    ))
+    .unwrap();
+}
+
+#[test]
+fn lists_that_the_meta_schema_compares_hold_texts() {
+    let twins = json!([twisted(40, false), twisted(40, true)]);
+    for n in [
+        json!({"required": twins}),
+        json!({"type": twins}),
+        json!({"dependentRequired": {"a": twins}}),
+        json!({"properties": {"a": {"$defs": {"unused": {"required": twins}}}}}),
+    ] {
+        let text = refused(&recursive(&n));
+        assert!(text.contains("no text"), "{text}");
+    }
 }
 
 #[test]
