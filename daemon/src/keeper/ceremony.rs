@@ -285,6 +285,7 @@ impl Keeper {
         self.view.store(Arc::new(view));
     }
 
+    /// The share of the open plan, under [`Keeper::opening`].
     pub(super) fn take_share(
         &mut self,
         uid: u32,

@@ -2,7 +2,8 @@
 //!
 //! Owns the queue into the keeper's thread and the [`View`] that it publishes. Promises that reading the view waits for
 //! nothing, and that sealing comes through also where the keeper hangs: after a bounded wait the keys are taken back
-//! without it, and what it still does opens nothing. Does not own the barrier.
+//! without it, and what it still does opens nothing. While shares are verified there are no keys to take: who seals
+//! waits for the keeper, and a store that opens meanwhile serves nobody and is sealed. Does not own the barrier.
 
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
