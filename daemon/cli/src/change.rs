@@ -42,6 +42,9 @@ struct Outcome {
     /// The file that another officer gets.
     #[serde(skip)]
     file: Option<PathBuf>,
+    /// Whether this officer's approval stood already.
+    #[serde(skip)]
+    again: bool,
     proposed: Proposed,
     #[serde(skip_serializing_if = "Option::is_none")]
     outcome: Option<ChangeOutcome>,
@@ -55,18 +58,28 @@ pub(crate) async fn decide(context: &Context, change: Change, args: &ApproveArgs
         secret::create(file, 0o644, &json)?;
     }
     let status: Status = context.client.get(path::STATUS).await?;
-    let approve = match &args.key {
-        Some(key) => Some(show_and_sign(context, &proposed, key)?),
-        None if status.dev => Some(Approve::Dev),
-        None => None,
-    };
-    let outcome = match approve {
-        Some(approve) => Some(approve_change(context, &proposed, &approve).await?),
+    let mut again = false;
+    let outcome = match &args.key {
+        Some(key) => {
+            let key = show_and_read(context, &proposed, key)?;
+            // Who repeats the command for the sake of the file has approved before.
+            let standing = match args.proposal {
+                Some(_) => standing(context, &proposed, &key).await?,
+                None => None,
+            };
+            again = standing.is_some();
+            match standing {
+                Some(pending) => Some(pending),
+                None => Some(approve_change(context, &proposed, &sign(&proposed, &key)?).await?),
+            }
+        }
+        None if status.dev => Some(approve_change(context, &proposed, &Approve::Dev).await?),
         None => None,
     };
     context.out.data(
         &Outcome {
             file: args.proposal.clone(),
+            again,
             proposed,
             outcome,
         },
@@ -124,10 +137,26 @@ pub(crate) async fn store(context: &Context, change: Change, officer: &SigningKe
     }
 }
 
-/// Shows what an officer is about to sign, reads the key and signs.
-fn show_and_sign(context: &Context, proposed: &Proposed, key: &Path) -> Result<Approve> {
+/// Shows what an officer is about to sign, and then reads the key.
+fn show_and_read(context: &Context, proposed: &Proposed, key: &Path) -> Result<SigningKey> {
     context.out.terms(&review(proposed));
-    sign(proposed, &read_key(key)?)
+    read_key(key)
+}
+
+/// What the change waits for, where this officer's approval of it stands.
+async fn standing(
+    context: &Context,
+    proposed: &Proposed,
+    officer: &SigningKey,
+) -> Result<Option<ChangeOutcome>> {
+    let waiting: Changes = context.client.get(path::CHANGES).await?;
+    let mut waiting = waiting.changes.into_iter();
+    let own =
+        waiting.find(|w| w.change == proposed.review.change && w.approved.contains(&officer.id()));
+    Ok(own.map(|own| ChangeOutcome::Pending {
+        approved: own.approved,
+        needs: proposed.review.needs,
+    }))
 }
 
 fn sign(proposed: &Proposed, key: &SigningKey) -> Result<Approve> {
@@ -157,6 +186,11 @@ fn show_outcome(outcome: &Outcome) -> String {
     let widens = widens(&proposed.review);
     match &outcome.outcome {
         Some(ChangeOutcome::Stored { change }) => format!("stored: {kind} {}", change.short()),
+        Some(ChangeOutcome::Pending { approved, needs }) if outcome.again => format!(
+            "proposed: {kind} {change}, {} of {needs} already yours; written to {}{widens}\nnext: {next}",
+            approved.len(),
+            outcome.file.as_deref().unwrap_or(Path::new("")).display()
+        ),
         Some(ChangeOutcome::Pending { approved, needs }) => format!(
             "proposed: {kind} {change}, approved by {} of {}{widens}\nnext: {next}",
             approved.len(),
@@ -256,11 +290,12 @@ async fn approve(context: &Context, proposal: PathBuf, key: &Path) -> Result<()>
     }
     // The file names the change; all that is said of it besides is the store's word, and not its bringer's.
     let proposed = proposed(context, &brought.review.change).await?;
-    let approve = show_and_sign(context, &proposed, key)?;
+    let approve = sign(&proposed, &show_and_read(context, &proposed, key)?)?;
     let outcome = approve_change(context, &proposed, &approve).await?;
     context.out.data(
         &Outcome {
             file: Some(proposal),
+            again: false,
             proposed,
             outcome: Some(outcome),
         },

@@ -381,9 +381,16 @@ fn what_is_signed_is_shown_always() {
     let other = shown.to_string().replace("ops-read", "ops-write");
     std::fs::write(path("changed.json"), &other).unwrap();
     let pending = json!({ "pending": { "approved": [Digest::of(b"key")], "needs": 2 } });
-    for name in ["one", "two", "three", "four"] {
+    for name in ["one", "two", "three", "four", "five"] {
         daemon(&path(name), vec![reply(&shown), reply(&pending)]);
     }
+    // Who approved, and repeats the command for the file, approves no second time.
+    let key =
+        mcpist_bundle::SigningKey::from_throwaway_text(&std::fs::read(path("one.key")).unwrap());
+    let waiting = json!({ "changes": [{ "change": shown["review"]["change"], "kind": "grant-put",
+        "object": "grant/ops-read", "uid": 1000, "approved": [key.unwrap().id()], "expires_s": 1500 }] });
+    let again = vec![reply(&shown), reply(&status("unsealed")), reply(&waiting)];
+    daemon(&path("again"), again);
     daemon(&path("gone"), vec![refusal(ErrorCode::NotFound)]);
     let another = proposed(grant("write"), Value::Null, Value::Null, Value::Null);
     daemon(&path("liar"), vec![reply(&another)]);
@@ -395,6 +402,8 @@ fn what_is_signed_is_shown_always() {
             "change approve grant.json --key one.key --run two --quiet",
             "change approve grant.json --key one.key --run three --quiet --output json",
             "change approve flattering.json --key grant.json --run four",
+            "grant put ops-read --group ops --module plant --access destructive --key one.key --proposal again.json --run again",
+            "change approve again.json --key two.key --run five",
             "change approve grant.json --key one.key --run gone",
             "change approve grant.json --key one.key --run liar",
             "change approve changed.json --key one.key --run run",
@@ -476,14 +485,20 @@ fn changes_are_shown_as_people_read_them() {
     golden("changes.txt", folder.path(), &commands);
 }
 
+/// The least that a daemon says of itself.
+fn status(state: &str) -> Value {
+    json!({ "version": "0.1.0", "state": state, "dev": false, "uptime_s": 5, "calls_in_flight": 0,
+        "memory": { "pages": "memfd_secret" }, "runners": [{ "role": "run", "connected": true }] })
+}
+
 /// A store that is being opened, and one in which not all is well.
 #[test]
 fn status_says_what_is_not_well_and_for_how_long() {
     let folder = tempfile::tempdir().unwrap();
     let id = "11".repeat(32);
-    let sealed = json!({ "version": "0.1.0", "state": "sealed", "dev": false, "uptime_s": 5, "calls_in_flight": 0,
-        "unseal": { "given": 2, "needed": 3, "holders": ["ada", "bob"], "expires_s": 540 },
-        "memory": { "pages": "memfd_secret" }, "runners": [{ "role": "run", "connected": true }] });
+    let mut sealed = status("sealed");
+    sealed["unseal"] =
+        json!({ "given": 2, "needed": 3, "holders": ["ada", "bob"], "expires_s": 540 });
     let mut open = sealed.clone();
     for (name, value) in [
         ("state", json!("unsealed")),
