@@ -1,8 +1,10 @@
 //! `connect`: the bridge between a client's standard streams and an MCP socket.
 //!
 //! Promises that bytes go on as they come, in both directions at once; that the end of the client's input closes that
-//! direction only, so that answers still under way arrive; and that nothing of the environment is needed.
+//! direction only, so that answers still under way arrive; that a client which reads no more is hung up on its behalf, so
+//! that its calls end; and that nothing of the environment is needed.
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::fd::AsFd;
@@ -11,6 +13,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::Context;
 use crate::client::unreachable;
@@ -37,16 +41,39 @@ pub(crate) fn run(context: &Context, args: ConnectArgs) -> Result<()> {
         .unwrap_or_else(|| context.client.socket("mcp.sock"));
     let stream =
         Arc::new(UnixStream::connect(&socket).map_err(|e| for_client(unreachable(&socket, &e)))?);
-    let up = Arc::clone(&stream);
-    let stdin = std::fs::File::from(std::io::stdin().as_fd().try_clone_to_owned()?);
-    let stdout = std::fs::File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
-    // Not joined: when the daemon closes, a client that still holds its end open must not keep us here.
+    let stdin = File::from(std::io::stdin().as_fd().try_clone_to_owned()?);
+    let stdout = File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
+    bridge(&stream, stdin, &Arc::new(stdout)).map_err(|e| Error::new("connection_lost", e))
+}
+
+/// Returns when the daemon has closed, or nobody reads what it says.
+fn bridge(stream: &Arc<UnixStream>, stdin: File, stdout: &Arc<File>) -> std::io::Result<()> {
+    // Neither thread is joined: when the daemon closes, a client that still holds its ends open must not keep us here.
+    let up = Arc::clone(stream);
     std::thread::spawn(move || {
         // Whatever ended it, the daemon is told that no more comes.
         let _ = pump(&stdin, &*up);
         let _ = up.shutdown(Shutdown::Write);
     });
-    pump(&*stream, &stdout).map_err(|e| Error::new("connection_lost", e))
+    let (left, out) = (Arc::clone(stream), Arc::clone(stdout));
+    std::thread::spawn(move || {
+        if unread(&*out).is_ok() {
+            let _ = left.shutdown(Shutdown::Both);
+        }
+    });
+    pump(&**stream, &**stdout)
+}
+
+/// Waits until nobody can read what is written to `to`. Of a file that does not end.
+fn unread(to: impl AsFd) -> nix::Result<()> {
+    // Asked for nothing, poll tells of errors and hang-ups.
+    let mut watched = [PollFd::new(to.as_fd(), PollFlags::empty())];
+    loop {
+        match poll(&mut watched, PollTimeout::NONE) {
+            Err(Errno::EINTR) => {}
+            done => return done.map(drop),
+        }
+    }
 }
 
 /// Copies until the end, each piece as soon as it is there.
@@ -60,5 +87,52 @@ fn pump(mut from: impl Read, mut to: impl Write) -> std::io::Result<()> {
             Err(e) => return Err(e),
         };
         to.write_all(&chunk[..read])?;
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    /// The client's ends of its two pipes, the daemon's end, and the bridge between them.
+    fn bridged() -> (
+        File,
+        File,
+        UnixStream,
+        thread::JoinHandle<std::io::Result<()>>,
+    ) {
+        let (stdin, to) = nix::unistd::pipe().unwrap();
+        let (from, stdout) = nix::unistd::pipe().unwrap();
+        let (ours, daemon) = UnixStream::pair().unwrap();
+        let (stdin, stdout) = (File::from(stdin), Arc::new(File::from(stdout)));
+        let bridge = thread::spawn(move || bridge(&Arc::new(ours), stdin, &stdout));
+        (to.into(), from.into(), daemon, bridge)
+    }
+
+    #[test]
+    fn answers_come_after_the_end_of_the_input() {
+        let (mut to, mut from, mut daemon, bridge) = bridged();
+        to.write_all(b"asked").unwrap();
+        drop(to);
+        let (mut asked, mut answered) = (String::new(), [0; 8]);
+        daemon.read_to_string(&mut asked).unwrap();
+        assert_eq!(asked, "asked");
+        daemon.write_all(b"answered").unwrap();
+        drop(daemon);
+        from.read_exact(&mut answered).unwrap();
+        assert_eq!(&answered, b"answered");
+        bridge.join().unwrap().unwrap();
+    }
+
+    #[test]
+    fn a_client_that_reads_no_more_is_hung_up() {
+        let (to, from, daemon, bridge) = bridged();
+        drop(from);
+        unread(&daemon).unwrap();
+        bridge.join().unwrap().unwrap();
+        drop(to);
     }
 }
