@@ -2,18 +2,23 @@
 //!
 //! Owns [`Connections`], of which each socket has its own. Promises that one user's connections leave room for the
 //! others', that one too many is refused and not kept waiting, and that a client connection on which nothing came for a
-//! whole period is closed within the next. Does not read what comes, and takes no time on the way: reads are counted, and
+//! whole period is closed within the next. Owns [`Shares`] as well, which promises that all connections of one user, on
+//! whichever socket, share one part of what clients' lines may take. Does not read what comes, and takes no time on the way: reads are counted, and
 //! one timer for each connection looks at the count.
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll};
 
 use mcpist_core::ids::PrincipalName;
-use tokio::io::{AsyncRead, ReadBuf};
+use mcpist_mcp::Budget;
+use tokio::io::{AsyncRead, Interest, ReadBuf};
+use tokio::net::UnixStream;
+use tokio::net::unix::pipe;
 
 use crate::keeper::lock;
 
@@ -74,6 +79,50 @@ impl Drop for Held {
             }
         }
     }
+}
+
+/// What clients' lines may take, by user.
+pub(crate) struct Shares {
+    all: Budget,
+    users: Mutex<BTreeMap<User, Weak<Budget>>>,
+}
+
+impl Shares {
+    /// Shares of `all`.
+    pub(crate) fn of(all: Budget) -> Self {
+        Self {
+            all,
+            users: Mutex::default(),
+        }
+    }
+
+    /// The share of `user`, which is there for as long as one of its connections holds it.
+    pub(crate) fn share(&self, user: User) -> Arc<Budget> {
+        let mut users = lock(&self.users);
+        if let Some(share) = users.get(&user).and_then(Weak::upgrade) {
+            return share;
+        }
+        users.retain(|_, share| share.strong_count() > 0);
+        let share = Arc::new(self.all.share());
+        users.insert(user, Arc::downgrade(&share));
+        share
+    }
+}
+
+/// Done when the peer of `stream` has hung up both ways; one that ended its input alone may still read. Costs a descriptor,
+/// and is registered when it is first asked.
+///
+/// # Errors
+/// No descriptor is left.
+pub(crate) fn hung_up(stream: &UnixStream) -> io::Result<impl Future<Output = ()> + use<>> {
+    let socket = stream.as_fd().try_clone_to_owned()?;
+    Ok(async move {
+        // Registered for writing only, as what Tokio calls a pipe's sender, it has no other end of reading than the
+        // hang-up; an end of the input alone is not reported.
+        if let Ok(socket) = pipe::Sender::from_owned_fd_unchecked(socket) {
+            let _ = socket.ready(Interest::PRIORITY).await;
+        }
+    })
 }
 
 /// How often a connection's peer was heard.
@@ -151,6 +200,39 @@ mod tests {
         drop(held);
         assert!(lock(&connections.held).is_empty());
         assert!(admit(1000).is_some());
+    }
+
+    #[test]
+    fn a_user_has_one_share_over_all_its_connections_and_leaves_none_behind() {
+        let shares = Shares::of(Budget::new(8, 8));
+        let first = shares.share(User::Uid(1));
+        assert!(Arc::ptr_eq(&first, &shares.share(User::Uid(1))));
+        assert!(!Arc::ptr_eq(&first, &shares.share(User::Uid(2))));
+        drop(first);
+        let _third = shares.share(User::Uid(3));
+        assert_eq!(lock(&shares.users).len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_peer_has_hung_up_once_it_neither_sends_nor_reads() {
+        let (mut client, mut server) = UnixStream::pair().unwrap();
+        let mut hung_up = Box::pin(hung_up(&server).unwrap());
+        client.write_all(b"x").await.unwrap();
+        client.shutdown().await.unwrap();
+        assert_eq!(server.read_u8().await.unwrap(), b'x');
+        server.read_u8().await.unwrap_err();
+        let turns = async {
+            for _ in 0..200 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = &mut hung_up => unreachable!("it may still read"),
+            () = turns => {}
+        }
+        drop(client);
+        hung_up.await;
     }
 
     #[tokio::test]

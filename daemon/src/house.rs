@@ -13,6 +13,7 @@ use mcpist_core::ids::CallId;
 
 use crate::audit::Audit;
 use crate::config::Config;
+use crate::connections::Shares;
 use crate::inflight::{Entered, InFlight};
 use crate::live::Live;
 use crate::refusals::Refusals;
@@ -23,8 +24,11 @@ use crate::tickets::Tickets;
 
 /// Longest line of a client, in bytes.
 const LINE_BYTES: usize = 8 * 1024 * 1024;
-/// Bytes that long lines and requests in flight of all clients take together at most.
-const ALL_LINES: usize = 64 * 1024 * 1024;
+/// Bytes that long lines and long requests in flight of all clients take together at most. A user's share is that of one
+/// line of full length and of its request.
+const LONG_LINES: usize = 8 * LINE_BYTES;
+/// Bytes that short requests in flight of all clients take together at most.
+const SHORT_REQUESTS: usize = 16 * 1024 * 1024;
 /// A client that asks nothing for this long after connecting is closed.
 const FIRST_REQUEST: Duration = Duration::from_secs(30);
 
@@ -43,7 +47,7 @@ pub(crate) struct House {
     /// Peers that were turned away.
     pub(crate) refusals: Refusals,
     /// What clients' lines may take.
-    pub(crate) budget: mcpist_mcp::Budget,
+    pub(crate) lines: Shares,
     live: ArcSwapOption<Live>,
     closed: AtomicBool,
     calls: AtomicU64,
@@ -60,7 +64,7 @@ impl House {
             tickets: Mutex::new(Tickets::new()),
             shown: Shown::new(),
             refusals: Refusals::default(),
-            budget: mcpist_mcp::Budget::new(ALL_LINES),
+            lines: Shares::of(mcpist_mcp::Budget::new(LONG_LINES, SHORT_REQUESTS)),
             live: ArcSwapOption::empty(),
             closed: AtomicBool::new(false),
             calls: AtomicU64::new(1),

@@ -11,10 +11,11 @@ use std::sync::Arc;
 
 use mcpist_core::ids::PrincipalName;
 use mcpist_core::principal::{Identities, PeerEvidence};
+use mcpist_wire::stream::split;
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::config::Listener;
-use crate::connections::{Connections, Held, Reads, User};
+use crate::connections::{Connections, Held, Reads, User, hung_up};
 use crate::gateway::ClientGateway;
 use crate::house::House;
 use crate::refusals::refused;
@@ -197,14 +198,15 @@ pub(crate) async fn serve(
         };
         let limits = house.stream_limits();
         let idle = house.config.idle;
-        let budget = house.budget.clone();
+        let share = house.lines.share(peer.user());
         let gateway = ClientGateway::new(Arc::clone(&house), peer);
         tokio::spawn(async move {
             let _held = held;
             let reads = Reads::default();
-            let served = match mcpist_wire::stream::split(stream) {
-                Ok((read, write)) => tokio::select! {
-                    served = mcpist_mcp::serve(reads.of(read), write, gateway, limits, &budget) => served,
+            let parts = hung_up(&stream).and_then(|gone| Ok((split(stream)?, gone)));
+            let served = match parts {
+                Ok(((read, write), gone)) => tokio::select! {
+                    served = mcpist_mcp::serve(reads.of(read), write, gone, gateway, limits, &share) => served,
                     () = reads.unused(|| tokio::time::sleep(idle)) => {
                         log::debug!("client connection closed: nothing came for {} s", idle.as_secs());
                         Ok(())

@@ -61,12 +61,12 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
-    /// The clients' requests take as much as they may.
+    /// The requests of this user, or of all, take as much as they may.
     pub(crate) fn busy(id: Option<RequestId>) -> Refusal {
         Refusal {
             id,
             code: BUSY,
-            message: "busy: the requests of all clients take as much memory as they may; try again shortly",
+            message: "busy: the requests of this user, or of all together, take as much memory as they may; try again shortly",
             data: Some(mcpist_core::error::ErrorCode::Busy),
         }
     }

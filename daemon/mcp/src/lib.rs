@@ -13,9 +13,10 @@
 //!   re-serialised. The content of a result leaves as the gateway gave it, never escaped again.
 //! - Calls in flight are bounded for each connection in number and in bytes; past the bound the next
 //!   line is left unread, which is felt by the peer as backpressure. All connections together are
-//!   bounded by a [`Budget`]; a line or a call for which it has nothing left is answered `busy`.
-//! - A peer that goes away, or cancels, cancels its calls at once, through [`ToolCall::cancel`]. A
-//!   call is told and never dropped, so that its outcome can still be recorded.
+//!   bounded by a [`Budget`], and those of a user by a share of it; a line or a call for which it has
+//!   nothing left is answered `busy`. Long lines leave short calls their room.
+//! - A peer that goes away, or cancels, cancels its calls at once, through [`ToolCall::cancel`]; one
+//!   that only ends its input still gets the answers to what it has asked. A call is told and never dropped, so that its outcome can still be recorded.
 //!
 //! Does not: know a principal, a mask or a module; listen, or judge who connected.
 //!
@@ -104,17 +105,18 @@ pub enum ServeError {
     Panic,
 }
 
-/// Serves one connection until its peer ends it, with lines of `budget`, which all share; returns when every call of it has ended, or 5
-/// seconds later. Dropping the future ends the connection as the peer would.
+/// Serves one connection until its peer ends it, with lines of `budget`; returns when every call of it has ended, or 5
+/// seconds later. Dropping the future ends the connection as a peer that goes away would.
 ///
-/// The end of the peer's input is the end of the connection: who half-closes gives up what is in
-/// flight.
+/// The end of the peer's input ends the connection once all that it asked is answered. `gone` is done when the peer has
+/// hung up both ways, and nobody is left to be answered: then its calls are cancelled.
 ///
 /// # Errors
 /// [`ServeError`]; a peer that just goes away is no error.
 pub async fn serve<R, W, G>(
     read: R,
     write: W,
+    gone: impl Future<Output = ()> + Send + 'static,
     gateway: G,
     limits: Limits,
     budget: &Budget,
@@ -126,7 +128,7 @@ where
 {
     let closed = CancellationToken::new();
     let _close_on_drop = closed.clone().drop_guard();
-    let (transport, ending) = LineTransport::new(read, write, limits, budget, closed);
+    let (transport, ending) = LineTransport::new(read, write, gone, limits, budget, closed);
     let handler = Handler::new(gateway, limits);
     match serve_server_with_ct(handler, transport, CancellationToken::new()).await {
         Ok(running) => {

@@ -1,8 +1,8 @@
 //! Lines of a byte stream, bounded. The only reader of a connection.
 //!
 //! Owns: the read buffer.
-//! Promises: a line takes at most its limit in memory, and what it takes above [`KEEP`] is of the
-//! budget of all clients; one that is longer, or for which nothing is left, is reported once and
+//! Promises: a line takes at most its limit in memory, and a buffer above [`KEEP`] is of its client's
+//! budget; one that is longer, or for which nothing is left, is reported once and
 //! skipped to its end. A call that is dropped midway loses nothing: the next one goes on.
 //! Does not: look into a line.
 
@@ -91,18 +91,6 @@ impl<R: AsyncRead + Unpin> Lines<R> {
         }
     }
 
-    /// Resolves when the stream has ended, as far as that shows without taking a byte from it.
-    pub(crate) async fn ended(&mut self) {
-        if self
-            .stream
-            .fill_buf()
-            .await
-            .is_ok_and(|bytes| !bytes.is_empty())
-        {
-            std::future::pending::<()>().await;
-        }
-    }
-
     /// Makes room for as many bytes more, doubling, but never beyond the limit. False where the budget says no.
     fn grow(&mut self, room: usize) -> bool {
         let (length, capacity) = (self.line.len(), self.line.capacity());
@@ -135,7 +123,7 @@ mod tests {
     use super::*;
 
     async fn read_all(bytes: &[u8], limit: usize) -> Vec<Option<Vec<u8>>> {
-        let mut lines = Lines::new(bytes, limit, &Budget::new(1 << 30));
+        let mut lines = Lines::new(bytes, limit, &Budget::new(1 << 30, 0));
         let mut out = Vec::new();
         while let Some(line) = lines.next().await.unwrap() {
             out.push(match line {
@@ -156,7 +144,7 @@ mod tests {
     #[tokio::test]
     async fn a_dropped_read_loses_nothing() {
         let (mut client, server) = tokio::io::duplex(64);
-        let mut lines = Lines::new(server, 100, &Budget::new(0));
+        let mut lines = Lines::new(server, 100, &Budget::new(0, 0));
         client.write_all(b"first ").await.unwrap();
         tokio::select! {
             biased;
@@ -173,7 +161,7 @@ mod tests {
         let limit = (1 << 20) + 5000;
         let mut bytes = vec![b'x'; limit];
         bytes.push(b'\n');
-        let mut lines = Lines::new(&bytes[..], limit, &Budget::new(limit + 1));
+        let mut lines = Lines::new(&bytes[..], limit, &Budget::new(limit + 1, 0));
         assert_eq!(
             lines.next().await.unwrap(),
             Some(Line::Text(&bytes[..limit]))
@@ -183,7 +171,7 @@ mod tests {
 
     #[tokio::test]
     async fn long_lines_of_two_clients_share_one_budget() {
-        let budget = Budget::new(300 * 1024);
+        let budget = Budget::new(300 * 1024, 0);
         let mut long = vec![b'x'; 200 * 1024];
         long.extend_from_slice(b"\nshort\n");
         let lines = || Lines::new(&long[..], 1 << 20, &budget);
@@ -203,7 +191,7 @@ mod tests {
     async fn a_skipped_line_takes_no_memory() {
         let mut bytes = vec![b'x'; 4 << 20];
         bytes.extend_from_slice(b"\nok\n");
-        let mut lines = Lines::new(&bytes[..], 1 << 20, &Budget::new(1 << 30));
+        let mut lines = Lines::new(&bytes[..], 1 << 20, &Budget::new(1 << 30, 0));
         assert_eq!(lines.next().await.unwrap(), Some(Line::TooLong));
         assert!(lines.line.capacity() <= KEEP);
         assert_eq!(lines.next().await.unwrap(), Some(Line::Text(b"ok")));

@@ -14,6 +14,7 @@ use tokio::io::{
 };
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
+use tokio_util::sync::DropGuard;
 
 use super::*;
 
@@ -95,12 +96,14 @@ struct Client {
     read: BufReader<ReadHalf<DuplexStream>>,
     write: WriteHalf<DuplexStream>,
     served: JoinHandle<Result<(), ServeError>>,
+    /// Dropped with the client, or when it goes away.
+    there: DropGuard,
     release: Arc<Semaphore>,
     events: mpsc::UnboundedReceiver<String>,
 }
 
 fn connect(limits: Limits, room: usize) -> Client {
-    connect_within(&Budget::new(64 << 20), limits, room)
+    connect_within(&Budget::new(64 << 20, 64 << 20), limits, room)
 }
 
 /// A connection whose lines are of `budget`.
@@ -116,13 +119,19 @@ fn connect_within(budget: &Budget, limits: Limits, room: usize) -> Client {
     };
     let (their_read, their_write) = split(theirs);
     let budget = budget.clone();
+    let gone = CancellationToken::new();
+    let there = gone.clone().drop_guard();
+    let gone = gone.cancelled_owned();
     let served =
-        tokio::spawn(async move { serve(their_read, their_write, mock, limits, &budget).await });
+        tokio::spawn(
+            async move { serve(their_read, their_write, gone, mock, limits, &budget).await },
+        );
     let (read, write) = split(ours);
     Client {
         read: BufReader::new(read),
         write,
         served,
+        there,
         release,
         events,
     }

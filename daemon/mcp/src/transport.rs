@@ -4,11 +4,13 @@
 //! Promises: rmcp sees requests only. Notifications, responses and refusals are dealt with here, so
 //! that a notification as first line ends nothing, and a cancelled request is told here and at once.
 //! A request holds its slots of the gate until its answer is written, so neither calls nor answers
-//! pile up behind a peer that does not read.
+//! pile up behind a peer that does not read. The end of the peer's input ends the connection once every
+//! request is answered and the answers are written; that the peer is gone ends it, and cancels them, at once.
 //! Does not: decide what a line is ([`crate::decode`]) or what an answer says ([`crate::reply`]).
 
 use std::collections::HashMap;
 use std::io;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rmcp::RoleServer;
@@ -97,9 +99,10 @@ struct Held {
 }
 
 /// See the module.
-#[derive(Debug)]
 pub(crate) struct LineTransport<R, W> {
     lines: Lines<R>,
+    /// Done once the peer neither sends nor reads any more.
+    gone: Pin<Box<dyn Future<Output = ()> + Send>>,
     budget: Budget,
     out: Arc<Outbox<W>>,
     limits: Limits,
@@ -123,6 +126,7 @@ where
     pub(crate) fn new(
         read: R,
         write: W,
+        gone: impl Future<Output = ()> + Send + 'static,
         limits: Limits,
         budget: &Budget,
         closed: CancellationToken,
@@ -130,11 +134,12 @@ where
         let ending = Ending::default();
         let transport = LineTransport {
             lines: Lines::new(read, limits.line_bytes, budget),
+            gone: Box::pin(gone),
             budget: budget.clone(),
             out: Arc::new(Outbox::new(write)),
             limits,
             open: HashMap::new(),
-            gate: Arc::new(Semaphore::new(limits.in_flight.max(1))),
+            gate: Arc::new(Semaphore::new(slots(&limits))),
             held: None,
             owing: false,
             first_until: Some(Instant::now() + limits.first_request),
@@ -163,7 +168,12 @@ where
                 None => next.await,
             };
             match line.map_err(End::Broken)? {
-                None => return Err(End::Closed),
+                None => {
+                    // With all slots nothing is in flight, and every answer is written.
+                    let all = u32::try_from(slots(&self.limits)).unwrap_or(u32::MAX);
+                    let _all = self.slots(all).await?;
+                    return Err(End::Closed);
+                }
                 Some(Line::TooLong) => {
                     self.refuse(Refusal::invalid(
                         None,
@@ -229,7 +239,7 @@ where
         tokio::select! {
             // The gate is never closed.
             permit = Arc::clone(&self.gate).acquire_many_owned(slots) => permit.map_err(|_| End::Closed),
-            () = self.lines.ended() => Err(End::Closed),
+            () = &mut self.gone => Err(End::Closed),
         }
     }
 
@@ -317,15 +327,22 @@ where
     }
 }
 
+/// How many slots the gate has.
+fn slots(limits: &Limits) -> usize {
+    limits.in_flight.clamp(1, Semaphore::MAX_PERMITS)
+}
+
 /// How many slots of the gate a line of `len` bytes takes: one, and up to half of them all.
 fn slots_of(len: usize, limits: &Limits) -> u32 {
     let share = len.saturating_mul(limits.in_flight / 2) / limits.line_bytes.max(1);
-    u32::try_from(share.clamp(1, limits.in_flight.max(1))).unwrap_or(1)
+    u32::try_from(share.clamp(1, slots(limits))).unwrap_or(1)
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::future::pending;
+
     use tokio::io::{AsyncWriteExt, duplex, split};
 
     use super::*;
@@ -351,8 +368,9 @@ mod tests {
         let (mut transport, _) = LineTransport::new(
             read,
             write,
+            pending(),
             Limits::default(),
-            &Budget::new(1 << 20),
+            &Budget::new(1 << 20, 1 << 20),
             closed,
         );
         client.write_all(b"\n{}\n").await.unwrap();
@@ -371,23 +389,30 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_end_of_the_stream_cancels_every_call_before_it_is_reported() {
+    async fn a_peer_that_is_gone_has_every_call_cancelled_before_it_is_reported() {
         let (mut client, server) = duplex(1_024);
         let (read, write) = split(server);
-        let closed = CancellationToken::new();
+        let (gone, closed) = (CancellationToken::new(), CancellationToken::new());
         let (mut transport, ending) = LineTransport::new(
             read,
             write,
+            gone.clone().cancelled_owned(),
             Limits::default(),
-            &Budget::new(1 << 20),
+            &Budget::new(1 << 20, 1 << 20),
             closed,
         );
         let line = b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}\n";
         client.write_all(line).await.unwrap();
         assert!(transport.receive().await.is_some());
         let cancel = transport.open[&RequestId::Number(1)].cancel.clone();
+        client.shutdown().await.unwrap();
+        tokio::select! {
+            biased;
+            _ = transport.receive() => unreachable!("a request is open"),
+            () = tokio::task::yield_now() => {}
+        }
         assert!(!cancel.is_cancelled());
-        drop(client);
+        gone.cancel();
         assert!(transport.receive().await.is_none());
         assert!(cancel.is_cancelled());
         assert!(matches!(ending.take(), Some(End::Closed)));

@@ -103,13 +103,39 @@ async fn a_disconnect_cancels_calls_at_once() {
     let mut started = [client.event().await, client.event().await];
     started.sort();
     assert_eq!(started, [r#"start {"n":1}"#, r#"start {"n":2}"#]);
-    drop((client.read, client.write));
+    drop((client.read, client.write, client.there));
     let mut ended = [
         client.events.recv().await.unwrap(),
         client.events.recv().await.unwrap(),
     ];
     ended.sort();
     assert_eq!(ended, [r#"cancel {"n":1}"#, r#"cancel {"n":2}"#]);
+    client.served.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn the_end_of_the_input_leaves_every_answer_to_come() {
+    let limits = Limits {
+        in_flight: 2,
+        ..Limits::default()
+    };
+    let mut client = opened_with(limits, 1 << 20).await;
+    // The third waits at the gate when the input ends.
+    let lines = [1, 2, 3].map(|id| call(id, "wait", "{}"));
+    client.line(lines.join("\n")).await;
+    client.write.shutdown().await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(client.event().await, "start {}");
+    }
+    settle().await;
+    client.release.add_permits(3);
+    let mut answered = Vec::new();
+    for _ in 0..3 {
+        answered.push(client.answer().await["id"].as_u64().unwrap());
+    }
+    answered.sort_unstable();
+    assert_eq!(answered, [1, 2, 3]);
+    assert_eq!(client.text().await, "", "the stream ends");
     client.served.await.unwrap().unwrap();
 }
 
@@ -156,7 +182,7 @@ async fn a_disconnect_shows_while_calls_wait_at_the_gate() {
         .await;
     assert_eq!(client.event().await, "start {}");
     settle().await;
-    drop((client.read, client.write));
+    drop((client.read, client.write, client.there));
     assert_eq!(client.events.recv().await.unwrap(), "cancel {}");
     client.served.await.unwrap().unwrap();
     assert_eq!(

@@ -62,7 +62,7 @@ async fn an_over_long_line_is_answered_and_skipped() {
 #[tokio::test]
 async fn what_all_clients_send_is_bounded_together_and_refused_with_a_code() {
     // A line of 150 KiB takes 256 while it is read, and 150 until it is answered.
-    let budget = Budget::new(500 * 1024);
+    let budget = Budget::new(500 * 1024, 64 * 1024);
     let open = async || {
         let mut client = connect_within(&budget, Limits::default(), 1 << 20);
         client.initialize("2025-11-25").await;
@@ -87,6 +87,36 @@ async fn what_all_clients_send_is_bounded_together_and_refused_with_a_code() {
     assert_eq!(first.answer().await["id"], 1);
     let long = second.ask(long(3, "echo")).await;
     assert_eq!(long["id"], 3, "{long}");
+}
+
+#[tokio::test]
+async fn lines_that_one_user_never_ends_leave_room_for_its_short_calls_and_for_others() {
+    let budget = Budget::new(2 << 20, 128 * 1024);
+    let (one, other) = (budget.share(), budget.share());
+    let open = async |share: &Budget| {
+        let mut client = connect_within(share, Limits::default(), 1 << 20);
+        let opened = client.initialize("2025-11-25").await;
+        assert_eq!(opened["result"]["protocolVersion"], "2025-11-25");
+        client
+    };
+    // Each takes 128 KiB of the share's 512; the fifth is told, and reads on.
+    let begun = format!(r#"{{"x":"{}"#, "x".repeat(100 * 1024));
+    let mut unended = Vec::new();
+    for _ in 0..4 {
+        let mut client = open(&one).await;
+        client.write.write_all(begun.as_bytes()).await.unwrap();
+        unended.push(client);
+    }
+    settle().await;
+    let mut fifth = open(&one).await;
+    let told = fifth.ask(&begun).await;
+    assert_eq!(told["error"]["data"]["code"], "busy", "{told}");
+    let short = fifth.ask(call(1, "echo", "{}")).await;
+    assert_eq!(short["result"]["isError"], false, "{short}");
+    let mut others = open(&other).await;
+    let arguments = format!(r#"{{"x":"{}"}}"#, "x".repeat(100 * 1024));
+    let long = others.ask(call(1, "echo", &arguments)).await;
+    assert_eq!(long["result"]["isError"], false, "{long}");
 }
 
 #[tokio::test]
