@@ -1,7 +1,11 @@
 //! The whole path with real parts: a quorum opens the store, a client calls, a service gets the credential.
 
+use std::io::Write;
+use std::process::{Child, Command, Stdio};
+
 use mcpist_tests::appliance::Appliance;
 use mcpist_tests::look;
+use mcpist_tests::programs::program;
 use mcpist_tests::service::Service;
 use serde_json::{Value, json};
 
@@ -209,6 +213,57 @@ fn hang(appliance: &Appliance, service: &Service) -> std::thread::JoinHandle<Str
         service.seen().iter().any(|s| s.line.contains("/api/hang"))
     });
     waiting
+}
+
+/// A bridge that was sent a whole session, with a call for `item`, and the end of its input.
+fn bridge(appliance: &Appliance, item: &str) -> Child {
+    let mut bridge = Command::new(program("mcpist"))
+        .args(["connect", "--mcp"])
+        .arg(appliance.socket("ada"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("mcpist connect");
+    let open = json!({ "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": { "name": "t", "version": "1" } });
+    let call = json!({ "module": "echo", "tool_name": "get", "arguments": { "item": item } });
+    let mut stdin = bridge.stdin.take().expect("its input");
+    for line in [
+        json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": open }),
+        json!({ "jsonrpc": "2.0", "method": "notifications/initialized" }),
+        json!({ "jsonrpc": "2.0", "id": 2, "method": "tools/list" }),
+        json!({ "jsonrpc": "2.0", "id": 3, "method": "tools/call",
+            "params": { "name": "call_module_tool", "arguments": call } }),
+    ] {
+        writeln!(stdin, "{line}").expect("a line");
+    }
+    bridge
+}
+
+#[test]
+fn who_ends_its_input_gets_every_answer() {
+    let (appliance, _service) = appliance();
+    let out = bridge(&appliance, "x").wait_with_output().expect("its end");
+    let lines = String::from_utf8_lossy(&out.stdout);
+    let mut answers: Vec<Value> = lines
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    answers.sort_by_key(|answer| answer["id"].as_u64());
+    assert_eq!(answers.len(), 3, "{lines}");
+    assert!(text(&answers[2]["result"]).contains("/api/x"), "{lines}");
+}
+
+#[test]
+fn a_client_that_is_gone_has_its_calls_cancelled() {
+    let (appliance, service) = appliance();
+    let mut bridge = bridge(&appliance, "hang");
+    appliance.until("the call at the service", || {
+        service.seen().iter().any(|s| s.line.contains("/api/hang"))
+    });
+    // Only the bridge can notice that its client has left.
+    drop(bridge.stdout.take());
+    appliance.until("the end of the connection", || service.hung_up() > 0);
+    bridge.wait().expect("its end");
 }
 
 #[test]
