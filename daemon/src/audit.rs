@@ -14,6 +14,7 @@ mod boot;
 mod denied;
 mod disk;
 mod keys;
+mod ready;
 mod segment;
 mod spare;
 mod sync;
@@ -35,6 +36,7 @@ pub(crate) use denied::Asker;
 use denied::Denied;
 use disk::Disk;
 pub(crate) use keys::{CheckpointStore, FirstKey, SystemVault};
+pub(crate) use ready::{Unready, ready};
 pub(crate) use segment::OpenError;
 use spare::Spare;
 use writer::Writer;
@@ -77,8 +79,12 @@ pub(crate) struct State {
 pub(crate) enum Trouble {
     /// The next line would be refused so.
     Refused(AuditError),
+    /// Nothing after this many lines is signed.
+    Unsigned(u64),
     /// This many bytes are left for all.
     Low(u64),
+    /// The log is closed and could not be opened.
+    Unready(Unready),
 }
 
 /// The wall clock for lines. Order and integrity come from the chain, never from this.
@@ -122,6 +128,8 @@ struct Tail {
     /// Somebody waits for durability.
     urgent: bool,
     closing: bool,
+    /// The last checkpoint that was due could not be signed; as the log closes, or not be written.
+    unsigned: bool,
     /// Bytes left on the disk, while they are few.
     low: Option<u64>,
 }
@@ -348,16 +356,19 @@ impl Audit {
                 trouble: None,
             };
         };
+        let head = *writer.chain.anchor();
         let refused = writer.has_room().err().map(Trouble::Refused);
+        let unsigned = tail.unsigned || writer.waits_for_room();
+        let unsigned = unsigned.then_some(Trouble::Unsigned(head.covered));
         State {
-            head: Some(*writer.chain.anchor()),
-            trouble: refused.or(tail.low.map(Trouble::Low)),
+            head: Some(head),
+            trouble: refused.or(unsigned).or(tail.low.map(Trouble::Low)),
         }
     }
 
     /// Writes and syncs what is pending, signs a last checkpoint and closes. Gives up after `patience`, at once where a
     /// sync failed: then the answer is false, whoever waits for durability is told, and the caller reports
-    /// `audit_lost`. The log's thread is not waited for: what it still does touches nothing of a later opening. A disk
+    /// `audit_lost`. It is false as well where the last lines could not be signed. The log's thread is not waited for: what it still does touches nothing of a later opening. A disk
     /// that hangs under the mutex keeps this waiting as well; who must go on calls it on a thread of its own.
     pub(crate) fn close(&self, patience: Duration) -> bool {
         let shared = self.shared.load_full();
@@ -380,7 +391,7 @@ impl Audit {
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }
-        *shared.synced.borrow() != Synced::Failed
+        *shared.synced.borrow() != Synced::Failed && !tail.unsigned
     }
 }
 

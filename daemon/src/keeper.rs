@@ -35,7 +35,7 @@ use crate::clock::{steady_seconds, unix_seconds};
 use crate::house::House;
 use crate::keeper::ceremony::Planned;
 pub(crate) use crate::keeper::codes::{
-    audit_error, io_code, live_error, records_error, vault_error,
+    audit_error, io_code, live_error, records_error, unready, vault_error,
 };
 use crate::keeper::handle::Job;
 pub(crate) use crate::keeper::handle::{KeeperHandle, View};
@@ -424,7 +424,7 @@ fn sealed(closed: bool) -> Result<Done, ApiError> {
     log::error!("audit_lost: the log could not be closed in order");
     Err(ApiError::new(
         ErrorCode::AuditLost,
-        "the store is sealed, but its last audit lines could not be written",
+        "the store is sealed, but its last audit lines could not be written or not be signed",
     ))
 }
 

@@ -12,7 +12,7 @@ use mcpist_core::error::ErrorCode;
 use mcpist_core::event::Event;
 use tokio::sync::oneshot;
 
-use crate::audit::{Asker, State};
+use crate::audit::{Asker, State, Trouble, ready};
 use crate::house::House;
 
 /// Errands that wait at once.
@@ -60,8 +60,13 @@ impl Clerk {
                     house.audit.append(&issued).map(drop)
                 }
                 Errand::State(tell) => {
+                    let mut state = house.audit.state();
+                    if state.head.is_none() {
+                        let ready = ready(&house.config.audit());
+                        state.trouble = ready.err().map(Trouble::Unready);
+                    }
                     // Nobody listens any more where the patience is over.
-                    let _ = tell.send(house.audit.state());
+                    let _ = tell.send(state);
                     return;
                 }
             };

@@ -17,7 +17,7 @@ use super::clerk::Stuck;
 use super::{Call, reply};
 use crate::audit::{AuditError, Trouble};
 use crate::house::House;
-use crate::keeper::{View, audit_error};
+use crate::keeper::{View, audit_error, unready};
 use crate::roles::Role;
 
 /// When the process began, for `uptime_s`. Set by the first status at the latest.
@@ -61,6 +61,16 @@ fn audit_alarm(trouble: &Trouble) -> Alarm {
                 ),
             };
             (code, message)
+        }
+        Trouble::Unsigned(line) => (
+            ErrorCode::AuditUnavailable,
+            format!(
+                "no checkpoint since line {line}: nothing is signed until the disks of store and log have space and answer"
+            ),
+        ),
+        Trouble::Unready(why) => {
+            let error = unready(why);
+            (error.code, error.message)
         }
         Trouble::Low(bytes) => (
             ErrorCode::DiskFull,
@@ -209,6 +219,7 @@ mod tests {
     use std::io::ErrorKind;
 
     use super::*;
+    use crate::audit::Unready;
 
     #[test]
     fn an_alarm_of_the_log_says_what_mends_it() {
@@ -216,6 +227,13 @@ mod tests {
         let (full, lost) = (ErrorCode::DiskFull, ErrorCode::AuditUnavailable);
         for (trouble, code, next) in [
             (Trouble::Low(7 << 20), full, "nearly full, 7 MiB left"),
+            (Trouble::Unsigned(41), lost, "no checkpoint since line 41"),
+            (Trouble::Unready(Unready::Full), full, "no share is taken"),
+            (
+                Trouble::Unready(Unready::Missing(3)),
+                lost,
+                "segment 3 of the audit log is missing",
+            ),
             (refused(ErrorKind::StorageFull), full, "goes on by itself"),
             (refused(ErrorKind::FileTooLarge), lost, "goes on by itself"),
             (

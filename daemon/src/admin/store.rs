@@ -74,6 +74,7 @@ async fn issue(call: &Call, body: &[u8]) -> Answer<Ticket> {
     lock(&call.admin.house.tickets)
         .issue(&ticket, uid, purpose, steady_seconds())
         .map_err(|e| ApiError::new(ErrorCode::Busy, &e.to_string()))?;
+    log::info!("ticket for {name} issued to uid {uid}");
     call.admin.clerk.send(Errand::Ticket { uid, purpose: name });
     Ok(Ticket {
         ticket: ticket.to_text(),

@@ -1,8 +1,8 @@
 //! What happened while the log was closed: held in memory, written when it opens.
 //!
 //! Owns the start of the process and a list of what was noted, each with its first time and a count. Promises that a
-//! flood costs [`KINDS`] lines and one more, and that what the log does not take stays for its next opening. Does not
-//! outlive the process; the journal has all of it.
+//! flood of one event costs [`KINDS`] lines and one more and takes no room from another event, and that what the log does
+//! not take stays for its next opening. Does not outlive the process; the journal has all of it.
 
 use mcpist_core::audit::UnixMs;
 use mcpist_core::event::{Event, Step};
@@ -10,9 +10,11 @@ use mcpist_core::event::{Event, Step};
 use super::writer::Writer;
 use super::{AuditError, now};
 
-/// Different notes that are kept apart.
+/// Notes of one event that are kept apart.
 const KINDS: usize = 32;
-/// Stands for all that came when there were [`KINDS`] already.
+/// The same of refused peers: any local user makes those, one by each uid that is had.
+const PEERS: usize = 8;
+/// The code of what came when there were so many already. Of that no uid is noted.
 const OTHERS: &str = "others";
 
 #[derive(Default)]
@@ -55,23 +57,30 @@ impl Boot {
             } => (reason, uid),
             _ => return,
         };
-        self.count(event.name(), code, uid, times);
+        self.add(Note {
+            since: now(),
+            what: event.name(),
+            code,
+            uid,
+            repeats: times,
+        });
     }
 
-    fn count(&mut self, what: &'static str, code: &'static str, uid: Option<u32>, times: u64) {
-        let is_it = |n: &&mut Note| (n.what, n.code, n.uid) == (what, code, uid);
-        if let Some(note) = self.notes.iter_mut().find(is_it) {
-            note.repeats = note.repeats.saturating_add(times);
-        } else if self.notes.len() >= KINDS && what != OTHERS {
-            self.count(OTHERS, "", None, times);
+    fn add(&mut self, mut new: Note) {
+        let room = if new.what == "peer_refused" {
+            PEERS
         } else {
-            self.notes.push(Note {
-                since: now(),
-                what,
-                code,
-                uid,
-                repeats: times,
-            });
+            KINDS
+        };
+        let is_it = |n: &Note, new: &Note| (n.what, n.code, n.uid) == (new.what, new.code, new.uid);
+        let is_known = self.notes.iter().any(|n| is_it(n, &new));
+        let alike = self.notes.iter().filter(|n| n.what == new.what).count();
+        if !is_known && alike >= room {
+            (new.code, new.uid) = (OTHERS, None);
+        }
+        match self.notes.iter_mut().find(|n| is_it(n, &new)) {
+            Some(note) => note.repeats = note.repeats.saturating_add(new.repeats),
+            None => self.notes.push(new),
         }
     }
 
@@ -105,7 +114,8 @@ impl Boot {
     pub(super) fn put_back(&mut self, older: Boot) {
         let newer = std::mem::replace(self, older);
         self.start = self.start.or(newer.start);
-        self.notes.extend(newer.notes);
-        self.notes.truncate(KINDS + 1);
+        for note in newer.notes {
+            self.add(note);
+        }
     }
 }

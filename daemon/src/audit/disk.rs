@@ -16,6 +16,15 @@ const EVERY: Duration = Duration::from_secs(10);
 /// Segments that should fit.
 const SEGMENTS: u64 = 4;
 
+/// Bytes that are left on the disk of `folder`.
+// The types differ between platforms.
+#[allow(clippy::useless_conversion)]
+pub(super) fn free_bytes(folder: &Path) -> std::io::Result<u64> {
+    let stat = statvfs(folder)?;
+    let blocks = u64::from(stat.blocks_available());
+    Ok(blocks.saturating_mul(stat.fragment_size().into()))
+}
+
 pub(super) struct Disk {
     folder: PathBuf,
     limit: u64,
@@ -43,14 +52,9 @@ impl Disk {
     /// Looks, and raises or ends the alarm.
     pub(super) fn look(&mut self, shared: &Shared) {
         self.next = Instant::now() + EVERY;
-        match statvfs(&self.folder) {
-            // The types differ between platforms.
-            #[allow(clippy::useless_conversion)]
-            Ok(stat) => {
-                let blocks = u64::from(stat.blocks_available());
-                self.judge(shared, blocks.saturating_mul(stat.fragment_size().into()));
-            }
-            Err(errno) => log::warn!("audit log: room on its disk not known: {errno}"),
+        match free_bytes(&self.folder) {
+            Ok(free) => self.judge(shared, free),
+            Err(e) => log::warn!("audit log: room on its disk not known: {}", e.kind()),
         }
     }
 

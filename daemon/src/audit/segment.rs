@@ -71,7 +71,7 @@ pub(super) fn path_of(folder: &Path, number: u64) -> PathBuf {
 }
 
 /// Numbers of the segments in `folder`, ascending.
-fn numbers(folder: &Path) -> io::Result<Vec<u64>> {
+pub(super) fn numbers(folder: &Path) -> io::Result<Vec<u64>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder)? {
         let name = entry?.file_name();

@@ -62,6 +62,7 @@ pub(super) fn run(shared: &Shared, mut keys: Keys, mut spare: Spare, mut disk: D
             match keys.sign(&anchor, now()) {
                 Ok(checkpoint) => {
                     let mut tail = shared.tail();
+                    tail.unsigned = false;
                     if let Some(writer) = tail.writer.as_mut() {
                         writer.write_checkpoint(checkpoint);
                     }
@@ -73,6 +74,7 @@ pub(super) fn run(shared: &Shared, mut keys: Keys, mut spare: Spare, mut disk: D
                 Err(e) => {
                     log::error!("audit log: no checkpoint: {e}");
                     signed = false;
+                    shared.tail().unsigned = true;
                 }
             }
         }
@@ -193,6 +195,8 @@ fn finish(shared: &Shared) {
         Synced::Failed
     };
     let mut tail = shared.tail();
-    tail.writer = None;
+    if let Some(writer) = tail.writer.take() {
+        tail.unsigned |= writer.waits_for_room();
+    }
     shared.tell(&mut tail, synced);
 }

@@ -18,19 +18,19 @@ use mcpist_core::event::{Ceremony, Event, Step};
 use mcpist_core::ids::{Digest, VaultName};
 use mcpist_quorum::{
     CeremonyRecord, Foundation, InitTerms, OfficerKey, Plan, PlanDigest, PlannedHolder, Progress,
-    SealConfig, Share, ShareRefusal, Threshold, check_recipient, seal_shares_to,
+    SealConfig, Share, Threshold, check_recipient, seal_shares_to,
 };
 use mcpist_sealer::{Barrier, Expect, Health, Op, Unseal, UnsealReport, Unsealed};
 use mcpist_secret::Secret;
 use ring::rand::{SecureRandom, SystemRandom};
 use ring::signature::Ed25519KeyPair;
 
-use super::codes::confirmed;
+use super::codes::{confirmed, refusal_code};
 use super::outbox::Copied;
 use super::policy::Policy;
 use super::proposals::Proposals;
-use super::{Keeper, Open, Phase, StartError, audit_error, records, records_error, today};
-use crate::audit::{FirstKey, SystemVault};
+use super::{Keeper, Open, Phase, StartError, audit_error, records, records_error, today, unready};
+use crate::audit::{FirstKey, SystemVault, ready};
 use crate::clock::steady_seconds;
 
 /// Kind and name of the key that signs witness receipts.
@@ -253,13 +253,15 @@ impl Keeper {
         }
     }
 
-    /// Takes one share, given under `plan`.
+    /// Takes one share, given under `plan`; none where the audit log could not be opened after the last one.
     pub(crate) fn submit_share(
         &mut self,
         uid: u32,
         plan: &Digest,
         text: &Secret,
     ) -> Result<ShareOutcome, ApiError> {
+        self.sealed()?;
+        ready(&self.house.config.audit()).map_err(|e| unready(&e))?;
         let barrier = self.sealed()?;
         let now = progress(barrier.config(), &barrier.progress());
         let share = match Share::parse(text.expose()) {
@@ -302,7 +304,11 @@ impl Keeper {
         ) {
             Unseal::Pending(barrier, given) => {
                 let progress = progress(barrier.config(), &given);
-                log::info!("unseal: share taken, {} of {}", given.given, given.needed);
+                log::info!(
+                    "unseal: share of uid {uid} taken, {} of {}",
+                    given.given,
+                    given.needed
+                );
                 self.phase = Phase::sealed(barrier);
                 Ok(ShareOutcome::Pending(progress))
             }
@@ -384,7 +390,7 @@ impl Keeper {
             return Err(e);
         }
         log::info!(
-            "unsealed: {} vaults, {} records",
+            "unsealed with the share of uid {uid}: {} vaults, {} records",
             report.verified,
             report.records
         );
@@ -582,17 +588,5 @@ pub(super) fn progress(config: &SealConfig, progress: &Progress) -> api::Progres
         expires_s: progress
             .expires
             .map(|at| at.saturating_sub(steady_seconds())),
-    }
-}
-
-fn refusal_code(refusal: &ShareRefusal) -> &'static str {
-    match refusal {
-        ShareRefusal::OtherPlan => "other_plan",
-        ShareRefusal::OtherStore { .. } => "other_store",
-        ShareRefusal::Superseded { .. } => "superseded",
-        ShareRefusal::Newer { .. } => "newer",
-        ShareRefusal::Damaged { .. } => "damaged",
-        ShareRefusal::AlreadyGiven { .. } => "already_given",
-        ShareRefusal::Closed(_) => "closed",
     }
 }

@@ -4,10 +4,11 @@ use std::io::ErrorKind;
 
 use mcpist_core::api::ApiError;
 use mcpist_core::error::ErrorCode;
+use mcpist_quorum::ShareRefusal;
 use mcpist_sealer::VaultError;
 
 use super::records::RecordsError;
-use crate::audit::AuditError;
+use crate::audit::{AuditError, Unready};
 use crate::live::LiveError;
 
 /// A vault's refusal.
@@ -37,6 +38,28 @@ pub(crate) fn audit_error(error: &AuditError) -> ApiError {
         _ => ErrorCode::AuditUnavailable,
     };
     ApiError::new(code, &error.to_string())
+}
+
+/// Why no share is taken.
+pub(crate) fn unready(why: &Unready) -> ApiError {
+    let code = match why {
+        Unready::Full => ErrorCode::DiskFull,
+        Unready::Missing(_) | Unready::Unreadable(_) => ErrorCode::AuditUnavailable,
+    };
+    ApiError::new(code, &why.to_string())
+}
+
+/// Why a share was refused.
+pub(super) fn refusal_code(refusal: &ShareRefusal) -> &'static str {
+    match refusal {
+        ShareRefusal::OtherPlan => "other_plan",
+        ShareRefusal::OtherStore { .. } => "other_store",
+        ShareRefusal::Superseded { .. } => "superseded",
+        ShareRefusal::Newer { .. } => "newer",
+        ShareRefusal::Damaged { .. } => "damaged",
+        ShareRefusal::AlreadyGiven { .. } => "already_given",
+        ShareRefusal::Closed(_) => "closed",
+    }
 }
 
 /// Whether what is done may stand, by what became of its line. A disk that is slow to confirm a line undoes nothing.

@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use mcpist_bundle::{Floor, Quarantined, Root, StageError, TakeError, VerifyError};
 use mcpist_core::api::{ApiError, Imported, Registry, RegistryState};
@@ -29,7 +30,7 @@ use super::{
     Keeper, KeeperHandle, Open, audit_error, io_code, is_in_doubt, lock, outbox_line,
     records_error, today, vault_error,
 };
-use crate::audit::AuditError;
+use crate::audit::{Asker, AuditError};
 use crate::config::Config;
 
 /// Largest bundle that is taken, in bytes.
@@ -231,7 +232,8 @@ impl Keeper {
             uid,
         };
         log::warn!("bundle refused: {reason}");
-        match self.house.audit.append(&event) {
+        let asker = Asker::User(uid);
+        match (self.house.audit).append_denied(asker, &event, Instant::now()) {
             // Sealed meanwhile: there is no log to write to.
             Ok(_) | Err(AuditError::Closed) => error,
             Err(e) => audit_error(&e),

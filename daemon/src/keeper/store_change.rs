@@ -1,6 +1,8 @@
 //! From a proposed change to a stored one. The only place that changes a policy object, and it does so from an
 //! `Approved<Change>` alone; an import adds a registry that serves nothing yet.
 
+use std::time::Instant;
+
 use mcpist_core::api::{
     ApiError, Approve, ChangeOutcome, Done, NamedRegistry, Proposed, WaitingChange,
 };
@@ -19,6 +21,7 @@ use super::{
     Keeper, Open, audit_error, import, live_error, outbox_line, records, records_error, today,
     vault_error,
 };
+use crate::audit::Asker;
 use crate::clock::steady_seconds;
 use crate::live::Live;
 
@@ -234,7 +237,8 @@ impl Keeper {
             code,
             uid,
         };
-        match self.house.audit.append(&refused) {
+        let asker = Asker::User(uid);
+        match (self.house.audit).append_denied(asker, &refused, Instant::now()) {
             Ok(_) => ApiError::new(code, &error.to_string()),
             Err(e) => audit_error(&e),
         }

@@ -182,8 +182,8 @@ fn fill(site: &Site, audit: &Path) {
     }
 }
 
-#[test]
-fn a_file_system_without_room_stops_calls_and_the_log_goes_on_when_there_is_room() {
+/// A store that serves, with its log on a file system of its own: of four MiB, and with a file `in-the-way`.
+fn on_a_small_disk() -> (Site, PathBuf) {
     let mount = "mount -t tmpfs -o size=4m,mode=700 none state/audit; \
                  head -c 1500000 /dev/zero >state/audit/in-the-way; exec \"$@\"";
     // The folder is there before the daemon makes it.
@@ -195,11 +195,35 @@ fn a_file_system_without_room_stops_calls_and_the_log_goes_on_when_there_is_room
     let site = Site { appliance, service };
     let audit = seen_by_daemon(&site, "state/audit");
     works(&site);
+    (site, audit)
+}
+
+#[test]
+fn a_file_system_without_room_stops_calls_and_the_log_goes_on_when_there_is_room() {
+    let (site, audit) = on_a_small_disk();
     fill(&site, &audit);
     stopped(&site, "disk_full");
     assert_eq!(recorded(&site, "disk_alarm", "\"raised\":true"), 1);
     std::fs::remove_file(audit.join("in-the-way")).expect("a file");
     goes_on(&site, &audit);
+}
+
+#[test]
+fn a_file_system_without_room_takes_no_share_until_there_is_room() {
+    let (site, audit) = on_a_small_disk();
+    fill(&site, &audit);
+    // Sealed it is; that line found no room.
+    let (_, sealed) = site.admin("POST", "/v1/seal", None);
+    assert_eq!(sealed["error"]["code"], "audit_lost", "{sealed}");
+    let refused = site.give(&site.share(1));
+    assert_eq!(refused["error"]["code"], "disk_full", "{refused}");
+    let status = site.ask("GET", "/v1/status", None);
+    assert_eq!(status["state"], "sealed");
+    assert_eq!(status["unseal"]["given"], 0, "{status}");
+    assert_eq!(status["alarms"][0]["code"], "disk_full", "{status}");
+    std::fs::remove_file(audit.join("in-the-way")).expect("a file");
+    site.unseal();
+    works(&site);
 }
 
 /// A path of the folder as it is in the daemon's own namespace.

@@ -1,5 +1,7 @@
 //! Disks that are slow, hang, fill up or fail, and what came while there was no log.
 
+use std::sync::atomic::AtomicBool;
+
 use mcpist_core::error::ErrorCode;
 
 use super::*;
@@ -94,6 +96,65 @@ fn the_store_is_let_go_of_before_a_failed_sync_is_told() {
     assert!(!audit.close(LONG));
 }
 
+/// A store that takes no commit while it is full.
+struct Filled {
+    memory: Memory,
+    full: Arc<AtomicBool>,
+}
+
+impl CheckpointStore for Filled {
+    fn load(&self) -> Result<Secret, String> {
+        self.memory.load()
+    }
+
+    fn save(&self, payload: Secret) -> Result<(), String> {
+        if self.full.load(Ordering::SeqCst) {
+            return Err("full".into());
+        }
+        self.memory.save(payload)
+    }
+}
+
+#[test]
+fn lines_that_the_store_does_not_sign_are_an_alarm_and_told_as_the_log_closes() {
+    let fixture = Fixture::new();
+    let full = Arc::new(AtomicBool::new(true));
+    let audit = Audit::closed();
+    let open = || {
+        let store = Filled {
+            memory: fixture.store.clone(),
+            full: Arc::clone(&full),
+        };
+        // Small: a full segment is to end with a checkpoint at once.
+        audit.open(fixture.folder.path(), Box::new(store), 4096)
+    };
+    open().unwrap();
+    while audit.state().trouble != Some(Trouble::Unsigned(0)) {
+        let seq = audit.append(&STOP).unwrap();
+        audit.synced_blocking(seq).unwrap();
+    }
+    assert!(!audit.close(LONG));
+    // Once there is room it goes on by itself.
+    open().unwrap();
+    full.store(false, Ordering::SeqCst);
+    assert!(audit.close(LONG));
+    let report = fixture.verify();
+    assert_eq!((report.problem, report.unsigned_tail), (None, 0));
+}
+
+#[test]
+fn a_last_checkpoint_that_the_disk_refuses_is_told_as_the_log_closes() {
+    let fixture = Fixture::new();
+    let audit = fixture.open().unwrap();
+    let seq = audit.append(&STOP).unwrap();
+    audit.synced_blocking(seq).unwrap();
+    refuse(&fixture, &audit);
+    assert!(!audit.close(LONG));
+    // The store has it: the next opening writes it.
+    assert!(fixture.open().unwrap().close(LONG));
+    assert_eq!(fixture.verify().problem, None);
+}
+
 #[test]
 fn lost_outcomes_are_counted_by_the_first_line_that_the_disk_takes() {
     let fixture = Fixture::new();
@@ -147,10 +208,20 @@ fn what_came_while_the_log_was_closed_is_in_it_once_it_opens() {
         peers: 40,
     };
     assert_eq!(audit.append(&turned_away), Err(AuditError::Closed));
-    // A flood of ever other users is counted in one line.
+    // A flood of ever other users is counted in one line for each event.
     for uid in 1000..2000 {
         let _ = audit.append(&refused(uid));
+        let _ = audit.append(&Event::PeerRefused {
+            listener: "mcp.sock",
+            uid: Some(uid),
+            peers: 1,
+        });
     }
+    let ticket = Event::TicketIssued {
+        uid: 9,
+        purpose: "unseal",
+    };
+    assert_eq!(audit.append(&ticket), Err(AuditError::Closed));
     fixture.open_in(&audit, 1 << 20).unwrap();
     let start = &fixture.lines("\"start\"")[0];
     assert_eq!((&start["seq"], &start["dev"]), (&2.into(), &true.into()));
@@ -159,16 +230,29 @@ fn what_came_while_the_log_was_closed_is_in_it_once_it_opens() {
     assert_eq!(first["what"], "admin_refused");
     assert_eq!(first["code"], "forbidden");
     assert_eq!((&first["uid"], &first["repeats"]), (&7.into(), &3.into()));
-    assert_eq!(lines[1]["what"], "peer_refused");
-    assert_eq!(lines[1]["repeats"], 40);
-    assert_eq!(lines.len(), 33);
-    let counted = lines.iter().map(|l| l["repeats"].as_u64().unwrap());
-    assert_eq!(counted.sum::<u64>(), 1043);
-    assert_eq!(lines[32]["what"], "others");
+    let of = |what: &str| {
+        let lines = lines.iter().filter(|l| l["what"] == what);
+        lines.collect::<Vec<_>>()
+    };
+    let counted = |lines: &[&serde_json::Value]| {
+        let counted = lines.iter().map(|l| l["repeats"].as_u64().unwrap());
+        counted.sum::<u64>()
+    };
+    assert_eq!(of("peer_refused").len(), 9);
+    assert_eq!(counted(&of("peer_refused")), 1040);
+    let refused = of("admin_refused");
+    assert_eq!((refused.len(), counted(&refused)), (33, 1003));
+    let last = refused[32];
+    assert_eq!((&last["code"], last.get("uid")), (&"others".into(), None));
+    // Who brings shares is told apart, whoever else came before.
+    let tickets = of("ticket_issued");
+    assert_eq!((tickets.len(), &tickets[0]["uid"]), (1, &9.into()));
+    let all = lines.len();
+    assert_eq!(all, 9 + 33 + 1);
     // Each once.
     assert!(audit.close(LONG));
     fixture.open_in(&audit, 1 << 20).unwrap();
-    assert_eq!(fixture.lines("\"boot\"").len(), 33);
+    assert_eq!(fixture.lines("\"boot\"").len(), all);
     assert_eq!(fixture.lines("\"start\"").len(), 1);
     assert!(audit.close(LONG));
     assert_eq!(fixture.verify().problem, None);

@@ -242,3 +242,24 @@ fn a_panic_of_the_keeper_ends_the_process() {
         },
     );
 }
+
+#[test]
+fn no_share_is_taken_where_a_segment_of_the_log_is_missing() {
+    run(async {
+        let site = Site::open().await;
+        site.keeper.seal(None, "a test").await.unwrap();
+        let (there, away) = ("audit/audit-00000000.jsonl", "audit/taken-away");
+        let newer = site.state().join("audit/audit-00000001.jsonl");
+        let rename = |from, to| {
+            std::fs::rename(site.state().join(from), site.state().join(to)).unwrap();
+        };
+        rename(there, away);
+        std::fs::write(&newer, b"").unwrap();
+        let refused = site.give_share().await.unwrap_err();
+        assert_eq!(refused.code, ErrorCode::AuditUnavailable);
+        assert!(refused.message.contains("segment 0"), "{}", refused.message);
+        rename(away, there);
+        std::fs::remove_file(newer).unwrap();
+        site.unseal().await;
+    });
+}
