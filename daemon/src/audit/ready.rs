@@ -25,7 +25,7 @@ pub(crate) enum Unready {
     Full,
     /// A segment that the opening needs is not there.
     #[error(
-        "segment {0} of the audit log is missing: no share is taken; put the file back, then give the share again"
+        "segment {0} of the audit log is missing: no share is taken; put audit-{0:08}.jsonl back, then give the share again"
     )]
     Missing(u64),
     /// The folder cannot be looked at.

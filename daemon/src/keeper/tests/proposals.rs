@@ -185,27 +185,29 @@ fn an_officer_reads_what_stands_and_what_comes() {
 fn refused_approvals_and_bundles_cost_the_log_few_lines() {
     run(async {
         const TIMES: u64 = 80;
+        const OTHER: u32 = UID + 1;
         let site = Site::open().await;
         let put = serde_json::json!({ "principal-put": { "name": "bob" } });
         let proposed = site.propose(UID, change(put)).await.unwrap();
         let foreign = SigningKey::generate().unwrap();
         for _ in 0..TIMES {
-            let refused = approve(&site, &proposed, &foreign).await.unwrap_err();
-            assert_eq!(refused.code, ErrorCode::ApprovalInvalid);
+            let refused = approve_as(&site, OTHER, &proposed, &foreign).await;
+            assert_eq!(refused.unwrap_err().code, ErrorCode::ApprovalInvalid);
             let refused = site.import(b"no bundle").await.unwrap_err();
             assert_eq!(refused.code, ErrorCode::BundleRefused);
         }
         site.keeper.seal(None, "a test").await.unwrap();
-        let lines = |event: &str| site.lines(&[&format!("\"event\":\"{event}\"")]);
-        let told = lines("change_refused").len() + lines("bundle_refused").len();
-        let counted = lines("requests_refused");
-        let counted = counted.iter().map(|line| {
-            let line: serde_json::Value = serde_json::from_str(line).unwrap();
-            assert_eq!(line["uid"], UID);
-            line["requests"].as_u64().unwrap()
-        });
-        let counted: u64 = counted.sum();
-        assert!(counted > 0);
-        assert_eq!(told as u64 + counted, 2 * TIMES);
+        for (uid, event) in [(OTHER, "change_refused"), (UID, "bundle_refused")] {
+            let uid = format!("\"uid\":{uid}");
+            let lines = |event: &str| site.lines(&[&format!("\"event\":\"{event}\""), &uid]);
+            let counted = lines("requests_refused");
+            let counted = counted.iter().map(|line| {
+                let line: serde_json::Value = serde_json::from_str(line).unwrap();
+                line["requests"].as_u64().unwrap()
+            });
+            let counted: u64 = counted.sum();
+            assert!(counted > 0, "{event}");
+            assert_eq!(lines(event).len() as u64 + counted, TIMES, "{event}");
+        }
     });
 }
