@@ -119,7 +119,9 @@ pub(crate) async fn run(context: &Context, args: AuditArgs) -> Result<u8> {
                 (None, Some(record)) => first_key(&secret::read_file(record, MAX_RECORD)?)?,
                 (None, None) => return Err(Error::usage("give --record or --key")),
             };
-            let verdict = verify_files(&files(&verify.paths)?, key, verify.expect)?;
+            let files = files(&verify.paths)?;
+            let verifying = async { verify_files(&files, key, verify.expect) };
+            let verdict = context.out.while_busy("verifying", verifying).await?;
             context.out.data(&verdict, show)?;
             Ok(if verdict.ok { 0 } else { EXIT_FAILURE })
         }
