@@ -2,7 +2,8 @@
 //!
 //! Promises that bytes go on as they come, in both directions at once; that the end of the client's input closes that
 //! direction only, so that answers still under way arrive; that a client which reads no more is hung up on its behalf, so
-//! that its calls end; and that nothing of the environment is needed.
+//! that its calls end; that a user who is turned away is told so and gets a status other than 0; and that nothing of the
+//! environment is needed.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -13,8 +14,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
+use mcpist_core::api::ApiError;
+use mcpist_core::error::ErrorCode;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use serde_json::Value;
 
 use crate::Context;
 use crate::client::unreachable;
@@ -22,6 +26,8 @@ use crate::error::{Error, Result};
 use crate::tools::for_client;
 
 const CHUNK: usize = 64 * 1024;
+/// Longest refusal in bytes.
+const MAX_REFUSAL: usize = 4096;
 
 /// Connect an MCP client that speaks over standard input and output
 #[derive(Args)]
@@ -43,11 +49,29 @@ pub(crate) fn run(context: &Context, args: ConnectArgs) -> Result<()> {
         Arc::new(UnixStream::connect(&socket).map_err(|e| for_client(unreachable(&socket, &e)))?);
     let stdin = File::from(std::io::stdin().as_fd().try_clone_to_owned()?);
     let stdout = File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
-    bridge(&stream, stdin, &Arc::new(stdout)).map_err(|e| Error::new("connection_lost", e))
+    let mut said = Vec::new();
+    let ended = bridge(&stream, stdin, &Arc::new(stdout), &mut said);
+    match refusal(&said) {
+        Some(refusal) => Err(for_client(refusal)),
+        None => ended.map_err(|e| Error::new("connection_lost", e)),
+    }
 }
 
-/// Returns when the daemon has closed, or nobody reads what it says.
-fn bridge(stream: &Arc<UnixStream>, stdin: File, stdout: &Arc<File>) -> std::io::Result<()> {
+/// Why the daemon turned this user away, where that is all that it said.
+fn refusal(said: &[u8]) -> Option<Error> {
+    let line: Value = serde_json::from_slice(said).ok()?;
+    let code = line["error"]["data"]["code"].as_str()?;
+    let code = ErrorCode::parse(code).filter(|_| line["id"].is_null())?;
+    Some(ApiError::of(code).into())
+}
+
+/// Returns when the daemon has closed, or nobody reads what it says; the beginning of that is in `said`.
+fn bridge(
+    stream: &Arc<UnixStream>,
+    stdin: File,
+    stdout: &Arc<File>,
+    said: &mut Vec<u8>,
+) -> std::io::Result<()> {
     // Neither thread is joined: when the daemon closes, a client that still holds its ends open must not keep us here.
     let up = Arc::clone(stream);
     std::thread::spawn(move || {
@@ -61,7 +85,27 @@ fn bridge(stream: &Arc<UnixStream>, stdin: File, stdout: &Arc<File>) -> std::io:
             let _ = left.shutdown(Shutdown::Both);
         }
     });
-    pump(&**stream, &**stdout)
+    let stdout = &**stdout;
+    pump(&**stream, Remembers { to: stdout, said })
+}
+
+/// Writes on, and remembers the beginning.
+struct Remembers<'a, W> {
+    to: W,
+    said: &'a mut Vec<u8>,
+}
+
+impl<W: Write> Write for Remembers<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let written = self.to.write(bytes)?;
+        let room = (MAX_REFUSAL + 1).saturating_sub(self.said.len());
+        self.said.extend_from_slice(&bytes[..written.min(room)]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.to.flush()
+    }
 }
 
 /// Waits until nobody can read what is written to `to`. Of a file that does not end.
@@ -108,7 +152,8 @@ mod tests {
         let (from, stdout) = nix::unistd::pipe().unwrap();
         let (ours, daemon) = UnixStream::pair().unwrap();
         let (stdin, stdout) = (File::from(stdin), Arc::new(File::from(stdout)));
-        let bridge = thread::spawn(move || bridge(&Arc::new(ours), stdin, &stdout));
+        let bridge =
+            thread::spawn(move || bridge(&Arc::new(ours), stdin, &stdout, &mut Vec::new()));
         (to.into(), from.into(), daemon, bridge)
     }
 

@@ -13,6 +13,7 @@ fn bridge(socket: &Path) -> Child {
         .env_clear()
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
         .spawn()
         .unwrap()
 }
@@ -41,6 +42,34 @@ fn an_answer_after_the_end_of_input_still_arrives() {
         ("one\ntwo\n", &b"late\n"[..])
     );
     assert!(output.status.success());
+}
+
+#[test]
+fn a_user_who_is_turned_away_is_told_so_and_one_who_was_answered_is_not() {
+    let refusal = r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32000,"message":"x","data":{"code":"unidentified"}}}"#;
+    let answered = format!("{{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{{}}}}\n{refusal}");
+    for (said, status, told) in [
+        (refusal, 1, "error[unidentified]: "),
+        (answered.as_str(), 0, ""),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("mcp.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let mut child = bridge(&socket);
+        child.stdin.as_mut().unwrap().write_all(b"{}\n").unwrap();
+        let (mut stream, _) = listener.accept().unwrap();
+        writeln!(stream, "{said}").unwrap();
+        // A refusal is said unread, and the close after it resets the connection.
+        if status == 0 {
+            stream.read_exact(&mut [0; 3]).unwrap();
+        }
+        drop(stream);
+        let output = child.wait_with_output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(status), "{stderr}");
+        assert!(stderr.starts_with(told), "{stderr}");
+        assert_eq!(output.stdout, format!("{said}\n").into_bytes());
+    }
 }
 
 #[test]
