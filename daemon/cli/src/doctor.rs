@@ -335,10 +335,14 @@ fn free(bytes: u64) -> Check {
         wrong(
             "space",
             found,
-            "free space on this disk: without it no call is recorded, so none is made",
+            "make room on this disk, but remove nothing of the state folder: without it no call is recorded, so none is made",
         )
     } else if bytes < 16 * FREE {
-        remark("space", found, "free space on this disk, 1 GiB at least")
+        remark(
+            "space",
+            found,
+            "make room on this disk, 1 GiB at least, but remove nothing of the state folder",
+        )
     } else {
         ok("space", found)
     }
