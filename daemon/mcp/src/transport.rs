@@ -3,8 +3,8 @@
 //! Owns: the table of requests in flight, the gate before it, and the connection's end.
 //! Promises: rmcp sees requests only. Notifications, responses and refusals are dealt with here, so
 //! that a notification as first line ends nothing, and a cancelled request is told here and at once.
-//! A request holds its slots of the gate until its answer is written, so neither calls nor answers
-//! pile up behind a peer that does not read. The end of the peer's input ends the connection once every
+//! A request holds its slots of the gate until its answer is written, and both take room of the user's
+//! budget, so neither calls nor answers pile up behind a peer that does not read. The end of the peer's input ends the connection once every
 //! request is answered and the answers are written; that the peer is gone ends it, and cancels them, at once.
 //! Does not: decide what a line is ([`crate::decode`]) or what an answer says ([`crate::reply`]).
 
@@ -96,6 +96,13 @@ struct Held {
     request: Box<Request>,
     slots: u32,
     charge: Charge,
+}
+
+/// What an answer holds until it is written: its request's slots, and the room of both.
+#[derive(Debug)]
+struct Due {
+    _call: Arc<Call>,
+    _charge: Option<Charge>,
 }
 
 /// See the module.
@@ -262,8 +269,12 @@ where
         JsonRpcMessage::request(what, id)
     }
 
-    /// Queues what is due for `message` and hands back its request, or `None` if nothing is due.
-    fn queue(&mut self, message: ServerJsonRpcMessage) -> io::Result<Option<Arc<Call>>> {
+    /// Queues what is due for `message` and hands back what it holds until it is written, or `None` if nothing is due.
+    ///
+    /// # Errors
+    /// The peer's user has too many answers that nobody reads. The act is done by now, so that no other answer would be
+    /// true: the connection ends.
+    fn queue(&mut self, message: ServerJsonRpcMessage) -> io::Result<Option<Due>> {
         let id = match &message {
             JsonRpcMessage::Response(response) => Some(&response.id),
             JsonRpcMessage::Error(error) => error.id.as_ref(),
@@ -277,11 +288,19 @@ where
         }
         let is_call = matches!(&message, JsonRpcMessage::Response(response)
             if matches!(response.result, ServerResult::CallToolResult(_)));
+        let mut charge = None;
         match call.take_answer() {
-            Some(line) if is_call => self.out.push_line(line),
+            Some(line) if is_call => {
+                let room = self.budget.take(line.len());
+                charge = Some(room.ok_or_else(|| io::Error::other("answers are not read"))?);
+                self.out.push_line(line);
+            }
             _ => self.out.push(&message)?,
         }
-        Ok(Some(call))
+        Ok(Some(Due {
+            _call: call,
+            _charge: charge,
+        }))
     }
 }
 
@@ -300,11 +319,13 @@ where
         let out = Arc::clone(&self.out);
         let closed = self.closed.clone();
         async move {
-            // Held until the line is written.
-            let Some(_call) = queued? else {
-                return Ok(());
+            let written = match queued {
+                Ok(None) => Ok(()),
+                // Held until the line is written.
+                Ok(Some(_due)) => out.flush().await,
+                Err(e) => Err(e),
             };
-            out.flush().await.inspect_err(|_| closed.cancel())
+            written.inspect_err(|_| closed.cancel())
         }
     }
 
@@ -343,6 +364,7 @@ fn slots_of(len: usize, limits: &Limits) -> u32 {
 mod tests {
     use std::future::pending;
 
+    use rmcp::model::CallToolResult;
     use tokio::io::{AsyncWriteExt, duplex, split};
 
     use super::*;
@@ -386,6 +408,27 @@ mod tests {
             .unwrap();
         assert!(transport.receive().await.is_some());
         assert!(transport.first_until.is_none());
+    }
+
+    #[tokio::test]
+    async fn an_answer_without_room_ends_the_connection() {
+        for (bytes, fits) in [(2_000, true), (5_000, false)] {
+            let (mut client, server) = duplex(8_192);
+            let (read, write) = split(server);
+            let closed = CancellationToken::new();
+            let (limits, budget) = (Limits::default(), Budget::new(1 << 20, 4_096));
+            let (mut transport, _) =
+                LineTransport::new(read, write, pending(), limits, &budget, closed.clone());
+            let line = b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}\n";
+            client.write_all(line).await.unwrap();
+            assert!(transport.receive().await.is_some());
+            transport.open[&RequestId::Number(1)].answer(vec![b'x'; bytes]);
+            let result = ServerResult::CallToolResult(CallToolResult::success(Vec::new()));
+            let message = ServerJsonRpcMessage::response(result, RequestId::Number(1));
+            assert_eq!(transport.send(message).await.is_ok(), fits);
+            assert_eq!(closed.is_cancelled(), !fits);
+            assert!(budget.take(4_096).is_some(), "what was taken is given back");
+        }
     }
 
     #[tokio::test]

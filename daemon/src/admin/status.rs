@@ -75,7 +75,7 @@ fn audit_alarm(trouble: &Trouble) -> Alarm {
         Trouble::Low(bytes) => (
             ErrorCode::DiskFull,
             format!(
-                "the audit log's disk is nearly full, {} MiB left; free space before calls stop",
+                "the audit log's disk is nearly full, {} MiB left; make room before calls stop, and remove nothing of the state folder",
                 bytes >> 20
             ),
         ),
