@@ -128,9 +128,11 @@ fn what_is_no_share_file_is_named() {
         Err(OpenShareError::TooLong { found }) if found == MAX_SHARE_FILE + 1
     ));
     let file = seal_shares_to(&identity.recipient(), &again(&share())).unwrap();
-    for at in (0..file.len()).step_by(7) {
+    // The line end behind the last line may be missing, and nothing before it.
+    for at in 0..file.trim_end().len() {
         assert!(open(&file.as_bytes()[..at]).is_err(), "cut at {at}");
     }
+    assert!(open(file.trim_end().as_bytes()).is_ok());
     let recipient = x25519::Recipient::from_str(&identity.recipient()).unwrap();
     let other = age::encrypt_and_armor(&recipient, b"not a share").unwrap();
     assert!(matches!(
