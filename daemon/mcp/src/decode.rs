@@ -6,6 +6,8 @@
 //! names the request when its id can be read, and repeats nothing else of the line.
 //! Does not: scan the arguments, nor know the state of the session.
 
+use std::fmt;
+
 use rmcp::model::{
     CallToolRequest, CallToolRequestParams, ClientRequest, CustomRequest, DiscoverRequest,
     DiscoverRequestParams, ErrorCode, GetExtensions, InitializeRequest, ListToolsRequest,
@@ -40,14 +42,19 @@ pub(crate) enum Incoming {
     Refused(Refusal),
 }
 
-/// A request and, of a tool call, its arguments.
-#[derive(Debug)]
+/// A request and, of a tool call, its arguments. Those may hold what a user typed, so its Debug does without them.
 pub(crate) struct Request {
     pub(crate) id: RequestId,
     pub(crate) what: ClientRequest,
     pub(crate) arguments: Option<Box<RawValue>>,
     /// About what it takes in memory until it is answered.
     pub(crate) bytes: usize,
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Request({:?}, {:?})", self.id, self.what)
+    }
 }
 
 /// A JSON-RPC error that is due at once.
@@ -349,6 +356,7 @@ mod tests {
         let request = taken(
             r#"{"jsonrpc":"2.0","method":"tools/call","params":{"arguments":{"n":12345678901234567890123,"n":1 },"name":"t"},"id":3}"#,
         );
+        assert!(!format!("{request:?}").contains("12345678901234567890123"));
         assert_eq!(
             request.arguments.unwrap().get(),
             r#"{"n":12345678901234567890123,"n":1 }"#

@@ -29,7 +29,6 @@ pub(crate) enum Line<'a> {
 }
 
 /// Reads a stream line by line.
-#[derive(Debug)]
 pub(crate) struct Lines<R> {
     stream: BufReader<R>,
     line: Vec<u8>,

@@ -17,13 +17,11 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 const KEEP: usize = 256 * 1024;
 
 /// Lines due to a stream.
-#[derive(Debug)]
 pub(crate) struct Outbox<W> {
     due: Mutex<Vec<u8>>,
     writer: tokio::sync::Mutex<Writer<W>>,
 }
 
-#[derive(Debug)]
 struct Writer<W> {
     stream: W,
     /// What is being written, from `at` on.

@@ -32,7 +32,6 @@ use crate::lines::{Line, Lines};
 use crate::outbox::Outbox;
 
 /// One request in flight: shared by the transport's table and, through rmcp's extensions, the handler.
-#[derive(Debug)]
 pub(crate) struct Call {
     arguments: Mutex<Option<Box<RawValue>>>,
     /// Cancelled when the client gives the request up or goes away.
@@ -91,7 +90,6 @@ impl Ending {
 }
 
 /// A request that was read and waits for its slots.
-#[derive(Debug)]
 struct Held {
     request: Box<Request>,
     slots: u32,
@@ -99,7 +97,6 @@ struct Held {
 }
 
 /// What an answer holds until it is written: its request's slots, and the room of both.
-#[derive(Debug)]
 struct Due {
     _call: Arc<Call>,
     _charge: Option<Charge>,
