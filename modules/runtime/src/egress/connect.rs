@@ -41,6 +41,7 @@ pub(super) struct Connector {
     /// The host, where it is an address.
     literal: Option<IpAddr>,
     allow_local: bool,
+    timeout: Duration,
 }
 
 impl Connector {
@@ -65,6 +66,7 @@ impl Connector {
             inner: tls.enable_http1().wrap_connector(tcp),
             literal: binding.host.ip(),
             allow_local,
+            timeout: TIMEOUT,
         })
     }
 }
@@ -84,9 +86,9 @@ impl Service<Uri> for Connector {
         {
             return Box::pin(async move { Err(refusal.into()) });
         }
-        let connecting = self.inner.call(origin);
+        let (connecting, timeout) = (self.inner.call(origin), self.timeout);
         Box::pin(async move {
-            tokio::time::timeout(TIMEOUT, connecting)
+            tokio::time::timeout(timeout, connecting)
                 .await
                 .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
         })
@@ -117,5 +119,29 @@ impl Service<Name> for Names {
             address::judge(found.iter().map(SocketAddr::ip), allow_local)?;
             Ok(found.into_iter())
         })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::testing::binding;
+
+    #[tokio::test]
+    async fn a_handshake_that_nobody_answers_ends_in_time() {
+        // Takes connections, and says nothing on them.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let pin = mcpist_core::ids::Digest::of(b"");
+        let patch = format!(r#"{{"scheme":"https","trust":{{"pin":"{pin}"}}}}"#);
+        let mut connector = Connector::new(&binding(port, &patch)).unwrap();
+        connector.timeout = Duration::from_millis(20);
+        let origin = format!("https://127.0.0.1:{port}").parse().unwrap();
+        let patience = Duration::from_secs(20);
+        let connected = tokio::time::timeout(patience, connector.call(origin)).await;
+        let error = connected.unwrap().unwrap_err();
+        let error = error.downcast_ref::<io::Error>().unwrap();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 }
