@@ -5,12 +5,12 @@
 //! it publishes a [`View`]. Work on this thread may block on a disk, up to the vaults' deadline; the call path never
 //! comes here.
 
-pub(crate) mod ceremony;
 mod codes;
 pub(crate) mod credentials;
 mod handle;
 mod health;
 pub(crate) mod import;
+pub(crate) mod init;
 mod outbox;
 pub(crate) mod policy;
 mod proposals;
@@ -18,6 +18,7 @@ pub(crate) mod records;
 pub(crate) mod store_change;
 #[cfg(test)]
 mod tests;
+mod unseal;
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -33,12 +34,12 @@ use mcpist_sealer::{Barrier, Health, OpenVault, Sealed, Unsealed, VaultError, Va
 
 use crate::clock::{steady_seconds, unix_seconds};
 use crate::house::House;
-use crate::keeper::ceremony::Planned;
 pub(crate) use crate::keeper::codes::{
     audit_error, io_code, live_error, records_error, unready, vault_error,
 };
 use crate::keeper::handle::Job;
 pub(crate) use crate::keeper::handle::{KeeperHandle, View};
+use crate::keeper::init::Planned;
 pub(crate) use crate::keeper::outbox::outbox_line;
 use crate::keeper::policy::Policy;
 use crate::keeper::proposals::Proposals;
@@ -123,7 +124,7 @@ pub(crate) struct Keeper {
     pub(crate) house: Arc<House>,
     phase: Phase,
     /// The one-time token, while there is no store, and who has shown it.
-    init: Option<ceremony::InitGate>,
+    init: Option<init::InitGate>,
     view: Arc<ArcSwap<View>>,
 }
 
@@ -176,7 +177,7 @@ pub(crate) fn start(house: Arc<House>) -> Result<KeeperHandle, StartError> {
         }
     } else {
         let token = config.init_token();
-        let gate = ceremony::InitGate::open(&token)?;
+        let gate = init::InitGate::open(&token)?;
         log::info!("no store yet: 'mcpist init' needs {}", token.display());
         (Phase::Blank(None), Some(gate))
     };
@@ -260,7 +261,7 @@ impl Keeper {
                 view.state = StoreState::Sealed;
                 view.dev = barrier.config().is_dev();
                 view.store = Some(barrier.config().store().to_string());
-                view.unseal = Some(ceremony::progress(barrier.config(), &barrier.progress()));
+                view.unseal = Some(unseal::progress(barrier.config(), &barrier.progress()));
             }
             // Sealed without the keeper, which has not come to it yet.
             Phase::Unsealed(open) if open.is_revoked() => {

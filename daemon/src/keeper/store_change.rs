@@ -340,7 +340,7 @@ fn dev_approval(open: &Open, change: &Digest, state: &Digest) -> Result<Approval
     }
     let seed =
         records::open(&open.system(), records::DEV_OFFICER).map_err(|e| records_error(&e))?;
-    let pair = super::ceremony::signer(&seed)?;
+    let pair = super::init::signer(&seed)?;
     let mut signature = [0; 64];
     signature.copy_from_slice(pair.sign(&approval_message(change, state)).as_ref());
     Ok(Approval {
