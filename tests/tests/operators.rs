@@ -1,4 +1,4 @@
-//! docs/OPERATING.md, typed into a shell: a daemon and a runner as on a host (no `--dev`), `mcpist` as a program.
+//! docs/OPERATIONS.md, typed into a shell: a daemon and a runner as on a host (no `--dev`), `mcpist` as a program.
 //!
 //! Every `console` block is run in its order and compared with what it says it answers; `…` stands for anything. What
 //! the page leaves to a person (a passphrase, a `y`, a password store, `sudo`) is done by small scripts on PATH, and what it
@@ -380,7 +380,7 @@ fn service() -> u16 {
 }
 
 fn page() -> String {
-    std::fs::read_to_string(workspace().join("docs/OPERATING.md")).unwrap()
+    std::fs::read_to_string(workspace().join("docs/OPERATIONS.md")).unwrap()
 }
 
 /// The page's configuration for the users of this test.
