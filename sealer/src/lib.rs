@@ -34,6 +34,7 @@ mod commit;
 mod create;
 mod disk;
 mod error;
+pub mod fault;
 mod head;
 mod ids;
 mod keyring;

@@ -16,6 +16,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::limits::Limit;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior};
 
+use crate::fault;
 use crate::rows::{Access, Backend, Row, Rows, RowsError, SCAN_BYTES, Table, Transaction};
 use crate::store::{DbFile, Role};
 
@@ -102,11 +103,22 @@ impl From<rusqlite::Error> for RowsError {
     }
 }
 
+impl From<std::io::Error> for RowsError {
+    fn from(error: std::io::Error) -> Self {
+        if error.kind() == std::io::ErrorKind::StorageFull {
+            RowsError::Full(error.to_string())
+        } else {
+            RowsError::Failed(error.to_string())
+        }
+    }
+}
+
 /// The [`Backend`] that ships.
 pub(crate) struct Sqlite;
 
 impl Backend for Sqlite {
     fn create(&self, file: &DbFile) -> Result<Box<dyn Rows>, RowsError> {
+        fault::database(file.role(), "create")?;
         let mut conn = connect(file)?;
         let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
         for table in schema(file.role()) {
@@ -115,6 +127,7 @@ impl Backend for Sqlite {
         tx.pragma_update(None, "application_id", APPLICATION_ID)?;
         tx.pragma_update(None, "user_version", USER_VERSION)?;
         tx.commit()?;
+        fault::database(file.role(), "created")?;
         check_schema(&conn, file.role())?;
         Ok(Box::new(SqliteRows {
             file: file.clone(),
@@ -218,6 +231,7 @@ struct SqliteRows {
 impl SqliteRows {
     fn conn(&mut self) -> Result<&mut Connection, RowsError> {
         if self.conn.is_none() {
+            fault::database(self.file.role(), "open")?;
             let conn = connect(&self.file)?;
             check_schema(&conn, self.file.role())?;
             self.conn = Some(conn);
@@ -234,14 +248,17 @@ impl Rows for SqliteRows {
             Access::Read => TransactionBehavior::Deferred,
             Access::Write => TransactionBehavior::Immediate,
         };
+        let role = self.file.role();
         let tx = self.conn()?.transaction_with_behavior(behavior)?;
-        Ok(Box::new(SqliteTransaction(tx)))
+        Ok(Box::new(SqliteTransaction { tx, role }))
     }
 
     fn truncate_log(&mut self) -> Result<(), RowsError> {
+        fault::database(self.file.role(), "truncate")?;
         let busy: i64 = self
             .conn()?
             .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+        fault::database(self.file.role(), "truncated")?;
         if busy == 0 {
             Ok(())
         } else {
@@ -254,28 +271,35 @@ impl Rows for SqliteRows {
     fn close(&mut self) -> Result<(), RowsError> {
         match self.conn.take() {
             None => Ok(()),
-            Some(conn) => conn.close().map_err(|(_, error)| error.into()),
+            Some(conn) => {
+                fault::database(self.file.role(), "close")?;
+                conn.close().map_err(|(_, error)| error)?;
+                Ok(fault::database(self.file.role(), "closed")?)
+            }
         }
     }
 }
 
-struct SqliteTransaction<'a>(rusqlite::Transaction<'a>);
+struct SqliteTransaction<'a> {
+    tx: rusqlite::Transaction<'a>,
+    role: Role,
+}
 
 impl Transaction for SqliteTransaction<'_> {
     fn get(&mut self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, RowsError> {
-        let mut query = self.0.prepare_cached(sql(table).get)?;
+        let mut query = self.tx.prepare_cached(sql(table).get)?;
         Ok(query.query_row([key], |row| row.get(0)).optional()?)
     }
 
     fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), RowsError> {
-        self.0
+        self.tx
             .prepare_cached(sql(table).put)?
             .execute([key, value])?;
         Ok(())
     }
 
     fn delete(&mut self, table: Table, key: &[u8]) -> Result<(), RowsError> {
-        self.0.prepare_cached(sql(table).delete)?.execute([key])?;
+        self.tx.prepare_cached(sql(table).delete)?.execute([key])?;
         Ok(())
     }
 
@@ -290,11 +314,11 @@ impl Transaction for SqliteTransaction<'_> {
         let mut query;
         let mut rows = match after {
             None => {
-                query = self.0.prepare_cached(sql(table).scan)?;
+                query = self.tx.prepare_cached(sql(table).scan)?;
                 query.query([limit])?
             }
             Some(after) => {
-                query = self.0.prepare_cached(sql(table).scan_after)?;
+                query = self.tx.prepare_cached(sql(table).scan_after)?;
                 query.query(rusqlite::params![limit, after])?
             }
         };
@@ -310,7 +334,9 @@ impl Transaction for SqliteTransaction<'_> {
     }
 
     fn commit(self: Box<Self>) -> Result<(), RowsError> {
-        Ok(self.0.commit()?)
+        fault::database(self.role, "commit")?;
+        self.tx.commit()?;
+        Ok(fault::database(self.role, "committed")?)
     }
 }
 

@@ -18,6 +18,7 @@ use std::time::Duration;
 use nix::fcntl::{Flock, FlockArg};
 use nix::libc;
 
+use crate::fault;
 use crate::ids::VaultId;
 
 const CONTROL: &str = "control.db";
@@ -98,7 +99,7 @@ impl DbFile {
         for suffix in ["", "-wal", "-journal", "-shm"] {
             let mut path = self.path.clone().into_os_string();
             path.push(suffix);
-            match fs::remove_file(&path) {
+            match fault::point("store.remove").and_then(|()| fs::remove_file(&path)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(StoreError::io(Path::new(&path))(error));
                 }
@@ -196,7 +197,10 @@ impl Store {
             .and_then(|file| file.sync_all())
             .map_err(StoreError::io(&from))?;
         // The lock is held and `prepare` saw no control.db, so nothing is replaced.
-        fs::rename(&from, &to).map_err(StoreError::io(&to))?;
+        fault::point("store.publish")
+            .and_then(|()| fs::rename(&from, &to))
+            .and_then(|()| fault::point("store.published"))
+            .map_err(StoreError::io(&to))?;
         sync_folder(&self.dir)
     }
 
@@ -302,7 +306,8 @@ fn make_folder(path: &Path) -> Result<(), StoreError> {
 }
 
 fn sync_folder(path: &Path) -> Result<(), StoreError> {
-    File::open(path)
+    fault::point("store.sync")
+        .and_then(|()| File::open(path))
         .and_then(|folder| folder.sync_all())
         .map_err(StoreError::io(path))
 }

@@ -14,6 +14,7 @@ use mcpist_core::audit::{
 };
 use mcpist_core::event::Event;
 use mcpist_core::ids::Digest;
+use mcpist_sealer::fault;
 use nix::fcntl::{FallocateFlags, fallocate};
 
 /// Bytes read at a time while checking.
@@ -299,14 +300,20 @@ fn mend(
         chain.append_checkpoint(checkpoint, &mut lines);
     }
     let end = good + lines.len() as u64;
-    base.file.write_all_at(&lines, good).map_err(failed())?;
+    fault::point("audit.mend")
+        .and_then(|()| base.file.write_all_at(&lines, good))
+        .map_err(failed())?;
     base.file.sync_all().map_err(failed())?;
     if base.length > end {
-        base.file.set_len(end).map_err(failed())?;
+        fault::point("audit.cut")
+            .and_then(|()| base.file.set_len(end))
+            .map_err(failed())?;
         base.file.sync_all().map_err(failed())?;
     }
     if let Some(dropped) = &dropped {
-        std::fs::remove_file(&dropped.path).map_err(io_error(&dropped.path))?;
+        fault::point("audit.drop")
+            .and_then(|()| std::fs::remove_file(&dropped.path))
+            .map_err(io_error(&dropped.path))?;
         sync_folder(folder)?;
     }
     Ok(Segment {
@@ -367,7 +374,9 @@ fn create(
     let file = new_file(OpenOptions::new().create_new(true), &path, reserve)?;
     let mut line = Vec::new();
     chain.append_segment(now, 0, &Copied::new(), &mut line);
-    file.write_all_at(&line, 0).map_err(io_error(&path))?;
+    fault::point("audit.begin")
+        .and_then(|()| file.write_all_at(&line, 0))
+        .map_err(io_error(&path))?;
     file.sync_all().map_err(io_error(&path))?;
     sync_folder(folder)?;
     Ok(Segment {
@@ -385,6 +394,7 @@ pub(super) fn new_file(
     path: &Path,
     reserve: u64,
 ) -> Result<File, OpenError> {
+    fault::point("audit.create").map_err(io_error(path))?;
     let file = how
         .read(true)
         .write(true)
@@ -414,7 +424,8 @@ pub(super) fn reserve_space(file: &File, reserve: u64) -> io::Result<()> {
 
 /// Makes names in `folder` durable.
 pub(super) fn sync_folder(folder: &Path) -> Result<(), OpenError> {
-    File::open(folder)
+    fault::point("audit.folder")
+        .and_then(|()| File::open(folder))
         .and_then(|f| f.sync_all())
         .map_err(io_error(folder))
 }

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use mcpist_sealer::fault;
+
 use super::segment::{OpenError, io_error, new_file, path_of, sync_folder};
 
 const NAME: &str = "audit.next";
@@ -80,7 +82,8 @@ impl Spare {
         let file = Arc::clone(self.file.as_ref()?);
         if !self.named {
             let (from, to) = (self.folder.join(NAME), path_of(&self.folder, self.number));
-            let renamed = std::fs::rename(&from, &to)
+            let renamed = fault::point("audit.name")
+                .and_then(|()| std::fs::rename(&from, &to))
                 .map_err(io_error(&from))
                 .and_then(|()| sync_folder(&self.folder));
             if let Err(e) = renamed {

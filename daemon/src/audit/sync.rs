@@ -9,6 +9,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use mcpist_core::audit::Anchor;
+use mcpist_sealer::fault;
 
 use super::disk::Disk;
 use super::keys::Keys;
@@ -44,7 +45,7 @@ pub(super) fn run(shared: &Shared, mut keys: Keys, mut spare: Spare, mut disk: D
         drop(tail);
 
         if *shared.synced.borrow() != Synced::Through(anchor.seq) {
-            if let Err(e) = file.sync_data() {
+            if let Err(e) = sync(&file) {
                 return lose(shared, keys, &e);
             }
             shared.tell(&mut shared.tail(), Synced::Through(anchor.seq));
@@ -84,7 +85,7 @@ pub(super) fn run(shared: &Shared, mut keys: Keys, mut spare: Spare, mut disk: D
             match next {
                 Some((next, number)) if turn(shared, &next, number) => {
                     // The older segment is whole on disk before any line of the newer one is called durable.
-                    if let Err(e) = file.sync_data() {
+                    if let Err(e) = sync(&file) {
                         return lose(shared, keys, &e);
                     }
                     log::info!("audit log: segment {number} begins");
@@ -99,6 +100,13 @@ pub(super) fn run(shared: &Shared, mut keys: Keys, mut spare: Spare, mut disk: D
             return finish(shared);
         }
     }
+}
+
+/// Makes what was written durable.
+fn sync(file: &File) -> std::io::Result<()> {
+    fault::point("audit.sync")?;
+    file.sync_data()?;
+    fault::point("audit.synced")
 }
 
 /// Goes on in the next segment. Where that fails the log goes on in the one that is full.
@@ -189,7 +197,7 @@ fn finish(shared: &Shared) {
     else {
         return;
     };
-    let synced = if file.sync_data().is_ok() {
+    let synced = if sync(&file).is_ok() {
         Synced::Through(seq)
     } else {
         Synced::Failed

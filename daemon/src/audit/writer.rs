@@ -10,6 +10,7 @@ use std::sync::Arc;
 use mcpist_core::audit::{Body, Chain, Checkpoint, Copied, MAX_LINE, Seq, UnixMs};
 use mcpist_core::event::Event;
 use mcpist_core::ids::VaultName;
+use mcpist_sealer::fault;
 use nix::sys::resource::{Resource, getrlimit};
 
 use super::segment::{Segment, reserve_space};
@@ -66,7 +67,10 @@ impl Writer {
         let before = *self.chain.anchor();
         self.line.clear();
         let seq = append(&mut self.chain, &mut self.line);
-        match self.file.write_all_at(&self.line, self.end) {
+        let written = fault::point("audit.write")
+            .and_then(|()| self.file.write_all_at(&self.line, self.end))
+            .and_then(|()| fault::point("audit.written"));
+        match written {
             Ok(()) => {
                 self.end += self.line.len() as u64;
                 Ok(seq)
@@ -153,7 +157,9 @@ impl Writer {
             // More vaults than a line can name: the log stays in one segment.
             Err(std::io::Error::from(std::io::ErrorKind::InvalidData))
         } else {
-            next.write_all_at(&self.line, 0)
+            fault::point("audit.turn")
+                .and_then(|()| next.write_all_at(&self.line, 0))
+                .and_then(|()| fault::point("audit.turned"))
         };
         if let Err(e) = written {
             self.chain = Chain::new(before);
