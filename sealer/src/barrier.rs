@@ -88,7 +88,7 @@ pub struct Sealed {
 impl Sealed {
     pub(crate) fn fresh(config: &SealConfig) -> Result<Sealed, MemoryError> {
         let plan = Plan::unseal(config)?;
-        let collector = Collector::new(config, plan.digest());
+        let collector = Collector::new(config.sharing(), config.digest(), plan.digest());
         Ok(Sealed { plan, collector })
     }
 }

@@ -231,6 +231,9 @@ fn describe(plan: &Plan, digest: &Digest) -> String {
         match plan.act() {
             Act::Init(_) => "Make",
             Act::Unseal(_) => "Open",
+            Act::Rekey(_) => "Give new shares of",
+            Act::RotateRoot(_) => "Replace the root key of",
+            Act::Restore { .. } => "Restore",
         },
         plan.store(),
         threshold.needed(),

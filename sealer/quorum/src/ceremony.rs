@@ -19,7 +19,7 @@ use mcpist_secret::{Key, MemoryError};
 
 use crate::codec::{Format, FormatError, Reader, Writer, digest};
 use crate::config::{
-    ConfigError, Holder, MAX_LABEL, OfficerKey, SealConfig, SealConfigParts, read_generation,
+    ConfigError, MAX_LABEL, OfficerKey, SealConfig, SealConfigParts, read_generation,
     read_officers, read_threshold, write_officers,
 };
 use crate::ids::{
@@ -27,6 +27,7 @@ use crate::ids::{
 };
 use crate::plan::{Act, Plan};
 use crate::share::Share;
+use crate::sharing::{Holder, Sharing};
 use crate::split::{SplitError, derive_kek, split};
 
 const FORMAT: Format = Format {
@@ -81,10 +82,12 @@ impl Foundation {
             });
         let config = SealConfig::new(SealConfigParts {
             store: plan.store(),
-            set: plan.set(),
-            generation: plan.generation(),
-            threshold: plan.threshold(),
-            holders: holders.collect(),
+            sharing: Sharing {
+                set: plan.set(),
+                generation: plan.generation(),
+                threshold: plan.threshold(),
+                holders: holders.collect(),
+            },
             root_digest: terms.root_digest,
             officers: terms.officers.clone(),
             dev: terms.dev,

@@ -10,9 +10,9 @@
 //! hit 256 bits), or read a clock: `now` is in seconds and must not go backwards, so a monotonic
 //! clock should feed it. Whoever owns the collector calls [`Collector::expire`] from a timer.
 
-use crate::config::SealConfig;
-use crate::ids::{ConfigDigest, Generation, PlanDigest, SetId, ShareDigest, Threshold};
+use crate::ids::{ConfigDigest, Generation, PlanDigest, SetId};
 use crate::share::Share;
+use crate::sharing::Sharing;
 
 /// How long accepted shares are kept, in seconds.
 pub const PENDING_SECONDS: u64 = 600;
@@ -44,9 +44,9 @@ pub enum ShareRefusal {
         /// The store's generation.
         current: Generation,
     },
-    /// Of a later sharing: the store was put back from before a rekey.
+    /// Of a later sharing: of a rekey that never ended, or the store was put back from before it.
     #[error(
-        "newer than the store: the share is of generation {found}, the store is at {current}; the store was put back, use the shares from before that rekey"
+        "newer than the store: the share is of generation {found}, the store is at {current}; that rekey was never completed here, or the store was put back from before it: use the shares of generation {current}"
     )]
     Newer {
         /// The share's generation.
@@ -174,31 +174,22 @@ impl std::fmt::Debug for ValidShares {
 #[derive(Debug)]
 pub struct Collector {
     plan: PlanDigest,
-    set: SetId,
-    generation: Generation,
-    threshold: Threshold,
+    sharing: Sharing,
     config: ConfigDigest,
-    holders: Vec<(String, ShareDigest)>,
     accepted: Vec<Share>,
     expires: Option<u64>,
     closed: Option<ClosedBy>,
 }
 
 impl Collector {
-    /// Begins to collect for one plan against one seal config.
-    pub fn new(config: &SealConfig, plan: PlanDigest) -> Collector {
+    /// Begins to collect for one plan the shares of one sharing, which stands in the seal config
+    /// with the digest `config`.
+    pub fn new(sharing: &Sharing, config: ConfigDigest, plan: PlanDigest) -> Collector {
         Collector {
             plan,
-            set: config.set(),
-            generation: config.generation(),
-            threshold: config.threshold(),
-            config: config.digest(),
-            holders: config
-                .holders()
-                .iter()
-                .map(|h| (h.label.clone(), h.digest))
-                .collect(),
-            accepted: Vec::with_capacity(config.threshold().needed().into()),
+            sharing: sharing.clone(),
+            config,
+            accepted: Vec::with_capacity(sharing.threshold.needed().into()),
             expires: None,
             closed: None,
         }
@@ -221,9 +212,9 @@ impl Collector {
         self.close(ClosedBy::Completion);
         Submission::Complete(ValidShares {
             shares,
-            needed: self.threshold.needed(),
-            set: self.set,
-            generation: self.generation,
+            needed: self.sharing.threshold.needed(),
+            set: self.sharing.set,
+            generation: self.sharing.generation,
             config: self.config,
         })
     }
@@ -257,7 +248,7 @@ impl Collector {
     pub fn progress(&self) -> Progress {
         Progress {
             given: self.accepted.len().try_into().unwrap_or(u8::MAX),
-            needed: self.threshold.needed(),
+            needed: self.sharing.threshold.needed(),
             indices: self.accepted.iter().map(Share::index).collect(),
             expires: self.expires,
         }
@@ -276,41 +267,12 @@ impl Collector {
         if plan != self.plan {
             return Err(ShareRefusal::OtherPlan);
         }
-        if share.set() != self.set {
-            return Err(ShareRefusal::OtherStore {
-                found: share.set(),
-                expected: self.set,
-            });
-        }
-        let (found, current) = (share.generation(), self.generation);
-        if found < current {
-            return Err(ShareRefusal::Superseded { found, current });
-        }
-        if found > current {
-            return Err(ShareRefusal::Newer { found, current });
-        }
+        let holder = self.sharing.judge(share)?;
         let index = share.index();
-        let damaged = ShareRefusal::Damaged { index };
-        if share.threshold() != self.threshold {
-            return Err(damaged);
-        }
-        let holder = usize::from(index)
-            .checked_sub(1)
-            .and_then(|at| self.holders.get(at));
-        let Some((label, digest)) = holder else {
-            return Err(damaged);
-        };
-        if share.digest() != *digest {
-            return Err(damaged);
-        }
-        if self
-            .accepted
-            .iter()
-            .any(|accepted| accepted.index() == index)
-        {
+        if self.accepted.iter().any(|earlier| earlier.index() == index) {
             return Err(ShareRefusal::AlreadyGiven {
                 index,
-                label: label.clone(),
+                label: holder.label.clone(),
             });
         }
         Ok(())

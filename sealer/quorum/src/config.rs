@@ -15,9 +15,8 @@
 //! the disk says.
 
 use crate::codec::{Format, FormatError, Reader, Writer, digest};
-use crate::ids::{
-    ConfigDigest, Generation, SetId, ShareDigest, StoreId, Threshold, ThresholdError,
-};
+use crate::ids::{ConfigDigest, Generation, SetId, StoreId, Threshold, ThresholdError};
+use crate::sharing::{Holder, Sharing};
 
 const FORMAT: Format = Format {
     name: "seal config",
@@ -88,17 +87,6 @@ pub enum ConfigError {
     },
 }
 
-/// One holder of a share.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Holder {
-    /// Who, for people to read.
-    pub label: String,
-    /// The age recipient that the share was encrypted to; may be empty in dev.
-    pub recipient: String,
-    /// The share's digest.
-    pub digest: ShareDigest,
-}
-
 /// One officer key that init enrols.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OfficerKey {
@@ -113,14 +101,8 @@ pub struct OfficerKey {
 pub struct SealConfigParts {
     /// The store.
     pub store: StoreId,
-    /// The lineage of its sharings.
-    pub set: SetId,
     /// The sharing that opens it.
-    pub generation: Generation,
-    /// How many shares, of how many.
-    pub threshold: Threshold,
-    /// The holder of share 1, 2, and so on.
-    pub holders: Vec<Holder>,
+    pub sharing: Sharing,
     /// SHA-256 of the trust root that was given to init.
     pub root_digest: [u8; 32],
     /// The officer keys that init enrols.
@@ -139,17 +121,7 @@ impl SealConfig {
     /// Checks the rules: one distinct holder per share with a recipient (none needed in dev), two
     /// officer keys or more (one in dev), and a threshold of one in dev only.
     pub fn new(parts: SealConfigParts) -> Result<SealConfig, ConfigError> {
-        check_threshold(parts.threshold, parts.dev)?;
-        let holders = parts
-            .holders
-            .iter()
-            .map(|h| (h.label.as_str(), h.recipient.as_str()));
-        check_holders(parts.threshold, holders, parts.dev)?;
-        distinct(
-            "holder",
-            "share digest",
-            parts.holders.iter().map(|h| &h.digest),
-        )?;
+        parts.sharing.check(parts.dev)?;
         check_officers(&parts.officers, parts.dev)?;
         Ok(SealConfig(parts))
     }
@@ -158,17 +130,8 @@ impl SealConfig {
     pub fn to_bytes(&self) -> Vec<u8> {
         let parts = &self.0;
         let mut out = Writer::new(&FORMAT);
-        out.raw(parts.store.as_bytes())
-            .raw(parts.set.as_bytes())
-            .u32(parts.generation.get())
-            .u8(parts.threshold.needed())
-            .u8(parts.threshold.total())
-            .count(parts.holders.len());
-        for holder in &parts.holders {
-            out.bytes(holder.label.as_bytes())
-                .bytes(holder.recipient.as_bytes())
-                .raw(holder.digest.as_bytes());
-        }
+        out.raw(parts.store.as_bytes());
+        parts.sharing.write(&mut out);
         out.raw(&parts.root_digest);
         write_officers(&mut out, &parts.officers);
         out.u8(parts.dev.into()).u64(parts.created).finish()
@@ -179,16 +142,7 @@ impl SealConfig {
         let mut reader = Reader::new(&FORMAT, bytes)?;
         let parts = SealConfigParts {
             store: StoreId::from_bytes(reader.raw("store")?),
-            set: SetId::from_bytes(reader.raw("set")?),
-            generation: read_generation(&mut reader)?,
-            threshold: read_threshold(&mut reader)?,
-            holders: reader.list("holders", crate::ids::MAX_SHARES.into(), |r| {
-                Ok(Holder {
-                    label: r.text("label", MAX_LABEL)?,
-                    recipient: r.text("recipient", MAX_RECIPIENT)?,
-                    digest: ShareDigest::from_bytes(r.raw("share digest")?),
-                })
-            })?,
+            sharing: Sharing::read(&mut reader)?,
             root_digest: reader.raw("root digest")?,
             officers: read_officers(&mut reader)?,
             dev: reader.flag("dev")?,
@@ -208,29 +162,34 @@ impl SealConfig {
         self.0.store
     }
 
-    /// The lineage of its sharings.
-    pub fn set(&self) -> SetId {
-        self.0.set
+    /// The sharing that opens it.
+    pub fn sharing(&self) -> &Sharing {
+        &self.0.sharing
     }
 
-    /// The sharing that opens it.
+    /// The lineage of its sharings.
+    pub fn set(&self) -> SetId {
+        self.0.sharing.set
+    }
+
+    /// The number of the sharing that opens it.
     pub fn generation(&self) -> Generation {
-        self.0.generation
+        self.0.sharing.generation
     }
 
     /// How many shares, of how many.
     pub fn threshold(&self) -> Threshold {
-        self.0.threshold
+        self.0.sharing.threshold
     }
 
     /// The holders, in order of index.
     pub fn holders(&self) -> &[Holder] {
-        &self.0.holders
+        &self.0.sharing.holders
     }
 
     /// The holder of share `index` (from 1).
     pub fn holder(&self, index: u8) -> Option<&Holder> {
-        self.0.holders.get(usize::from(index).checked_sub(1)?)
+        self.0.sharing.holder(index)
     }
 
     /// SHA-256 of the trust root that was given to init.
@@ -358,7 +317,7 @@ pub(crate) fn check_officers(officers: &[OfficerKey], dev: bool) -> Result<(), C
     )
 }
 
-fn distinct<T: PartialEq>(
+pub(crate) fn distinct<T: PartialEq>(
     role: &'static str,
     what: &'static str,
     items: impl Iterator<Item = T>,

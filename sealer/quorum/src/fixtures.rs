@@ -2,9 +2,10 @@
 
 use mcpist_secret::{Key, MemoryError};
 
-use crate::config::{Holder, OfficerKey, SealConfig, SealConfigParts};
+use crate::config::{OfficerKey, SealConfig, SealConfigParts};
 use crate::ids::{Generation, SetId, StoreId, Threshold};
 use crate::share::Share;
+use crate::sharing::{Holder, Sharing};
 use crate::split::split;
 
 /// A key of 32 equal bytes.
@@ -56,17 +57,19 @@ pub(crate) fn officers() -> Vec<OfficerKey> {
 pub(crate) fn parts(threshold: Threshold, shares: &[Share]) -> SealConfigParts {
     SealConfigParts {
         store: store(),
-        set: set(),
-        generation: shares[0].generation(),
-        threshold,
-        holders: shares
-            .iter()
-            .map(|share| Holder {
-                label: format!("holder-{}", share.index()),
-                recipient: format!("age1recipient{}", share.index()),
-                digest: share.digest(),
-            })
-            .collect(),
+        sharing: Sharing {
+            set: set(),
+            generation: shares[0].generation(),
+            threshold,
+            holders: shares
+                .iter()
+                .map(|share| Holder {
+                    label: format!("holder-{}", share.index()),
+                    recipient: format!("age1recipient{}", share.index()),
+                    digest: share.digest(),
+                })
+                .collect(),
+        },
         root_digest: [0x33; 32],
         officers: officers(),
         dev: false,

@@ -10,7 +10,8 @@
 //!   one of them with its text, [`seal_shares_to`] encrypts one to its holder, [`Collector`] takes
 //!   them back and names each wrong one.
 //! - *records*: [`seal_record`] and [`open_record`], [`wrap_key`] and [`unwrap_key`].
-//! - *tamper evidence*: [`Buckets`] (the index and Merkle tree of a vault) and [`Head`].
+//! - *tamper evidence*: [`Buckets`] (the index and Merkle tree of a vault), [`Head`], and [`Receipt`], which stays
+//!   outside the store and is what [`judge`] holds a store against that was put back whole.
 //!
 //! # Threat model
 //! The adversary may own the disk, give any share text in any order, and hold up to one share fewer
@@ -35,7 +36,9 @@ mod ids;
 mod plan;
 mod record;
 mod share;
+mod sharing;
 mod split;
+mod witness;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -50,8 +53,7 @@ pub use collector::{
     ClosedBy, Collector, PENDING_SECONDS, Progress, ShareRefusal, Submission, ValidShares,
 };
 pub use config::{
-    ConfigError, Holder, MAX_LABEL, MAX_OFFICERS, MAX_RECIPIENT, OfficerKey, SealConfig,
-    SealConfigParts,
+    ConfigError, MAX_LABEL, MAX_OFFICERS, MAX_RECIPIENT, OfficerKey, SealConfig, SealConfigParts,
 };
 pub use delivery::{
     DeliverError, Identity, IdentityError, MAX_SHARE_FILE, OpenShareError, RecipientError,
@@ -62,10 +64,15 @@ pub use ids::{
     ConfigDigest, Generation, HexError, MAX_SHARES, PlanDigest, SetId, ShareDigest, StoreId,
     Threshold, ThresholdError,
 };
-pub use plan::{Act, InitTerms, Plan, PlanError, PlannedHolder};
+pub use plan::{Act, InitTerms, Plan, PlanError, PlannedHolder, RekeyTerms};
 pub use record::{
     MAX_AAD, MAX_PLAINTEXT, RECORD_OVERHEAD, RecordAad, RecordError, RecordTag, open_record,
     seal_record, unwrap_key, wrap_key,
 };
 pub use share::{MAX_SHARE_TEXT, SHARE_TEXT_LEN, Share, ShareError};
+pub use sharing::{Holder, Sharing};
 pub use split::{CombineError, SplitError, combine, derive_kek, split};
+pub use witness::{
+    Contradiction, CounterVerdict, Ignored, Judgement, LogPoint, RECEIPT_LEN, RECEIPT_TEXT_LEN,
+    Receipt, ReceiptError, StorePoint, judge, judge_counter,
+};

@@ -1,23 +1,31 @@
 //! No I/O. What a ceremony is about to do, in bytes that every holder can compare.
 //!
-//! Owns: [`Plan`] for init and unseal, its canonical bytes and its digest. A holder reads the plan,
-//! and gives a share together with the digest that was read; [`crate::Collector`] refuses the share
-//! under any other plan, so a share given to unseal never serves another act. The nonce is fresh
-//! per plan: a share that was captured with an old digest serves no later ceremony.
+//! Owns: [`Plan`] for every act that shares are given to, its canonical bytes and its digest. A
+//! holder reads the plan, and gives a share together with the digest that was read;
+//! [`crate::Collector`] refuses the share under any other plan, so a share given to unseal never
+//! serves another act. The nonce is fresh per plan: a share that was captured with an old digest
+//! serves no later ceremony.
 //!
 //! # Layout (`crate::codec`)
 //! ```text
 //! "mcpcplan" | version u16 = 1 | act u8 | nonce [16] | store [16] | set [16] |
 //! generation u32 | needed u8 | total u8 |
-//! act 1, init:   holders { label text | recipient text } | officers { name text | key [32] } |
-//!                root digest [32] | dev u8
-//! act 2, unseal: config digest [32]
+//! act 1, init:        holders { label text | recipient text } | officers { name text | key [32] } |
+//!                     root digest [32] | dev u8
+//! act 2, unseal:      config digest [32]
+//! act 3, rekey:       config digest [32] | new generation u32 | new needed u8 | new total u8 |
+//!                     new holders { label text | recipient text } | rotate root u8 | dev u8
+//! act 4, rotate root: config digest [32]
+//! act 5, restore:     config digest [32] | backup digest [32]
 //! ```
+//! Set, generation, needed and total are those of the sharing whose shares are collected (at init,
+//! of the one that is made); the config digest names the seal config that it stands in.
+//!
 //! Does not: keep time (the collector does), or hold a secret.
 
 use mcpist_secret::{MemoryError, random_bytes};
 
-use crate::codec::{Format, Reader, Writer, digest};
+use crate::codec::{Format, FormatError, Reader, Writer, digest};
 use crate::config::{
     ConfigError, MAX_LABEL, MAX_RECIPIENT, OfficerKey, SealConfig, check_holders, check_officers,
     check_threshold, read_generation, read_officers, read_threshold, write_officers,
@@ -32,6 +40,9 @@ const FORMAT: Format = Format {
 };
 const INIT: u8 = 1;
 const UNSEAL: u8 = 2;
+const REKEY: u8 = 3;
+const ROTATE_ROOT: u8 = 4;
+const RESTORE: u8 = 5;
 
 /// Why a plan cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +57,16 @@ pub enum PlanError {
         position: usize,
         /// What is wrong with it.
         source: RecipientError,
+    },
+    /// The new sharing would not come after the one that consents to it.
+    #[error(
+        "a rekey of generation {current} makes a later one, this plan makes {planned}: plan it anew"
+    )]
+    Generation {
+        /// The generation that consents.
+        current: Generation,
+        /// The one that was to be made.
+        planned: Generation,
     },
     /// No randomness.
     #[error(transparent)]
@@ -74,6 +95,23 @@ pub struct InitTerms {
     pub dev: bool,
 }
 
+/// What a rekey is asked to make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RekeyTerms {
+    /// The seal config whose quorum consents.
+    pub config: ConfigDigest,
+    /// The generation of the new shares: above every one that was tried before.
+    pub generation: Generation,
+    /// How many of the new shares open, of how many.
+    pub threshold: Threshold,
+    /// The holder of the new share 1, 2, and so on.
+    pub holders: Vec<PlannedHolder>,
+    /// Whether the root key is replaced too, and everything under it wrapped anew.
+    pub rotate_root: bool,
+    /// Whether this is a dev store.
+    pub dev: bool,
+}
+
 /// The act that a plan is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Act {
@@ -81,6 +119,17 @@ pub enum Act {
     Init(InitTerms),
     /// Open the store whose seal config has this digest.
     Unseal(ConfigDigest),
+    /// Give the store of this seal config to new shares.
+    Rekey(RekeyTerms),
+    /// Replace the root key of the store whose seal config has this digest.
+    RotateRoot(ConfigDigest),
+    /// Make a store anew from a backup.
+    Restore {
+        /// The seal config that the backup carries, whose quorum opens it.
+        config: ConfigDigest,
+        /// The digest that names the backup.
+        backup: [u8; 32],
+    },
 }
 
 /// One ceremony, before its first share.
@@ -112,38 +161,76 @@ impl Plan {
 
     /// Plans the opening of a store, with a fresh nonce.
     pub fn unseal(config: &SealConfig) -> Result<Plan, MemoryError> {
+        Plan::of(config, Act::Unseal(config.digest()))
+    }
+
+    /// Plans new shares of `generation` for a store, after checking its people as [`Plan::init`]
+    /// does.
+    pub fn rekey(
+        config: &SealConfig,
+        generation: Generation,
+        threshold: Threshold,
+        holders: Vec<PlannedHolder>,
+        rotate_root: bool,
+    ) -> Result<Plan, PlanError> {
+        let terms = RekeyTerms {
+            config: config.digest(),
+            generation,
+            threshold,
+            holders,
+            rotate_root,
+            dev: config.is_dev(),
+        };
+        let plan = Plan::of(config, Act::Rekey(terms))?;
+        plan.check()?;
+        Ok(plan)
+    }
+
+    /// Plans a new root key for a store.
+    pub fn rotate_root(config: &SealConfig) -> Result<Plan, MemoryError> {
+        Plan::of(config, Act::RotateRoot(config.digest()))
+    }
+
+    /// Plans a store from the backup with the digest `backup`, which carries `config`.
+    pub fn restore(config: &SealConfig, backup: [u8; 32]) -> Result<Plan, MemoryError> {
+        let config_digest = config.digest();
+        Plan::of(
+            config,
+            Act::Restore {
+                config: config_digest,
+                backup,
+            },
+        )
+    }
+
+    /// A plan, with a fresh nonce, for which the current shares of a store are collected.
+    fn of(config: &SealConfig, act: Act) -> Result<Plan, MemoryError> {
         Ok(Plan {
             nonce: random_bytes()?,
             store: config.store(),
             set: config.set(),
             generation: config.generation(),
             threshold: config.threshold(),
-            act: Act::Unseal(config.digest()),
+            act,
         })
     }
 
     fn check(&self) -> Result<(), PlanError> {
-        let Act::Init(terms) = &self.act else {
-            return Ok(());
-        };
-        check_threshold(self.threshold, terms.dev)?;
-        let holders = terms
-            .holders
-            .iter()
-            .map(|h| (h.label.as_str(), h.recipient.as_str()));
-        check_holders(self.threshold, holders, terms.dev)?;
-        check_officers(&terms.officers, terms.dev)?;
-        for (at, holder) in terms.holders.iter().enumerate() {
-            if !holder.recipient.is_empty() {
-                delivery::check_recipient(&holder.recipient).map_err(|source| {
-                    PlanError::Recipient {
-                        position: at + 1,
-                        source,
-                    }
-                })?;
+        match &self.act {
+            Act::Init(terms) => {
+                check_people(self.threshold, &terms.holders, terms.dev)?;
+                check_officers(&terms.officers, terms.dev)?;
+                Ok(())
             }
+            Act::Rekey(terms) if terms.generation <= self.generation => {
+                Err(PlanError::Generation {
+                    current: self.generation,
+                    planned: terms.generation,
+                })
+            }
+            Act::Rekey(terms) => check_people(terms.threshold, &terms.holders, terms.dev),
+            Act::Unseal(_) | Act::RotateRoot(_) | Act::Restore { .. } => Ok(()),
         }
-        Ok(())
     }
 
     /// The canonical bytes (see the module for the layout).
@@ -152,6 +239,9 @@ impl Plan {
         out.u8(match self.act {
             Act::Init(_) => INIT,
             Act::Unseal(_) => UNSEAL,
+            Act::Rekey(_) => REKEY,
+            Act::RotateRoot(_) => ROTATE_ROOT,
+            Act::Restore { .. } => RESTORE,
         })
         .raw(&self.nonce)
         .raw(self.store.as_bytes())
@@ -161,16 +251,23 @@ impl Plan {
         .u8(self.threshold.total());
         match &self.act {
             Act::Init(terms) => {
-                out.count(terms.holders.len());
-                for holder in &terms.holders {
-                    out.bytes(holder.label.as_bytes())
-                        .bytes(holder.recipient.as_bytes());
-                }
+                write_people(&mut out, &terms.holders);
                 write_officers(&mut out, &terms.officers);
                 out.raw(&terms.root_digest).u8(terms.dev.into());
             }
-            Act::Unseal(config) => {
+            Act::Unseal(config) | Act::RotateRoot(config) => {
                 out.raw(config.as_bytes());
+            }
+            Act::Rekey(terms) => {
+                out.raw(terms.config.as_bytes())
+                    .u32(terms.generation.get())
+                    .u8(terms.threshold.needed())
+                    .u8(terms.threshold.total());
+                write_people(&mut out, &terms.holders);
+                out.u8(terms.rotate_root.into()).u8(terms.dev.into());
+            }
+            Act::Restore { config, backup } => {
+                out.raw(config.as_bytes()).raw(backup);
             }
         }
         out.finish()
@@ -193,17 +290,25 @@ impl Plan {
         let threshold = read_threshold(&mut reader)?;
         let act = match act {
             INIT => Act::Init(InitTerms {
-                holders: reader.list("holders", MAX_SHARES.into(), |r| {
-                    Ok(PlannedHolder {
-                        label: r.text("label", MAX_LABEL)?,
-                        recipient: r.text("recipient", MAX_RECIPIENT)?,
-                    })
-                })?,
+                holders: read_people(&mut reader)?,
                 officers: read_officers(&mut reader)?,
                 root_digest: reader.raw("root digest")?,
                 dev: reader.flag("dev")?,
             }),
-            UNSEAL => Act::Unseal(ConfigDigest::from_bytes(reader.raw("config digest")?)),
+            UNSEAL => Act::Unseal(read_config(&mut reader)?),
+            REKEY => Act::Rekey(RekeyTerms {
+                config: read_config(&mut reader)?,
+                generation: read_generation(&mut reader)?,
+                threshold: read_threshold(&mut reader)?,
+                holders: read_people(&mut reader)?,
+                rotate_root: reader.flag("rotate root")?,
+                dev: reader.flag("dev")?,
+            }),
+            ROTATE_ROOT => Act::RotateRoot(read_config(&mut reader)?),
+            RESTORE => Act::Restore {
+                config: read_config(&mut reader)?,
+                backup: reader.raw("backup digest")?,
+            },
             other => return Err(reader.value("act", other.into()).into()),
         };
         reader.finish()?;
@@ -242,15 +347,61 @@ impl Plan {
         self.set
     }
 
-    /// The sharing.
+    /// The sharing whose shares are collected, or made by init.
     pub fn generation(&self) -> Generation {
         self.generation
     }
 
-    /// How many shares, of how many.
+    /// How many shares of that sharing are needed, of how many.
     pub fn threshold(&self) -> Threshold {
         self.threshold
     }
+}
+
+/// The rules of the config that will result, and that every recipient that is given can be
+/// encrypted to.
+fn check_people(
+    threshold: Threshold,
+    holders: &[PlannedHolder],
+    dev: bool,
+) -> Result<(), PlanError> {
+    check_threshold(threshold, dev)?;
+    let people = holders
+        .iter()
+        .map(|h| (h.label.as_str(), h.recipient.as_str()));
+    check_holders(threshold, people, dev)?;
+    for (at, holder) in holders.iter().enumerate() {
+        if !holder.recipient.is_empty() {
+            delivery::check_recipient(&holder.recipient).map_err(|source| {
+                PlanError::Recipient {
+                    position: at + 1,
+                    source,
+                }
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn write_people(out: &mut Writer, holders: &[PlannedHolder]) {
+    out.count(holders.len());
+    for holder in holders {
+        out.bytes(holder.label.as_bytes())
+            .bytes(holder.recipient.as_bytes());
+    }
+}
+
+fn read_people(reader: &mut Reader<'_>) -> Result<Vec<PlannedHolder>, FormatError> {
+    reader.list("holders", MAX_SHARES.into(), |r| {
+        Ok(PlannedHolder {
+            label: r.text("label", MAX_LABEL)?,
+            recipient: r.text("recipient", MAX_RECIPIENT)?,
+        })
+    })
+}
+
+fn read_config(reader: &mut Reader<'_>) -> Result<ConfigDigest, FormatError> {
+    reader.raw("config digest").map(ConfigDigest::from_bytes)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use mcpist_quorum::{
     Act, Buckets, CeremonyRecord, Entry, Generation, Head, Holder, Incarnation, NameHmac,
     OfficerKey, Plan, PlanDigest, RecordAad, RecordTag, SealConfig, SealConfigParts, SetId, Share,
-    StoreId, Threshold, derive_kek, open_record, unwrap_key,
+    Sharing, StoreId, Threshold, derive_kek, open_record, unwrap_key,
 };
 use mcpist_secret::Secret;
 use mcpist_secret::frame::{Ticket, read_frame, write_frame};
@@ -60,10 +60,12 @@ fn seal_config(labels: [&str; 2], digests: [&str; 2]) -> SealConfig {
     };
     SealConfig::new(SealConfigParts {
         store: store(),
-        set: set(),
-        generation: Generation::FIRST,
-        threshold: Threshold::new(2, 2).unwrap(),
-        holders: vec![holder(0), holder(1)],
+        sharing: Sharing {
+            set: set(),
+            generation: Generation::FIRST,
+            threshold: Threshold::new(2, 2).unwrap(),
+            holders: vec![holder(0), holder(1)],
+        },
         root_digest: [0x33; 32],
         officers: officers(),
         dev: false,
@@ -116,6 +118,28 @@ fn plans_read_back() {
         ["Ada", "Bob"]
     );
     shows("plan-init", plan.to_bytes());
+    let plan = Plan::from_bytes(&bytes("plan-rekey")).unwrap();
+    let Act::Rekey(terms) = plan.act() else {
+        panic!("the plan is one of rekey")
+    };
+    assert_eq!(
+        (terms.config.as_bytes(), terms.generation.get()),
+        (&[0x77; 32], 2)
+    );
+    assert_eq!(
+        (terms.threshold, terms.rotate_root, terms.dev),
+        (Threshold::new(2, 2).unwrap(), true, true)
+    );
+    shows("plan-rekey", plan.to_bytes());
+    let plan = Plan::from_bytes(&bytes("plan-rotate-root")).unwrap();
+    assert!(matches!(plan.act(), Act::RotateRoot(config) if config.as_bytes() == &[0x77; 32]));
+    shows("plan-rotate-root", plan.to_bytes());
+    let plan = Plan::from_bytes(&bytes("plan-restore")).unwrap();
+    let Act::Restore { config, backup } = plan.act() else {
+        panic!("the plan is one of restore")
+    };
+    assert_eq!((config.as_bytes(), backup), (&[0x77; 32], &[0x88; 32]));
+    shows("plan-restore", plan.to_bytes());
 }
 
 #[test]

@@ -59,7 +59,7 @@ fn what_init_gives_out_opens_what_init_made() {
         .map(|(holder, share)| seal_shares_to(&holder.recipient, share).unwrap())
         .collect();
     let unseal = Plan::unseal(made.config()).unwrap().digest();
-    let mut collector = Collector::new(made.config(), unseal);
+    let mut collector = Collector::new(made.config().sharing(), made.config().digest(), unseal);
     for at in [4, 1] {
         let share = open_share_file(&identities[at], files[at].as_bytes()).unwrap();
         assert!(matches!(
@@ -83,7 +83,7 @@ fn a_share_given_to_init_does_not_serve_unseal() {
     let init = plan(&identities);
     let made = Foundation::lay(&init, 0).unwrap();
     let unseal = Plan::unseal(made.config()).unwrap().digest();
-    let mut collector = Collector::new(made.config(), unseal);
+    let mut collector = Collector::new(made.config().sharing(), made.config().digest(), unseal);
     let submission = collector.submit(again(&made.shares()[0]), init.digest(), 0);
     assert!(matches!(
         submission,

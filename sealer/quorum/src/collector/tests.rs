@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::fixtures::{again, key_of, set, sharing, three_of_five};
+use crate::ids::Threshold;
 use crate::split::combine;
 
 const PLAN: PlanDigest = PlanDigest::from_bytes([1; 32]);
@@ -36,7 +37,7 @@ fn damaged(share: &Share) -> Share {
 #[test]
 fn three_of_five_give_the_secret_back() {
     let (config, shares) = sharing(9, 1);
-    let mut collector = Collector::new(&config, PLAN);
+    let mut collector = Collector::new(config.sharing(), config.digest(), PLAN);
     let first = pending(collector.submit(again(&shares[4]), PLAN, 100));
     assert_eq!(
         (first.given, first.needed, first.expires),
@@ -75,7 +76,7 @@ fn each_wrong_share_is_named_and_costs_nothing() {
     };
     let generation = |number| Generation::new(number).unwrap();
     let elsewhere = SetId::from_bytes([0x99; 16]);
-    let mut collector = Collector::new(&config, PLAN);
+    let mut collector = Collector::new(config.sharing(), config.digest(), PLAN);
     let before = pending(collector.submit(again(&shares[0]), PLAN, 0));
 
     let wrong = [
@@ -153,7 +154,7 @@ fn each_wrong_share_is_named_and_costs_nothing() {
 #[test]
 fn shares_expire_ten_minutes_after_the_first() {
     let (config, shares) = sharing(9, 1);
-    let mut collector = Collector::new(&config, PLAN);
+    let mut collector = Collector::new(config.sharing(), config.digest(), PLAN);
     assert!(!collector.expire(u64::MAX), "nothing is pending yet");
     let _ = pending(collector.submit(again(&shares[0]), PLAN, 1000));
     let _ = pending(collector.submit(again(&shares[1]), PLAN, 1500));
@@ -168,7 +169,7 @@ fn shares_expire_ten_minutes_after_the_first() {
 #[test]
 fn a_timer_alone_wipes_expired_shares() {
     let (config, shares) = sharing(9, 1);
-    let mut collector = Collector::new(&config, PLAN);
+    let mut collector = Collector::new(config.sharing(), config.digest(), PLAN);
     let _ = pending(collector.submit(again(&shares[0]), PLAN, 0));
     assert!(collector.expire(PENDING_SECONDS));
     assert!(collector.accepted.is_empty());
@@ -178,7 +179,7 @@ fn a_timer_alone_wipes_expired_shares() {
 #[test]
 fn cancel_wipes_and_ends() {
     let (config, shares) = sharing(9, 1);
-    let mut collector = Collector::new(&config, PLAN);
+    let mut collector = Collector::new(config.sharing(), config.digest(), PLAN);
     let _ = pending(collector.submit(again(&shares[0]), PLAN, 0));
     collector.cancel();
     assert!(collector.accepted.is_empty());
@@ -216,7 +217,7 @@ proptest! {
     fn any_order_of_events_opens_exactly_when_it_should(events in events()) {
         let (config, shares) = sharing(9, 2);
         let (_, old) = sharing(9, 1);
-        let mut collector = Collector::new(&config, PLAN);
+        let mut collector = Collector::new(config.sharing(), config.digest(), PLAN);
         let (mut given, mut deadline, mut now, mut over) = (Vec::new(), u64::MAX, 0, false);
         for event in events {
             let submission = match event {

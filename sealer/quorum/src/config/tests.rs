@@ -52,7 +52,7 @@ fn one_holder_is_enough_in_dev_only() {
     let one = |dev| {
         let mut parts = parts(Threshold::dev(1, 1).unwrap(), &shares()[..1]);
         parts.dev = dev;
-        parts.holders[0].recipient.clear();
+        parts.sharing.holders[0].recipient.clear();
         parts.officers.truncate(1);
         SealConfig::new(parts)
     };
@@ -62,17 +62,17 @@ fn one_holder_is_enough_in_dev_only() {
 
 #[test]
 fn there_is_one_holder_for_each_share() {
-    let error = refused(|parts| drop(parts.holders.pop()));
+    let error = refused(|parts| drop(parts.sharing.holders.pop()));
     assert_eq!(error, ConfigError::Holders { total: 5, found: 4 });
 }
 
 #[test]
 fn a_share_leaves_encrypted_outside_dev() {
-    let error = refused(|parts| parts.holders[2].recipient.clear());
+    let error = refused(|parts| parts.sharing.holders[2].recipient.clear());
     assert_eq!(error, ConfigError::Recipient { position: 3 });
-    let error = refused(|parts| parts.holders[2].recipient = "age1 two words".to_owned());
+    let error = refused(|parts| parts.sharing.holders[2].recipient = "age1 two words".to_owned());
     assert_eq!(error, ConfigError::Recipient { position: 3 });
-    let error = refused(|parts| parts.holders[2].recipient = "a".repeat(MAX_RECIPIENT + 1));
+    let error = refused(|parts| parts.sharing.holders[2].recipient = "a".repeat(MAX_RECIPIENT + 1));
     assert_eq!(error, ConfigError::Recipient { position: 3 });
 }
 
@@ -84,8 +84,8 @@ fn nobody_holds_two_shares() {
         what,
     };
     let copy = |parts: &mut SealConfigParts, f: fn(&mut Holder, Holder)| {
-        let first = parts.holders[0].clone();
-        f(&mut parts.holders[3], first);
+        let first = parts.sharing.holders[0].clone();
+        f(&mut parts.sharing.holders[3], first);
     };
     assert_eq!(
         refused(|p| copy(p, |to, from| to.label = from.label)),
@@ -143,7 +143,7 @@ fn labels_are_visible_text() {
         "a\u{200b}b",
         &"x".repeat(65),
     ] {
-        let error = refused(|parts| label.clone_into(&mut parts.holders[0].label));
+        let error = refused(|parts| label.clone_into(&mut parts.sharing.holders[0].label));
         assert_eq!(
             error,
             ConfigError::Label {
@@ -163,7 +163,7 @@ fn labels_are_visible_text() {
         );
     }
     let mut parts = good();
-    "Zoë Müller (safe, 2. Stock)".clone_into(&mut parts.holders[0].label);
+    "Zoë Müller (safe, 2. Stock)".clone_into(&mut parts.sharing.holders[0].label);
     assert!(SealConfig::new(parts).is_ok());
 }
 

@@ -4,7 +4,10 @@ use super::*;
 use crate::codec::FormatError;
 use crate::delivery::Identity;
 use crate::fixtures::{officers, set, sharing, store, three_of_five};
-use crate::vectors::{INIT_PLAN_HEX, UNSEAL_PLAN_DIGEST_HEX, UNSEAL_PLAN_HEX};
+use crate::vectors::{
+    INIT_PLAN_HEX, REKEY_PLAN_HEX, RESTORE_PLAN_HEX, ROTATE_ROOT_PLAN_HEX, UNSEAL_PLAN_DIGEST_HEX,
+    UNSEAL_PLAN_HEX,
+};
 
 fn terms() -> InitTerms {
     InitTerms {
@@ -49,9 +52,45 @@ fn init() -> Plan {
     }
 }
 
+/// A dev plan for the same reason, from 3 of 5 to 2 of 2.
+fn rekey() -> Plan {
+    let holders = ["Ada", "Eve"].map(|label| PlannedHolder {
+        label: label.to_owned(),
+        recipient: String::new(),
+    });
+    Plan {
+        act: Act::Rekey(RekeyTerms {
+            config: ConfigDigest::from_bytes([0x77; 32]),
+            generation: Generation::new(2).unwrap(),
+            threshold: Threshold::new(2, 2).unwrap(),
+            holders: holders.to_vec(),
+            rotate_root: true,
+            dev: true,
+        }),
+        ..unseal()
+    }
+}
+
 #[test]
 fn the_examples_in_hex_read_back() {
-    for (plan, expected) in [(unseal(), UNSEAL_PLAN_HEX), (init(), INIT_PLAN_HEX)] {
+    let restore = Plan {
+        act: Act::Restore {
+            config: ConfigDigest::from_bytes([0x77; 32]),
+            backup: [0x88; 32],
+        },
+        ..unseal()
+    };
+    let rotate = Plan {
+        act: Act::RotateRoot(ConfigDigest::from_bytes([0x77; 32])),
+        ..unseal()
+    };
+    for (plan, expected) in [
+        (unseal(), UNSEAL_PLAN_HEX),
+        (init(), INIT_PLAN_HEX),
+        (rekey(), REKEY_PLAN_HEX),
+        (rotate, ROTATE_ROOT_PLAN_HEX),
+        (restore, RESTORE_PLAN_HEX),
+    ] {
         assert_eq!(hex::encode(plan.to_bytes()), expected);
         assert_eq!(
             Plan::from_bytes(&hex::decode(expected).unwrap()).unwrap(),
@@ -118,14 +157,66 @@ fn a_plan_obeys_the_rules_of_the_config() {
 }
 
 #[test]
+fn a_plan_of_rekey_obeys_them_too_and_goes_forward() {
+    let (config, _) = sharing(9, 2);
+    let plan = |generation, needed, change: fn(&mut Vec<PlannedHolder>)| {
+        let mut holders = terms().holders;
+        change(&mut holders);
+        let generation = Generation::new(generation).unwrap();
+        let threshold = Threshold::dev(needed, 5).unwrap();
+        Plan::rekey(&config, generation, threshold, holders, false)
+    };
+    let good = plan(4, 2, |_| ()).unwrap();
+    assert_eq!(
+        (good.generation().get(), good.threshold()),
+        (2, three_of_five()),
+        "the current shares are collected"
+    );
+    assert_eq!(Plan::from_bytes(&good.to_bytes()).unwrap(), good);
+    for back in [1, 2] {
+        assert!(matches!(
+            plan(back, 2, |_| ()),
+            Err(PlanError::Generation { current, planned })
+                if current.get() == 2 && planned.get() == back
+        ));
+        let mut bytes = good.to_bytes();
+        bytes[97..101].copy_from_slice(&back.to_be_bytes());
+        assert!(matches!(
+            Plan::from_bytes(&bytes),
+            Err(PlanError::Generation { .. })
+        ));
+    }
+    assert!(matches!(
+        plan(4, 2, |holders| drop(holders.pop())),
+        Err(PlanError::Config(ConfigError::Holders {
+            total: 5,
+            found: 4
+        }))
+    ));
+    assert!(matches!(
+        plan(4, 2, |holders| holders[1].recipient.clear()),
+        Err(PlanError::Config(ConfigError::Recipient { position: 2 }))
+    ));
+    assert!(matches!(
+        plan(4, 2, |holders| "age1nobody"
+            .clone_into(&mut holders[1].recipient)),
+        Err(PlanError::Recipient { position: 2, .. })
+    ));
+    assert!(matches!(
+        plan(4, 1, |_| ()),
+        Err(PlanError::Config(ConfigError::SingleHolder))
+    ));
+}
+
+#[test]
 fn an_unknown_act_is_refused() {
     let mut bytes = unseal().to_bytes();
-    bytes[10] = 3;
+    bytes[10] = 6;
     assert!(matches!(
         Plan::from_bytes(&bytes),
         Err(PlanError::Config(ConfigError::Format(FormatError::Value {
             field: "act",
-            found: 3,
+            found: 6,
             ..
         })))
     ));
@@ -135,9 +226,14 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn a_changed_plan_has_another_digest(at in 0..init().to_bytes().len(), bit in 0..8_u8) {
-        let plan = init();
+    fn a_changed_plan_has_another_digest(
+        at in any::<prop::sample::Index>(),
+        bit in 0..8_u8,
+        rekeys: bool,
+    ) {
+        let plan = if rekeys { rekey() } else { init() };
         let mut bytes = plan.to_bytes();
+        let at = at.index(bytes.len());
         bytes[at] ^= 1 << bit;
         if let Ok(other) = Plan::from_bytes(&bytes) {
             prop_assert_ne!(other.digest(), plan.digest());
@@ -146,7 +242,8 @@ proptest! {
     }
 
     #[test]
-    fn a_cut_plan_is_refused(len in 0..init().to_bytes().len()) {
-        prop_assert!(Plan::from_bytes(&init().to_bytes()[..len]).is_err());
+    fn a_cut_plan_is_refused(at in any::<prop::sample::Index>(), rekeys: bool) {
+        let bytes = if rekeys { rekey() } else { init() }.to_bytes();
+        prop_assert!(Plan::from_bytes(&bytes[..at.index(bytes.len())]).is_err());
     }
 }

@@ -1,0 +1,113 @@
+//! No I/O. One sharing of a secret: which set and generation, how many of how many, and whose
+//! share has which digest.
+//!
+//! Owns: [`Sharing`], what a seal config says about shares and a [`crate::Collector`] compares them
+//! with, its rules and its bytes (part of [`crate::SealConfig`]'s). Does not: say which store it
+//! opens, or know a share's value.
+
+use crate::codec::{Reader, Writer};
+use crate::collector::ShareRefusal;
+use crate::config::{
+    ConfigError, MAX_LABEL, MAX_RECIPIENT, check_holders, check_threshold, distinct,
+    read_generation, read_threshold,
+};
+use crate::ids::{Generation, MAX_SHARES, SetId, ShareDigest, Threshold};
+use crate::share::Share;
+
+/// One holder of a share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// Who, for people to read.
+    pub label: String,
+    /// The age recipient that the share was encrypted to; may be empty in dev.
+    pub recipient: String,
+    /// The share's digest.
+    pub digest: ShareDigest,
+}
+
+/// One sharing. The [`crate::SealConfig`] that carries it has checked its rules.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sharing {
+    /// The lineage of sharings.
+    pub set: SetId,
+    /// Which sharing of that lineage.
+    pub generation: Generation,
+    /// How many shares, of how many.
+    pub threshold: Threshold,
+    /// The holder of share 1, 2, and so on.
+    pub holders: Vec<Holder>,
+}
+
+impl Sharing {
+    /// The holder of share `index` (from 1).
+    pub fn holder(&self, index: u8) -> Option<&Holder> {
+        self.holders.get(usize::from(index).checked_sub(1)?)
+    }
+
+    /// The holder of a share of this sharing; any other share is refused by name.
+    pub(crate) fn judge(&self, share: &Share) -> Result<&Holder, ShareRefusal> {
+        if share.set() != self.set {
+            return Err(ShareRefusal::OtherStore {
+                found: share.set(),
+                expected: self.set,
+            });
+        }
+        let (found, current) = (share.generation(), self.generation);
+        if found < current {
+            return Err(ShareRefusal::Superseded { found, current });
+        }
+        if found > current {
+            return Err(ShareRefusal::Newer { found, current });
+        }
+        let index = share.index();
+        match self.holder(index) {
+            Some(holder)
+                if share.threshold() == self.threshold && share.digest() == holder.digest =>
+            {
+                Ok(holder)
+            }
+            _ => Err(ShareRefusal::Damaged { index }),
+        }
+    }
+
+    /// One distinct holder per share, with a recipient (none needed in dev), and a threshold of one
+    /// in dev only.
+    pub(crate) fn check(&self, dev: bool) -> Result<(), ConfigError> {
+        check_threshold(self.threshold, dev)?;
+        let holders = self
+            .holders
+            .iter()
+            .map(|h| (h.label.as_str(), h.recipient.as_str()));
+        check_holders(self.threshold, holders, dev)?;
+        let digests = self.holders.iter().map(|h| &h.digest);
+        distinct("holder", "share digest", digests)
+    }
+
+    pub(crate) fn write(&self, out: &mut Writer) {
+        out.raw(self.set.as_bytes())
+            .u32(self.generation.get())
+            .u8(self.threshold.needed())
+            .u8(self.threshold.total())
+            .count(self.holders.len());
+        for holder in &self.holders {
+            out.bytes(holder.label.as_bytes())
+                .bytes(holder.recipient.as_bytes())
+                .raw(holder.digest.as_bytes());
+        }
+    }
+
+    pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Sharing, ConfigError> {
+        Ok(Sharing {
+            set: SetId::from_bytes(reader.raw("set")?),
+            generation: read_generation(reader)?,
+            threshold: read_threshold(reader)?,
+            holders: reader.list("holders", MAX_SHARES.into(), |r| {
+                Ok(Holder {
+                    label: r.text("label", MAX_LABEL)?,
+                    recipient: r.text("recipient", MAX_RECIPIENT)?,
+                    digest: ShareDigest::from_bytes(r.raw("share digest")?),
+                })
+            })?,
+        })
+    }
+}
