@@ -14,7 +14,9 @@
 //! | `POST` [`path::INIT`] | [`InitRequest`] | [`InitPlan`] |
 //! | `POST` [`path::INIT_CONFIRM`] | [`InitConfirm`] | [`InitDone`] |
 //! | `GET` [`path::UNSEAL`] | | [`UnsealPlan`] |
-//! | `POST` [`path::UNSEAL_CANCEL`], [`path::SEAL`] | | [`Done`] |
+//! | `POST` [`path::UNSEAL_CANCEL`] | | [`Done`] |
+//! | `POST` [`path::SEAL`] | | [`Sealed`] |
+//! | `GET`, `POST` [`path::WITNESS`] | [`PresentReceipt`] | [`Receipt`], [`Presented`] |
 //! | `POST` [`path::TICKET`] | [`TicketRequest`] | [`Ticket`] |
 //! | secret socket, after a frame | | [`Redeemed`] |
 //! | `GET`, `POST` [`path::VAULTS`] | [`NewVault`] | [`Vaults`], [`Done`] |
@@ -27,19 +29,26 @@
 //! | `POST` [`path::approvals`] | [`Approve`] | [`ChangeOutcome`] |
 //! | `POST` [`path::MASK_EXPLAIN`] | [`ExplainMask`] | [`Explanation`](crate::mask::Explanation) |
 //! | `GET` [`path::AUDIT_HEAD`] | | [`AuditHead`] |
+//! | `POST` [`path::AUDIT_LINES`] | [`AskLines`] | [`Lines`] |
+//! | `POST` [`path::AUDIT_MATCH`] | [`MatchArguments`] | [`Matched`] |
 
+mod audit;
 mod ceremony;
 pub mod path;
 mod policy;
 mod status;
 mod text;
 mod vault;
+mod witness;
 
 #[cfg(test)]
 mod tests;
 
 use serde::{Deserialize, Serialize};
 
+pub use audit::{
+    AskLines, Cursor, ExportFrom, Exported, Lines, LinesFrom, MatchArguments, Matched,
+};
 pub use ceremony::{
     DeliveredShare, InitConfirm, InitDone, InitPlan, InitRequest, NewHolder, NewOfficer, Progress,
     Purpose, Redeemed, ShareOutcome, Ticket, TicketRequest, UnsealPlan, Unsealed,
@@ -54,6 +63,7 @@ pub use status::{
 };
 pub use text::{Base64, PublicKey};
 pub use vault::{Credential, CredentialStored, Credentials, NewVault, Vaults};
+pub use witness::{PresentReceipt, Presented, Receipt, Sealed, WitnessStatus};
 
 use crate::error::ErrorCode;
 use crate::text::excerpt;

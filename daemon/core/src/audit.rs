@@ -74,6 +74,8 @@ pub struct Anchor {
     pub checkpoint_digest: Digest,
     /// Public key that signs the next checkpoint.
     pub key: AuditKey,
+    /// Lines from the first one on that are in exports.
+    pub exported: u64,
 }
 
 impl Anchor {
@@ -87,6 +89,29 @@ impl Anchor {
             covered: 0,
             checkpoint_digest: genesis,
             key: first_key,
+            exported: 0,
+        }
+    }
+
+    /// The digest of all that the anchor says: who has noted it down can verify from here on without the lines before
+    /// ([`Verifier::from_point`]).
+    pub fn point(&self) -> Digest {
+        Digest::of_parts(&[
+            b"mcpist-audit-point-v1\0",
+            &self.seq.to_be_bytes(),
+            self.head.as_bytes(),
+            &self.checkpoint.to_be_bytes(),
+            &self.covered.to_be_bytes(),
+            self.checkpoint_digest.as_bytes(),
+            &self.key,
+            &self.exported.to_be_bytes(),
+        ])
+    }
+
+    /// Lines `first` to `through` are in an export. One that leaves a gap counts for nothing.
+    fn export(&mut self, first: u64, through: u64) {
+        if first <= self.exported + 1 && through <= self.seq {
+            self.exported = self.exported.max(through);
         }
     }
 
@@ -107,6 +132,9 @@ impl Anchor {
             .number("covered", self.covered)
             .digest("checkpoint_digest", &self.checkpoint_digest)
             .hex("key", &self.key);
+        if self.exported > 0 {
+            line.number("exported", self.exported);
+        }
         if !copied.is_empty() {
             line.list("copied", copied, |(vault, row), item| {
                 item.text("vault", vault).number("row", *row);
@@ -168,7 +196,7 @@ impl Body {
     pub fn parse(bytes: &[u8]) -> Result<Body, BodyError> {
         let framed = bytes.starts_with(b"{\"event\":\"") && bytes.ends_with(b"}");
         let one_line = bytes.iter().all(|b| *b >= 0x20);
-        let of_the_chain = ["checkpoint", "segment", "recovered"]
+        let of_the_chain = ["checkpoint", "segment", "recovered", "audit_exported"]
             .iter()
             .any(|name| bytes[bytes.len().min(10)..].starts_with(name.as_bytes()));
         if framed && one_line && !of_the_chain && scan(bytes, &Limits::bytes(MAX_BODY)).is_ok() {
@@ -204,6 +232,9 @@ impl Chain {
     /// Appends the line of `event`, with its line break, to `out`. One pass, no allocation but what
     /// `out` needs to grow.
     pub fn append(&mut self, time: UnixMs, event: &Event<'_>, out: &mut Vec<u8>) -> Seq {
+        if let Event::AuditExported { first, through, .. } = *event {
+            self.anchor.export(first, through);
+        }
         self.line(time, out, |line| event.write(line))
     }
 

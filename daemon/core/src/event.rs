@@ -209,6 +209,17 @@ pub enum Event<'a> {
     },
     /// The log's unsigned end named row `row` of a vault and did not hold it: lines there were replaced.
     LogForged { vault: &'a VaultName, row: u64 },
+    /// A witness receipt was given out to who asked for one. `generation` is the store's that it names.
+    ReceiptGiven { generation: u64, uid: u32 },
+    /// A witness receipt that was presented says nothing about this store.
+    ReceiptIgnored { reason: &'static str, uid: u32 },
+    /// The store was not opened, or was closed: what is outside of it shows `shown` where it is at `generation`.
+    StoreRefused {
+        reason: &'static str,
+        generation: u64,
+        shown: u64,
+        uid: Option<u32>,
+    },
     /// A version of a credential was stored.
     CredentialPut {
         vault: &'a VaultName,
@@ -326,6 +337,26 @@ pub enum Event<'a> {
     },
     /// The outcomes of that many calls are in no line: written once the log takes lines again.
     AuditLost { calls: u64 },
+    /// Lines of the log were written to a medium, read back there and found to be the same. `head` is the hash of the
+    /// last of them, `digest` that of the file.
+    AuditExported {
+        first: u64,
+        through: u64,
+        head: &'a Digest,
+        digest: &'a Digest,
+        uid: u32,
+    },
+    /// Segments that are in exports leave the log's folder.
+    AuditRemoved {
+        first_segment: u64,
+        last_segment: u64,
+    },
+    /// Somebody compared a value with what a line recorded of a call's arguments.
+    AuditMatched {
+        arguments: ArgumentsMac,
+        matched: bool,
+        uid: u32,
+    },
     /// What happened while the log was closed, `repeats` times since then.
     Boot {
         since: UnixMs,

@@ -14,6 +14,8 @@ pub const UNSEAL: &str = "/v1/unseal";
 pub const UNSEAL_CANCEL: &str = "/v1/unseal/cancel";
 /// Closes the store.
 pub const SEAL: &str = "/v1/seal";
+/// A receipt of the store as it is; presents one of what it was.
+pub const WITNESS: &str = "/v1/witness";
 /// A ticket for the secret socket.
 pub const TICKET: &str = "/v1/ticket";
 /// Vaults.
@@ -34,6 +36,10 @@ pub const CHANGES: &str = "/v1/changes";
 pub const MASK_EXPLAIN: &str = "/v1/mask/explain";
 /// Where the audit log stands.
 pub const AUDIT_HEAD: &str = "/v1/audit/head";
+/// Lines of the audit log.
+pub const AUDIT_LINES: &str = "/v1/audit/lines";
+/// Whether a call was made with these arguments.
+pub const AUDIT_MATCH: &str = "/v1/audit/match";
 
 /// Says that somebody has seen that a vault's last write is missing.
 pub fn confirm_last_write(vault: &VaultName) -> String {

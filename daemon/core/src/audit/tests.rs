@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod outbox;
+mod point;
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;

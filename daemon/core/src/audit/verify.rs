@@ -70,6 +70,11 @@ pub enum Fault {
     /// The head that was expected never came.
     #[error("the log ends here without the expected head: it was cut off, or is another log")]
     Truncated,
+    /// The point that was given never came.
+    #[error(
+        "the files do not hold the point that was given: give the segments from before it on, or it is of another log"
+    )]
+    NoPoint,
 }
 
 /// What a [`Verifier`] found.
@@ -108,6 +113,8 @@ pub struct Verifier {
     heads: VecDeque<Digest>, // of the lines up to anchor.seq, the last at the end
     partial: Vec<u8>,
     expect: Option<Digest>,
+    /// Of a point: until it is found nothing shows that the first line is genuine.
+    missing_point: Option<Digest>,
     scratch: Vec<u8>,
     lines: u64,
     segments: u64,
@@ -134,6 +141,15 @@ impl Verifier {
         Verifier::at(None)
     }
 
+    /// Verifies from the beginning of a later segment to whose lines `point` belongs, or the last line before: one that an
+    /// earlier verification reported ([`Anchor::point`]). It says of the log before it what the first line may say.
+    pub fn from_point(point: Digest) -> Verifier {
+        Verifier {
+            missing_point: Some(point),
+            ..Verifier::at(None)
+        }
+    }
+
     fn at(anchor: Option<Anchor>) -> Verifier {
         Verifier {
             anchor,
@@ -142,6 +158,7 @@ impl Verifier {
             heads: VecDeque::new(),
             partial: Vec::new(),
             expect: None,
+            missing_point: None,
             scratch: Vec::new(),
             lines: 0,
             segments: 0,
@@ -219,6 +236,9 @@ impl Verifier {
         if self.problem.is_none() && self.expect.is_some() && self.expected_at.is_none() {
             self.fail(Fault::Truncated);
         }
+        if self.problem.is_none() && self.missing_point.is_some() {
+            self.fail(Fault::NoPoint);
+        }
         let anchor = self.anchor.unwrap_or_else(|| Anchor::genesis([0; 32]));
         Report {
             lines: self.lines,
@@ -259,7 +279,11 @@ impl Verifier {
             .ok_or(Fault::Form)?;
         let mut anchor = match self.anchor {
             Some(anchor) => anchor,
-            None => self.take_anchor(line)?,
+            None => {
+                let anchor = self.take_anchor(line)?;
+                self.look_for_point(&anchor);
+                anchor
+            }
         };
         self.scratch.clear();
         self.scratch.extend_from_slice(b"{\"seq\":");
@@ -280,6 +304,7 @@ impl Verifier {
         anchor.seq += 1;
         anchor.head = hash;
         self.anchor = Some(anchor);
+        self.look_for_point(&anchor);
         self.lines += 1;
         self.heads.push_back(hash);
         if self.heads.len() > WINDOW {
@@ -289,6 +314,12 @@ impl Verifier {
             self.expected_at = Some(anchor.seq);
         }
         Ok(())
+    }
+
+    fn look_for_point(&mut self, anchor: &Anchor) {
+        if self.missing_point == Some(anchor.point()) {
+            self.missing_point = None;
+        }
     }
 
     /// Judges what a line says. `fields` are its bytes after the time, up to its hash.
@@ -317,6 +348,11 @@ impl Verifier {
                 self.checkpoints += 1;
             }
             b"recovered" => self.recovered += 1,
+            b"audit_exported" => {
+                let line = [b"{", fields, b"}"].concat();
+                let lines: ExportLine = serde_json::from_slice(&line).map_err(|_| Fault::Form)?;
+                anchor.export(lines.first, lines.through);
+            }
             _ => {}
         }
         Ok(())
@@ -410,6 +446,7 @@ impl Verifier {
             covered: first.covered,
             checkpoint_digest: digest(first.checkpoint_digest)?,
             key: *digest(first.key)?.as_bytes(),
+            exported: first.exported,
         };
         let placed = anchor.covered + u64::from(anchor.checkpoint > 0) <= anchor.seq;
         if first.event != "segment" || !placed {
@@ -435,6 +472,12 @@ struct Row {
 }
 
 #[derive(Deserialize)]
+struct ExportLine {
+    first: u64,
+    through: u64,
+}
+
+#[derive(Deserialize)]
 struct SegmentLine<'a> {
     seq: u64,
     event: &'a str,
@@ -444,6 +487,8 @@ struct SegmentLine<'a> {
     covered: u64,
     checkpoint_digest: &'a str,
     key: &'a str,
+    #[serde(default)]
+    exported: u64,
     #[serde(default)]
     copied: Vec<Row>,
 }

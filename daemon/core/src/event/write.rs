@@ -27,6 +27,9 @@ impl Event<'_> {
             Event::LastWriteMissing { .. } => "last_write_missing",
             Event::StoreBehindLog { .. } => "store_behind_log",
             Event::LogForged { .. } => "log_forged",
+            Event::ReceiptGiven { .. } => "receipt_given",
+            Event::ReceiptIgnored { .. } => "receipt_ignored",
+            Event::StoreRefused { .. } => "store_refused",
             Event::CredentialPut { .. } => "credential_put",
             Event::CredentialDeleted { .. } => "credential_deleted",
             Event::CredentialSuspect { .. } => "credential_suspect",
@@ -47,6 +50,9 @@ impl Event<'_> {
             Event::Recovered { .. } => "recovered",
             Event::DiskAlarm { .. } => "disk_alarm",
             Event::AuditLost { .. } => "audit_lost",
+            Event::AuditExported { .. } => "audit_exported",
+            Event::AuditRemoved { .. } => "audit_removed",
+            Event::AuditMatched { .. } => "audit_matched",
             Event::Boot { .. } => "boot",
         }
     }
@@ -155,6 +161,24 @@ impl Event<'_> {
             }
             Event::LogForged { vault, row } => {
                 line.text("vault", vault.as_str()).number("row", row);
+            }
+            Event::ReceiptGiven { generation, uid } => {
+                line.number("generation", generation)
+                    .number("uid", uid.into());
+            }
+            Event::ReceiptIgnored { reason, uid } => {
+                line.text("reason", reason).number("uid", uid.into());
+            }
+            Event::StoreRefused {
+                reason,
+                generation,
+                shown,
+                uid,
+            } => {
+                line.text("reason", reason)
+                    .number("generation", generation)
+                    .number("shown", shown);
+                uid_of(line, uid);
             }
             Event::CredentialPut {
                 vault,
@@ -339,6 +363,35 @@ impl Event<'_> {
             }
             Event::AuditLost { calls } => {
                 line.number("calls", calls);
+            }
+            Event::AuditExported {
+                first,
+                through,
+                head,
+                digest,
+                uid,
+            } => {
+                line.number("first", first)
+                    .number("through", through)
+                    .digest("head", head)
+                    .digest("digest", digest)
+                    .number("uid", uid.into());
+            }
+            Event::AuditRemoved {
+                first_segment,
+                last_segment,
+            } => {
+                line.number("first_segment", first_segment)
+                    .number("last_segment", last_segment);
+            }
+            Event::AuditMatched {
+                arguments,
+                matched,
+                uid,
+            } => {
+                line.hex("arguments", &arguments.0)
+                    .flag("matched", matched)
+                    .number("uid", uid.into());
             }
             Event::Boot {
                 since,

@@ -33,6 +33,7 @@ fn claiming(newest: &Checkpoint) -> Anchor {
         covered: signed.count,
         checkpoint_digest: newest.digest(),
         key: signed.next_key,
+        exported: 0,
     }
 }
 
