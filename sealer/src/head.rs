@@ -15,7 +15,7 @@
 //!
 //! The [`Point`] of a head, its generation and SHA-256 over all of that, is what intents name.
 
-use mcpist_quorum::{HEAD_LEN, Head, Incarnation};
+use mcpist_quorum::{HEAD_LEN, Head, Incarnation, StorePoint};
 use ring::digest::{Context, SHA256};
 
 use crate::codec::{Malformed, Reader};
@@ -87,6 +87,17 @@ impl HeadState {
         digest.copy_from_slice(context.finish().as_ref());
         Point {
             generation: self.head.generation,
+            digest,
+        }
+    }
+
+    /// What stands for the whole store, where this is the system vault's head: its ledger MAC covers the heads of all
+    /// other vaults, as far as their last writes are settled.
+    pub(crate) fn store_point(&self) -> StorePoint {
+        let Point { generation, digest } = self.point();
+        StorePoint {
+            incarnation: self.head.incarnation,
+            generation,
             digest,
         }
     }

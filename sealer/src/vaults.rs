@@ -10,7 +10,7 @@ use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::thread;
 
-use mcpist_quorum::{Incarnation, StoreId};
+use mcpist_quorum::{Incarnation, StoreId, StorePoint};
 use mcpist_secret::{Key, Secret};
 
 use crate::barrier::Options;
@@ -241,6 +241,18 @@ impl Vaults {
     /// The store's disk.
     pub fn settle(&self) -> Result<(), VaultError> {
         self.0.system.run(Disk::flush)
+    }
+
+    /// Where the store is, on its disk: what a witness receipt names. After [`Vaults::settle`] it covers all that was
+    /// written to any vault before. Writes nothing; blocks up to the options' deadline.
+    ///
+    /// # Errors
+    /// The store's disk.
+    pub fn point(&self) -> Result<StorePoint, VaultError> {
+        self.0.system.run(|disk| {
+            disk.ready()?;
+            Ok(disk.head.store_point())
+        })
     }
 }
 

@@ -111,6 +111,9 @@ codes! {
     LastWriteMissing "last_write_missing" 409 "a crash cut off the vault's last write, and nobody has confirmed that";
     StoreBehindLog "store_behind_log" 409 "the audit log holds changes that the store does not: one of them was put back or forged";
     LogForged "log_forged" 409 "lines at the audit log's end were replaced: they do not say what the store did";
+    StoreRolledBack "store_rolled_back" 409 "a witness outside the disk shows a later state of this store: the disk was put back";
+    Fenced "fenced" 409 "another life of this store began elsewhere: this one is over";
+    TpmRefused "tpm_refused" 409 "the TPM counter that this store is bound to is not the one that the host has";
     DiskFull "disk_full" 507 "the disk is full but for the space reserved to seal, cancel and export";
     // The rest.
     VersionMismatch "version_mismatch" 400 "the two programs do not speak a common version";
@@ -183,6 +186,15 @@ impl ErrorCode {
             | C::StoreBehindLog
             | C::LogForged
             | C::DiskFull => "mcpist status",
+            C::StoreRolledBack => {
+                "put the newest disk back, or restore the newest backup: mcpist restore FILE"
+            }
+            C::Fenced => {
+                "use the host that holds the store now; to end that one instead: mcpist restore FILE"
+            }
+            C::TpmRefused => {
+                "see to [tpm] of mcpist.toml and its device; where the TPM is lost: mcpist restore FILE"
+            }
             C::VersionMismatch => "use the mcpist of the same version as mcpistd",
             C::Internal => "journalctl -u mcpistd",
         })

@@ -232,4 +232,7 @@ pub struct Unsealed {
     /// Vaults whose last write was cut off by a crash.
     #[serde(default)]
     pub last_write_missing: Vec<VaultName>,
+    /// A witness receipt of the store as it opened, to be kept outside of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receipt: Option<String>,
 }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ceremony::Progress;
 use super::text::PublicKey;
+use super::witness::WitnessStatus;
 use crate::error::ErrorCode;
 use crate::ids::{Digest, ModuleName, RegistryId, SiteId, VaultName};
 
@@ -44,6 +45,9 @@ pub struct Status {
     /// The runners that are expected.
     #[serde(default)]
     pub runners: Vec<RunnerStatus>,
+    /// What stays outside the store as a witness of it; absent while it is closed.
+    #[serde(default)]
+    pub witness: Option<WitnessStatus>,
     /// The audit log, where it is open.
     #[serde(default)]
     pub audit: Option<AuditHead>,
