@@ -167,6 +167,19 @@ impl<'a> Reader<'a> {
         Ok(reader)
     }
 
+    /// Begins behind the magic and version: for a part of a format.
+    pub(crate) fn bare(format: &Format, bytes: &'a [u8]) -> Reader<'a> {
+        Reader {
+            format: format.name,
+            rest: bytes,
+        }
+    }
+
+    /// Whether no field is left.
+    pub(crate) fn is_at_end(&self) -> bool {
+        self.rest.is_empty()
+    }
+
     fn take(&mut self, len: usize, field: &'static str) -> Result<&'a [u8], FormatError> {
         let (head, rest) = self
             .rest
@@ -208,7 +221,12 @@ impl<'a> Reader<'a> {
         }
     }
 
-    pub(crate) fn text(&mut self, field: &'static str, max: usize) -> Result<String, FormatError> {
+    /// Bytes behind their length, at most `max`.
+    pub(crate) fn bytes(
+        &mut self,
+        field: &'static str,
+        max: usize,
+    ) -> Result<&'a [u8], FormatError> {
         let found = usize::try_from(self.u32(field)?).unwrap_or(usize::MAX);
         if found > max {
             return Err(FormatError::TooLong {
@@ -218,12 +236,24 @@ impl<'a> Reader<'a> {
                 max,
             });
         }
-        std::str::from_utf8(self.take(found, field)?)
-            .map(str::to_owned)
-            .map_err(|_| FormatError::Text {
-                format: self.format,
-                field,
-            })
+        self.take(found, field)
+    }
+
+    pub(crate) fn text(&mut self, field: &'static str, max: usize) -> Result<String, FormatError> {
+        self.text_ref(field, max).map(str::to_owned)
+    }
+
+    /// A text that stays in the bytes that are read.
+    pub(crate) fn text_ref(
+        &mut self,
+        field: &'static str,
+        max: usize,
+    ) -> Result<&'a str, FormatError> {
+        let bytes = self.bytes(field, max)?;
+        std::str::from_utf8(bytes).map_err(|_| FormatError::Text {
+            format: self.format,
+            field,
+        })
     }
 
     /// Reads a list of at most `max` items.

@@ -10,6 +10,7 @@
 //!   one of them with its text, [`seal_shares_to`] encrypts one to its holder, [`Collector`] takes
 //!   them back and names each wrong one.
 //! - *records*: [`seal_record`] and [`open_record`], [`wrap_key`] and [`unwrap_key`].
+//! - *backup*: [`BackupWriter`] and [`BackupScan`], one file that the store's own quorum opens.
 //! - *tamper evidence*: [`Buckets`] (the index and Merkle tree of a vault), [`Head`], and [`Receipt`], which stays
 //!   outside the store and is what [`judge`] holds a store against that was put back whole.
 //!
@@ -25,6 +26,7 @@
 //! [`ValidShares`] needs no second check. Secrets, keys and share values live in secret memory; they
 //! have no Display, Serialize or Clone, and their Debug shows no byte of them.
 
+mod backup;
 mod buckets;
 mod ceremony;
 mod codec;
@@ -46,6 +48,10 @@ mod fixtures;
 #[cfg(test)]
 mod vectors;
 
+pub use backup::{
+    BackupEnd, BackupError, BackupHeader, BackupItem, BackupItems, BackupPart, BackupScan,
+    BackupWriter, MAX_PATH, MAX_REASON, open_chunk,
+};
 pub use buckets::{BUCKETS, Buckets, ENTRY_LEN, Entry, NameHmac, SameName};
 pub use ceremony::{CeremonyRecord, FoundError, Foundation};
 pub use codec::FormatError;

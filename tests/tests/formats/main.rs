@@ -5,6 +5,7 @@
 //! randomness, the block is read and its fields are compared. No example is without a test.
 #![allow(clippy::unwrap_used)] // a test that fails says so by panicking
 
+mod backup;
 mod bundle;
 mod record;
 mod store;
