@@ -10,7 +10,7 @@ use mcpist_core::api::{ApiError, Base64, DeliveredShare, InitDone, InitPlan, Ini
 use mcpist_core::error::ErrorCode;
 use mcpist_core::ids::Digest;
 use mcpist_quorum::{
-    CeremonyRecord, Foundation, InitTerms, OfficerKey, Plan, PlannedHolder, Threshold,
+    CeremonyRecord, Foundation, InitTerms, OfficerKey, Plan, PlannedHolder, Recorded, Threshold,
     check_recipient, seal_shares_to,
 };
 use mcpist_sealer::{Barrier, Expect, Op};
@@ -22,7 +22,7 @@ use super::{Keeper, Phase, StartError, records, today};
 use crate::audit::FirstKey;
 
 /// Kind and name of the key that signs witness receipts.
-const STORE_KEY: &str = "store-key";
+pub(super) const STORE_KEY: &str = "store-key";
 /// The name of a development store's own officer.
 const DEV_OFFICER: &str = "dev";
 
@@ -233,12 +233,14 @@ fn make_store(folder: &Path, planned: &Planned) -> Result<InitDone, ApiError> {
         });
     }
     let audit = FirstKey::generate().map_err(|e| failed(&e))?;
-    let (store_seed, store_key) = key_pair()?;
-    let record = CeremonyRecord::new(
+    let (store_seed, _) = key_pair()?;
+    let record = CeremonyRecord::sign(
+        Recorded::Init,
         foundation.config(),
         planned.plan.digest(),
+        foundation.config().created(),
         audit.public(),
-        store_key,
+        &signer(&store_seed)?,
     );
     let mut first = vec![audit.into_op(), named(STORE_KEY, store_seed)];
     first.push(named(

@@ -29,6 +29,7 @@
 mod backup;
 mod buckets;
 mod ceremony;
+mod ceremony_record;
 mod codec;
 mod collector;
 mod config;
@@ -41,6 +42,7 @@ mod share;
 mod sharing;
 mod split;
 mod witness;
+mod words;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -53,7 +55,8 @@ pub use backup::{
     BackupWriter, MAX_PATH, MAX_REASON, open_chunk,
 };
 pub use buckets::{BUCKETS, Buckets, ENTRY_LEN, Entry, NameHmac, SameName};
-pub use ceremony::{CeremonyRecord, FoundError, Foundation};
+pub use ceremony::{FoundError, Foundation};
+pub use ceremony_record::{CeremonyRecord, CeremonyRecordError, NotOfRecord, Recorded};
 pub use codec::FormatError;
 pub use collector::{
     ClosedBy, Collector, PENDING_SECONDS, Progress, ShareRefusal, Submission, ValidShares,
@@ -81,4 +84,7 @@ pub use split::{CombineError, SplitError, combine, derive_kek, split};
 pub use witness::{
     Contradiction, CounterVerdict, Ignored, Judgement, LogPoint, RECEIPT_LEN, RECEIPT_TEXT_LEN,
     Receipt, ReceiptError, StorePoint, judge, judge_counter,
+};
+pub use words::{
+    MAX_WORDS_TEXT, SHARE_WORDS, WordsError, is_share_word, nearest_words, read_share, words_of,
 };

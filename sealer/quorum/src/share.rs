@@ -32,7 +32,8 @@ const PREFIX: &str = "mcpist-share1";
 const BARE_PREFIX: &[u8] = b"mcpistshare1";
 const HRP: Hrp = Hrp::parse_unchecked("mcpist-share");
 const VERSION: u8 = 1;
-const PAYLOAD_LEN: usize = 56;
+/// Bytes of a share, as every form of it carries them.
+pub(crate) const PAYLOAD_LEN: usize = 56;
 const PAYLOAD_CHARS: usize = 90;
 const DATA_LEN: usize = PAYLOAD_CHARS + 6;
 
@@ -153,9 +154,9 @@ impl Share {
         ))
     }
 
-    /// The share's text in lower case, without grouping, in secret memory.
-    pub fn to_text(&self) -> Result<Secret, MemoryError> {
-        let payload = Secret::fill(PAYLOAD_LEN, |out| {
+    /// The bytes that its text and its words carry, in secret memory.
+    pub(crate) fn to_payload(&self) -> Result<Secret, MemoryError> {
+        Secret::fill(PAYLOAD_LEN, |out| {
             let clear = [VERSION]
                 .into_iter()
                 .chain(*self.set.as_bytes())
@@ -165,8 +166,13 @@ impl Share {
                 *slot = byte;
             }
             out[PAYLOAD_LEN - 32..].copy_from_slice(self.value.expose());
-            Ok::<(), MemoryError>(())
-        })?;
+            Ok(())
+        })
+    }
+
+    /// The share's text in lower case, without grouping, in secret memory.
+    pub fn to_text(&self) -> Result<Secret, MemoryError> {
+        let payload = self.to_payload()?;
         Secret::fill(SHARE_TEXT_LEN, |out| {
             let bytes = payload.expose().iter().copied();
             let text = bytes.bytes_to_fes().with_checksum::<Bech32m>(&HRP).bytes();
@@ -187,17 +193,16 @@ impl Share {
                 found => ShareError::Length { found },
             }
         })?;
-        let mut bytes = checked.byte_iter();
-        let version = bytes.next().ok_or(ShareError::Field { field: "version" })?;
-        if version != VERSION {
-            return Err(ShareError::Version(version));
-        }
         let chars = checked.data_part_ascii_no_checksum();
         let padding = chars
             .last()
             .and_then(|c| Fe32::from_char(char::from(*c)).ok());
         if chars.len() != PAYLOAD_CHARS {
-            return Err(ShareError::Field { field: "length" });
+            // A later version may have another length.
+            return Err(match checked.byte_iter().next() {
+                Some(version) if version != VERSION => ShareError::Version(version),
+                _ => ShareError::Field { field: "length" },
+            });
         }
         if padding.is_none_or(|fe| fe.to_u8() & 0b11 != 0) {
             return Err(ShareError::Field { field: "padding" });
@@ -211,9 +216,13 @@ impl Share {
         Share::from_payload(payload.expose())
     }
 
-    fn from_payload(payload: &[u8]) -> Result<Share, ShareError> {
+    /// Reads them; a payload of another length is refused.
+    pub(crate) fn from_payload(payload: &[u8]) -> Result<Share, ShareError> {
         let field = |field| move || ShareError::Field { field };
-        let rest = payload.get(1..).ok_or_else(field("length"))?;
+        let (version, rest) = payload.split_first().ok_or_else(field("length"))?;
+        if *version != VERSION {
+            return Err(ShareError::Version(*version));
+        }
         let (set, rest) = rest.split_first_chunk().ok_or_else(field("set"))?;
         let (generation, rest) = rest.split_first_chunk().ok_or_else(field("generation"))?;
         let generation =

@@ -42,6 +42,13 @@ pub(crate) const SHARE_TEXT: &str = "\
     mcpist-share1qy3zyg3zyg3zyg3zyg3zyg3zyg3qqqqqqypqxpgqqypqxpq9qcr\
     sszg2pvxq6rs0zqg3yyc5z5tpwxqergd3c8g7ru0q57fg";
 
+/// The same as words.
+pub(crate) const SHARE_WORDS_TEXT: &str = "\
+    abuse baby mass dust captain baby mass dust captain baby mass \
+    dust cactus abandon abandon cake adapt chimney able advice core action \
+    blossom three animal expect seek borrow thought marine dust draw beef \
+    post magic coral museum assault idea phrase business club auction alpha";
+
 /// The digest of that share.
 pub(crate) const SHARE_DIGEST_HEX: &str =
     "7e72182ba81b40ce693e5b189b2fdf65f27b2b0b0d56624b12d8ec6ee06df674";
@@ -107,35 +114,38 @@ pub(crate) const RESTORE_PLAN_HEX: &str = "\
     7788888888888888888888888888888888888888888888888888888888888888\
     88";
 
-/// The record of init of a store of two holders and two officers.
+/// The record of init of a store of two holders and two officers, signed by the key of seed aa….
 pub(crate) const CEREMONY_HEX: &str = "\
-    6d6370636572656d000111111111111141119111111111111111222222222222\
-    2222222222222222222200000001020200000000006ab13b8077777777777777\
-    7777777777777777777777777777777777777777777777777788888888888888\
-    8888888888888888888888888888888888888888888888888833333333333333\
-    3333333333333333333333333333333333333333333333333399999999999999\
-    99999999999999999999999999999999999999999999999999aaaaaaaaaaaaaa\
-    aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa0002000000044f\
-    6c67610a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a\
-    0a0a0a000000044f6d61720b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b\
-    0b0b0b0b0b0b0b0b0b0b0b000200000003416461cccccccccccccccccccccccc\
-    cccccccccccccccccccccccccccccccccccccccc00000003426f62dddddddddd\
-    dddddddddddddddddddddddddddddddddddddddddddddddddddddd";
+    6d6370636572656d000201111111111111411191111111111111112222222222\
+    222222222222222222222200000001020200000000006ab13b80777777777777\
+    7777777777777777777777777777777777777777777777777777888888888888\
+    8888888888888888888888888888888888888888888888888888333333333333\
+    3333333333333333333333333333333333333333333333333333999999999999\
+    9999999999999999999999999999999999999999999999999999e734ea6c2b62\
+    57de72355e472aa05a4c487e6b463c029ed306df2f01b5636b58000200000004\
+    4f6c67610a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a\
+    0a0a0a0a000000044f6d61720b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b\
+    0b0b0b0b0b0b0b0b0b0b0b0b000200000003416461cccccccccccccccccccccc\
+    cccccccccccccccccccccccccccccccccccccccccc00000003426f62dddddddd\
+    dddddddddddddddddddddddddddddddddddddddddddddddddddddddd4e4d28ec\
+    85d0336dca4d1b1d5445bbf65951aad224d08513439bacb636ee3660dd096735\
+    84c0a48815c4a76154115298e9fcaac150b4fb9e048b804cec875306";
 
 /// The same as text.
 pub(crate) const CEREMONY_TEXT: &str = "\
 MCPist ceremony record
 
+ceremony        init
 store           11111111-1111-4111-9111-111111111111
 share set       22222222222222222222222222222222
 generation      1
 threshold       2 of 2
-created         2026-09-21 14:13:20 UTC
+made            2026-09-21 14:13:20 UTC
 plan            7777777777777777777777777777777777777777777777777777777777777777
 seal config     8888888888888888888888888888888888888888888888888888888888888888
 trust root      3333333333333333333333333333333333333333333333333333333333333333
 audit key       9999999999999999999999999999999999999999999999999999999999999999
-store key       aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa
+store key       e734ea6c2b6257de72355e472aa05a4c487e6b463c029ed306df2f01b5636b58
 officer         Olga
   key           0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a
 officer         Omar
@@ -144,7 +154,7 @@ holder 1        Ada
   share digest  cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc
 holder 2        Bob
   share digest  dddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddd
-record digest   e5d1fcec4d7cf23b61e8312a78c09cf4b563da8eb57cf3dc7594d0ad30039f3e
+record digest   c6d7dd7533d86ba12b8625be74673ba836f4ab06528c1b19b71d6de892c427a8
 ";
 
 /// The name HMAC of the shared record `gitlab` of vault `ops` under the name key 06….

@@ -2,12 +2,13 @@
 
 use mcpist_quorum::{
     Act, Buckets, CeremonyRecord, Entry, Generation, Head, Holder, Incarnation, NameHmac,
-    OfficerKey, Plan, PlanDigest, RecordAad, RecordTag, SealConfig, SealConfigParts, SetId, Share,
-    Sharing, StoreId, Threshold, derive_kek, open_record, unwrap_key,
+    OfficerKey, Plan, PlanDigest, RecordAad, RecordTag, Recorded, SealConfig, SealConfigParts,
+    SetId, Share, Sharing, StoreId, Threshold, derive_kek, open_record, read_share, unwrap_key,
 };
 use mcpist_secret::Secret;
 use mcpist_secret::frame::{Ticket, read_frame, write_frame};
 use mcpist_secret::redact::{Fingerprint, RedactKey};
+use ring::signature::{Ed25519KeyPair, KeyPair};
 
 use super::{bytes, key, shows, text};
 
@@ -40,6 +41,12 @@ fn a_share_is_its_text() {
         text("share-text").as_bytes()
     );
     shows("share-digest", share.digest().as_bytes());
+    let words = text("share-words").replace('\n', " ");
+    assert_eq!(share.to_words().unwrap().expose(), words.as_bytes());
+    assert_eq!(
+        read_share(words.as_bytes()).unwrap().digest(),
+        share.digest()
+    );
 }
 
 #[test]
@@ -148,10 +155,21 @@ fn a_ceremony_record_is_these_bytes() {
     shows("ceremony-record", record.to_bytes());
     let config = seal_config(["Ada", "Bob"], [&"cc".repeat(32), &"dd".repeat(32)]);
     let plan = PlanDigest::from_bytes([0x77; 32]);
-    let mut made = CeremonyRecord::new(&config, plan, [0x99; 32], [0xaa; 32]).to_bytes();
-    // The example's config digest is not one of a config.
-    made[89..121].fill(0x88);
-    shows("ceremony-record", made);
+    let store = Ed25519KeyPair::from_seed_unchecked(&[0xaa; 32]).unwrap();
+    let made = CeremonyRecord::sign(
+        Recorded::Init,
+        &config,
+        plan,
+        1_790_000_000,
+        [0x99; 32],
+        &store,
+    );
+    // The example's config digest is not one of a config, and so its signature is another.
+    let example = bytes("ceremony-record");
+    let (mut made, signed) = (made.to_bytes(), example.len() - 64);
+    made[90..122].fill(0x88);
+    assert_eq!(made[..signed], example[..signed]);
+    assert_eq!(record.store_key(), store.public_key().as_ref());
 }
 
 #[test]
