@@ -31,7 +31,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::error::{Error, Result};
 use crate::host::{Daemon, show_init_token};
-use crate::{Context, bundle, ceremony, change, secret, store};
+use crate::share::{share_of, write_shares};
+use crate::{Context, bundle, change, init, secret, store, unseal};
 
 const NAME: &str = "dev";
 const PUBLISHER: &str = "publisher.key";
@@ -116,12 +117,12 @@ async fn open(context: &Context, folder: &Path) -> Result<Signers> {
             secret::read_secret_file(&folder.join(SHARE).join("identity"))?.expose(),
         )
         .map_err(|e| Error::new("identity", e))?;
-        let share = ceremony::share_of(
+        let share = share_of(
             &identity,
             &secret::read_file(&folder.join(SHARE).join("share-1-dev.age"), MAX_FILE)?,
         )?;
-        let (_, digest, _) = ceremony::unseal_plan(context).await?;
-        let ShareOutcome::Opened(_) = ceremony::give(context, digest, &share).await? else {
+        let (_, digest, _) = unseal::unseal_plan(context).await?;
+        let ShareOutcome::Opened(_) = unseal::give(context, digest, &share).await? else {
             return Err(Error::new(
                 "dev",
                 "the kept share does not open this store by itself",
@@ -186,9 +187,9 @@ async fn initialise(context: &Context, folder: &Path) -> Result<()> {
         }],
         dev: true,
     };
-    let (_, digest) = ceremony::plan_init(context, &request).await?;
-    let done = ceremony::confirm_init(context, digest).await?;
-    ceremony::write_shares(&share, &done, |_| true).map(drop)
+    let (_, digest) = init::plan_init(context, &request).await?;
+    let done = init::confirm_init(context, digest).await?;
+    write_shares(&share, &done, |_| true).map(drop)
 }
 
 /// The key in this file, or a new one where there is none.

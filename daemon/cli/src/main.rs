@@ -7,7 +7,6 @@
 mod audit;
 mod binding;
 mod bundle;
-mod ceremony;
 mod certificate;
 mod change;
 mod client;
@@ -18,15 +17,19 @@ mod dev;
 mod doctor;
 mod error;
 mod host;
+mod init;
 mod manual;
 mod mcp;
 mod output;
+mod plan;
 mod policy;
 mod reveal;
 mod review;
 mod secret;
+mod share;
 mod store;
 mod tools;
+mod unseal;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -81,9 +84,9 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Status(store::StatusArgs),
-    Init(ceremony::InitArgs),
-    Unseal(ceremony::UnsealArgs),
-    Seal(ceremony::SealArgs),
+    Init(init::InitArgs),
+    Unseal(unseal::UnsealArgs),
+    Seal(unseal::SealArgs),
     Vault(store::VaultArgs),
     Credential(store::CredentialArgs),
     Principal(policy::PrincipalArgs),
@@ -181,9 +184,9 @@ async fn dispatch(command: Command, context: Context) -> Result<u8> {
         Command::Status(_) => return store::status(&context).await,
         Command::Audit(args) => return audit::run(&context, args).await,
         Command::Doctor(args) => return doctor::run(&context, args).await,
-        Command::Init(args) => ceremony::init(&context, args).await,
-        Command::Unseal(args) => ceremony::unseal(&context, args).await,
-        Command::Seal(_) => ceremony::seal(&context).await,
+        Command::Init(args) => init::init(&context, args).await,
+        Command::Unseal(args) => unseal::unseal(&context, args).await,
+        Command::Seal(_) => unseal::seal(&context).await,
         Command::Vault(args) => store::vault(&context, args).await,
         Command::Credential(args) => store::credential(&context, args).await,
         Command::Principal(args) => policy::principal(&context, args).await,

@@ -15,8 +15,8 @@ use qrcode::render::unicode::Dense1x2;
 use qrcode::{EcLevel, QrCode};
 use zeroize::Zeroize;
 
-use crate::ceremony::share_of;
 use crate::error::{Error, Result};
+use crate::share::share_of;
 
 /// Screen and scrollback empty, cursor at the top (ECMA-48 ED 2 and 3, CUP).
 const CLEAR: &str = "\x1b[2J\x1b[3J\x1b[H";

@@ -32,7 +32,8 @@ use super::service::Service;
 use crate::error::{Error, Result};
 use crate::host::{Daemon, show_init_token};
 use crate::mcp::Exchange;
-use crate::{Context, audit, bundle, ceremony, change, mcp, secret, store, tools};
+use crate::share::{share_of, write_shares};
+use crate::{Context, audit, bundle, change, init, mcp, secret, store, tools, unseal};
 
 const SITE: &str = "demo";
 const TOTAL: usize = 5;
@@ -129,9 +130,9 @@ impl Site {
                     officers: vec![NewOfficer { name: "officer".to_owned(), public: self.officer.public() }],
                     dev: true,
                 };
-                let (plan, digest) = ceremony::plan_init(&self.context, &request).await?;
-                let done = ceremony::confirm_init(&self.context, digest).await?;
-                ceremony::write_shares(&self.folder.join("shares"), &done, |_| true)?;
+                let (plan, digest) = init::plan_init(&self.context, &request).await?;
+                let done = init::confirm_init(&self.context, digest).await?;
+                write_shares(&self.folder.join("shares"), &done, |_| true)?;
                 self.record = done.record.0;
                 self.shares = done.shares.into_iter().map(|s| s.age).collect();
                 Ok(format!("a sealed store {}: {NEEDED} of {TOTAL} shares open it, each encrypted to its holder", plan.store()))
@@ -143,14 +144,14 @@ impl Site {
     pub(crate) async fn unseal(&mut self, steps: &mut Steps, which: [usize; 3]) -> Result<()> {
         steps
             .step("unseal", async {
-                let (_, digest, _) = ceremony::unseal_plan(&self.context).await?;
+                let (_, digest, _) = unseal::unseal_plan(&self.context).await?;
                 let mut last = None;
                 for index in which {
                     let (Some(identity), Some(file)) = (self.identities.get(index), self.shares.get(index)) else {
                         return Err(Error::new("internal", "no such share"));
                     };
-                    let share = ceremony::share_of(identity, file.as_bytes())?;
-                    last = Some(ceremony::give(&self.context, digest, &share).await?);
+                    let share = share_of(identity, file.as_bytes())?;
+                    last = Some(unseal::give(&self.context, digest, &share).await?);
                 }
                 match last {
                     Some(ShareOutcome::Opened(found)) => {

@@ -1,0 +1,211 @@
+//! `init`: the ceremony that makes the store.
+//!
+//! Promises that the plan is shown before it is carried out, under the digest that this program computed from its bytes;
+//! that it is confirmed for the trust root that was given and no other; and that room for every file was found before
+//! anything is made whose shares would be lost otherwise.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use clap::Args;
+use mcpist_core::api::{
+    Base64, InitConfirm, InitDone, InitPlan, InitRequest, NewHolder, NewOfficer, PublicKey, path,
+};
+use mcpist_core::ids::Digest;
+use mcpist_quorum::{Act, Identity, Plan};
+
+use crate::error::{Error, Result};
+use crate::plan::{confirm, describe, read_plan};
+use crate::share::{MAX_FILE, check_room, write_shares};
+use crate::{Context, reveal, secret};
+
+/// Make the store of this host: the first ceremony
+#[derive(Args)]
+#[command(after_help = "Examples:
+  mcpist init --threshold 2 --holder ada=age1… --holder bob=age1… --holder eve=age1… \\
+      --officer ada=HEXKEY --officer bob=HEXKEY --root root.json --out shares/
+
+  sudo cat /var/lib/mcpist/init-token | mcpist init --token-file - …
+  mcpist init --threshold 2 --holder ada --holder bob=age1… --holder eve=age1… --qr …
+
+Shares leave the daemon encrypted to their holders and are written into --out as age files. Keep ceremony.bin:
+its first audit key is what 'mcpist audit verify' starts from.")]
+pub(crate) struct InitArgs {
+    /// Shares that open the store
+    #[arg(long, value_name = "N")]
+    threshold: u8,
+    /// A holder of a share and the age recipient to encrypt it to; repeat. With --qr, LABEL alone is a holder without
+    /// a recipient
+    #[arg(long = "holder", value_name = "LABEL=RECIPIENT", required = true)]
+    holders: Vec<String>,
+    /// Show the shares of holders without a recipient on this terminal, as text and QR code, each once
+    #[arg(long)]
+    qr: bool,
+    /// An officer and the officer's public key of 64 hexadecimal digits; repeat
+    #[arg(long = "officer", value_name = "NAME=HEXKEY")]
+    officers: Vec<String>,
+    /// The trust root, as 'mcpist bundle root' writes it
+    #[arg(long, value_name = "FILE")]
+    root: PathBuf,
+    /// The one-time token that the daemon wrote when it started; - is standard input
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/var/lib/mcpist/init-token"
+    )]
+    token_file: PathBuf,
+    /// Folder for the share files and the ceremony record
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    out: PathBuf,
+    /// Make a development store; the daemon must run with --dev
+    #[arg(long)]
+    dev: bool,
+    /// Do not ask for confirmation
+    #[arg(long)]
+    yes: bool,
+}
+
+/// What init made, as the command line says it.
+#[derive(serde::Serialize)]
+struct Made {
+    files: Vec<PathBuf>,
+    plan: Digest,
+}
+
+fn pair(text: &str) -> Result<(String, String)> {
+    let (name, value) = text
+        .split_once('=')
+        .ok_or_else(|| Error::usage(format!("{text:?} is not NAME=VALUE")))?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+pub(crate) async fn init(context: &Context, args: InitArgs) -> Result<()> {
+    let mut holders = Vec::new();
+    // By place, the identities of those whose share is shown.
+    let mut shown: BTreeMap<usize, Identity> = BTreeMap::new();
+    for (index, text) in args.holders.iter().enumerate() {
+        let (label, recipient) = if args.qr && !text.contains('=') {
+            let identity = Identity::generate();
+            let recipient = identity.recipient();
+            shown.insert(index, identity);
+            (text.clone(), recipient)
+        } else {
+            pair(text)?
+        };
+        holders.push(NewHolder { label, recipient });
+    }
+    // Before anything is made: a share that cannot be shown would be lost.
+    let mut terminal = match shown.is_empty() {
+        true => None,
+        false => Some(reveal::terminal()?),
+    };
+    let mut officers = Vec::new();
+    for text in &args.officers {
+        let (name, key) = pair(text)?;
+        let public = PublicKey::parse(&key).ok_or_else(|| {
+            Error::usage(format!(
+                "officer {name}: the key is not 64 lower-case hexadecimal digits"
+            ))
+        })?;
+        officers.push(NewOfficer { name, public });
+    }
+    let root = Base64(secret::read_file(&args.root, MAX_FILE)?);
+    let token = if args.token_file.as_os_str() == "-" {
+        secret::ask("Init token: ")?
+    } else {
+        secret::read_secret_file(&args.token_file)
+            .map_err(|e| e.next("sudo cat TOKEN-FILE | mcpist init --token-file - …"))?
+    };
+    secret::init_token(&context.client, &token).await?;
+    let request = InitRequest {
+        threshold: args.threshold,
+        holders,
+        root,
+        officers,
+        dev: args.dev,
+    };
+    let (plan, digest) = plan_init(context, &request).await?;
+    expect_root(&plan, &request.root)?;
+    context.out.terms(&describe(&plan, &digest));
+    if !args.yes {
+        confirm("Make this store?")?;
+    }
+    let labels: Vec<&str> = request.holders.iter().map(|h| h.label.as_str()).collect();
+    check_room(&args.out, &labels)?;
+    let done = confirm_init(context, digest).await?;
+    let written = write_shares(&args.out, &done, |index| !shown.contains_key(&index));
+    let mut all_shown = Ok(());
+    if let Some(terminal) = &mut terminal {
+        for (index, identity) in &shown {
+            let Some(share) = done.shares.get(*index) else {
+                continue;
+            };
+            if let Err(e) = reveal::show(terminal, identity, share) {
+                all_shown = Err(e.during(format!("the share of {} is lost", share.label)));
+            }
+        }
+    }
+    let files = match written {
+        Ok(files) => files,
+        Err(e) => {
+            // The store is made, and each share is encrypted to its holder: better shown here than lost.
+            context.out.data(&done, |done| {
+                let shares: Vec<_> = done
+                    .shares
+                    .iter()
+                    .map(|s| format!("share for {}:\n{}", s.label, s.age))
+                    .collect();
+                format!(
+                    "the store is made, keep all of this:\n{}\n{}",
+                    done.record_text,
+                    shares.join("\n")
+                )
+            })?;
+            return Err(e);
+        }
+    };
+    context.out.data(
+        &Made {
+            files,
+            plan: digest,
+        },
+        |made| {
+            let files: Vec<_> = made
+                .files
+                .iter()
+                .map(|f| format!("  {}", f.display()))
+                .collect();
+            format!(
+                "initialised; the store is sealed. Written:\n{}\nnext: mcpist unseal",
+                files.join("\n")
+            )
+        },
+    )?;
+    all_shown
+}
+
+/// Asks for a plan, and computes its digest here.
+pub(crate) async fn plan_init(context: &Context, request: &InitRequest) -> Result<(Plan, Digest)> {
+    let shown: InitPlan = context.client.post(path::INIT, request).await?;
+    read_plan(&shown.plan)
+}
+
+/// Carries the plan with this digest out.
+pub(crate) async fn confirm_init(context: &Context, digest: Digest) -> Result<InitDone> {
+    context
+        .client
+        .post(path::INIT_CONFIRM, &InitConfirm { digest })
+        .await
+}
+
+/// A plan is confirmed for the trust root that was given, and for no other.
+fn expect_root(plan: &Plan, root: &Base64) -> Result<()> {
+    match plan.act() {
+        Act::Init(terms) if terms.root_digest == *Digest::of(&root.0).as_bytes() => Ok(()),
+        _ => Err(Error::new(
+            "version_mismatch",
+            "the daemon planned another store than the one that was asked for",
+        )
+        .next("use the mcpist of the same version as mcpistd")),
+    }
+}

@@ -1,0 +1,162 @@
+//! `unseal` and `seal`.
+//!
+//! Promises that the plan is shown before a share is asked for, under the digest that this program computed from its
+//! bytes, and that a refused share is named.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use mcpist_core::api::{Done, ShareOutcome, UnsealPlan, Unsealed, path};
+use mcpist_core::error::ErrorCode;
+use mcpist_core::ids::Digest;
+use mcpist_quorum::{Identity, Plan};
+use mcpist_secret::Secret;
+
+use crate::error::{Error, Result};
+use crate::plan::{describe, read_plan};
+use crate::share::{MAX_FILE, share_of};
+use crate::store::expires;
+use crate::{Context, secret};
+
+/// How long a seal is waited for: past all that the daemon itself waits for on its way.
+const SEAL: Duration = Duration::from_secs(30);
+
+/// Give a share, and open the store with the last one that is needed
+#[derive(Args)]
+#[command(after_help = "Examples:
+  mcpist unseal                                         asks for the share's text
+  mcpist unseal --share-file share-1-ada.age --identity ada.txt
+  age -d -i ada.txt share-1-ada.age | mcpist unseal
+  mcpist unseal --cancel                                drops the shares given so far")]
+pub(crate) struct UnsealArgs {
+    /// The share's age file
+    #[arg(long, value_name = "FILE", requires = "identity")]
+    share_file: Option<PathBuf>,
+    /// The age identity that opens it
+    #[arg(long, value_name = "FILE", requires = "share_file")]
+    identity: Option<PathBuf>,
+    /// End the open ceremony and drop its shares
+    #[arg(long, conflicts_with = "share_file")]
+    cancel: bool,
+}
+
+pub(crate) async fn unseal(context: &Context, args: UnsealArgs) -> Result<()> {
+    if args.cancel {
+        let done: Done = context.client.act(path::UNSEAL_CANCEL).await?;
+        return context.out.data(&done, |_| {
+            "the open ceremony was ended; no share is kept".to_owned()
+        });
+    }
+    let (plan, digest, progress) = unseal_plan(context).await?;
+    context.out.terms(&describe(&plan, &digest));
+    if progress.given > 0 {
+        context.out.note(&format!(
+            "  {} of {} given: {}{}",
+            progress.given,
+            progress.needed,
+            progress.holders.join(", "),
+            expires(&progress)
+        ));
+    }
+    let share = match (&args.share_file, &args.identity) {
+        (Some(file), Some(identity)) => share_of(
+            &Identity::parse(secret::read_secret_file(identity)?.expose())
+                .map_err(|e| Error::new("identity", e))?,
+            &secret::read_file(file, MAX_FILE)?,
+        )?,
+        _ => secret::ask("Share: ")?,
+    };
+    let outcome = give(context, digest, &share).await?;
+    context.out.data(&outcome, |outcome| match outcome {
+        ShareOutcome::Opened(found) => opened(found),
+        ShareOutcome::Pending(p) => format!(
+            "taken: {} of {} shares ({}){}",
+            p.given,
+            p.needed,
+            p.holders.join(", "),
+            expires(p)
+        ),
+        ShareOutcome::Refused { message, .. } => message.clone(),
+    })
+}
+
+/// The open plan, with the digest that was computed here.
+pub(crate) async fn unseal_plan(
+    context: &Context,
+) -> Result<(Plan, Digest, mcpist_core::api::Progress)> {
+    let shown: UnsealPlan = context.client.get(path::UNSEAL).await?;
+    let (plan, digest) = read_plan(&shown.plan)?;
+    Ok((plan, digest, shown.progress))
+}
+
+/// Gives a share under the plan with this digest; a refused one is an error.
+pub(crate) async fn give(
+    context: &Context,
+    digest: Digest,
+    share: &Secret,
+) -> Result<ShareOutcome> {
+    let giving = secret::share(&context.client, digest, share);
+    match context.out.while_busy("verifying", giving).await? {
+        ShareOutcome::Refused {
+            reason,
+            message,
+            progress,
+        } => Err(Error::new(
+            "share_refused",
+            format!(
+                "{reason}: {message} ({} of {} shares stand)",
+                progress.given, progress.needed
+            ),
+        )
+        .next("mcpist unseal")),
+        other => Ok(other),
+    }
+}
+
+fn opened(found: &Unsealed) -> String {
+    let mut lines = vec![format!(
+        "unsealed: {} vaults, {} records verified",
+        found.vaults, found.records
+    )];
+    let names = |names: &[mcpist_core::ids::VaultName]| {
+        names
+            .iter()
+            .map(|n| n.as_str())
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    if !found.quarantined.is_empty() {
+        lines.push(format!(
+            "quarantined: {}; see 'mcpist vault list'",
+            names(&found.quarantined)
+        ));
+    }
+    if !found.last_write_missing.is_empty() {
+        lines.push(format!(
+            "the last write was cut off in: {}",
+            names(&found.last_write_missing)
+        ));
+    }
+    lines.join("\n")
+}
+
+/// Close the store and wipe its keys
+#[derive(Args)]
+#[command(after_help = "Examples:
+  mcpist seal                          works at once, also while calls are running")]
+pub(crate) struct SealArgs {}
+
+pub(crate) async fn seal(context: &Context) -> Result<()> {
+    let client = context.client.within(SEAL);
+    let (done, text) = match client.act_soon::<Done>(path::SEAL).await {
+        Ok(done) => (done, "sealed; every call is refused from now on"),
+        // Whoever seals twice has what they want.
+        Err(e) if e.code() == ErrorCode::Sealed.as_str() => (Done {}, "nothing was open"),
+        Err(e) if e.code() == "connection_lost" => {
+            return Err(e.next("mcpist status; where it is not sealed: systemctl stop mcpistd"));
+        }
+        Err(e) => return Err(e),
+    };
+    context.out.data(&done, |_| text.to_owned())
+}
