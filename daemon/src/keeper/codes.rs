@@ -58,6 +58,7 @@ pub(super) fn refusal_code(refusal: &ShareRefusal) -> &'static str {
         ShareRefusal::Newer { .. } => "newer",
         ShareRefusal::Damaged { .. } => "damaged",
         ShareRefusal::AlreadyGiven { .. } => "already_given",
+        ShareRefusal::ConsentGiven { .. } => "consent_given",
         ShareRefusal::Closed(_) => "closed",
     }
 }

@@ -5,13 +5,13 @@
 //! Does not: deliver shares ([`crate::seal_shares_to`]), record what was made ([`crate::CeremonyRecord`]) or write
 //! anything.
 
-use mcpist_secret::{Key, MemoryError};
+use mcpist_secret::Key;
 
 use crate::config::{ConfigError, SealConfig, SealConfigParts};
+use crate::new_sharing::NewSharing;
 use crate::plan::{Act, Plan};
 use crate::share::Share;
-use crate::sharing::{Holder, Sharing};
-use crate::split::{SplitError, derive_kek, split};
+use crate::split::SplitError;
 
 /// Why init made nothing.
 #[derive(Debug, thiserror::Error)]
@@ -25,9 +25,6 @@ pub enum FoundError {
     /// The secret was not split.
     #[error(transparent)]
     Split(#[from] SplitError),
-    /// No secret memory.
-    #[error(transparent)]
-    Memory(#[from] MemoryError),
 }
 
 /// A new store's secret, before anything is written.
@@ -46,31 +43,24 @@ impl Foundation {
         let Act::Init(terms) = plan.act() else {
             return Err(FoundError::NotInit);
         };
-        let secret = Key::random()?;
-        let shares = split(&secret, plan.threshold(), plan.set(), plan.generation())?;
-        let holders = terms
-            .holders
-            .iter()
-            .zip(&shares)
-            .map(|(holder, share)| Holder {
-                label: holder.label.clone(),
-                recipient: holder.recipient.clone(),
-                digest: share.digest(),
-            });
+        let NewSharing {
+            sharing,
+            kek,
+            shares,
+        } = NewSharing::make(
+            plan.set(),
+            plan.generation(),
+            plan.threshold(),
+            &terms.holders,
+        )?;
         let config = SealConfig::new(SealConfigParts {
             store: plan.store(),
-            sharing: Sharing {
-                set: plan.set(),
-                generation: plan.generation(),
-                threshold: plan.threshold(),
-                holders: holders.collect(),
-            },
+            sharing,
             root_digest: terms.root_digest,
             officers: terms.officers.clone(),
             dev: terms.dev,
             created,
         })?;
-        let kek = derive_kek(&secret, plan.set(), plan.generation())?;
         Ok(Foundation {
             config,
             kek,

@@ -72,6 +72,16 @@ pub enum ShareRefusal {
         /// Its holder.
         label: String,
     },
+    /// Of the quorum that has consented, where the new one proves possession.
+    #[error(
+        "consent is complete: the share is of generation {found}; now the holders of generation {expected} each give their new share once"
+    )]
+    ConsentGiven {
+        /// The share's generation.
+        found: Generation,
+        /// The generation of the new shares.
+        expected: Generation,
+    },
     /// The ceremony is over: complete, cancelled or expired.
     #[error("closed: this ceremony is over ({0}); begin a new one")]
     Closed(ClosedBy),
@@ -84,7 +94,7 @@ pub enum ClosedBy {
     Completion,
     /// Someone cancelled it.
     Cancel,
-    /// Ten minutes went by.
+    /// Its time went by.
     Expiry,
 }
 
@@ -93,7 +103,9 @@ impl std::fmt::Display for ClosedBy {
         f.write_str(match self {
             ClosedBy::Completion => "complete",
             ClosedBy::Cancel => "cancelled",
-            ClosedBy::Expiry => "expired, 10 minutes after the first share",
+            ClosedBy::Expiry => {
+                "expired: shares are kept for 10 minutes after the first, a ceremony for 24 hours"
+            }
         })
     }
 }
@@ -225,6 +237,13 @@ impl Collector {
             self.close(ClosedBy::Expiry);
         }
         self.closed == Some(ClosedBy::Expiry)
+    }
+
+    /// The time of the ceremony that these shares are for is over.
+    pub(crate) fn end_of_time(&mut self) {
+        if self.closed.is_none() {
+            self.close(ClosedBy::Expiry);
+        }
     }
 
     /// Wipes all shares and ends the ceremony.

@@ -33,11 +33,14 @@ mod ceremony_record;
 mod codec;
 mod collector;
 mod config;
+mod consent;
 mod delivery;
 mod head;
 mod ids;
+mod new_sharing;
 mod plan;
 mod record;
+mod rekey;
 mod share;
 mod sharing;
 mod split;
@@ -64,6 +67,7 @@ pub use collector::{
 pub use config::{
     ConfigError, MAX_LABEL, MAX_OFFICERS, MAX_RECIPIENT, OfficerKey, SealConfig, SealConfigParts,
 };
+pub use consent::{CEREMONY_SECONDS, Consent, NotConsentable};
 pub use delivery::{
     DeliverError, Identity, IdentityError, MAX_SHARE_FILE, OpenShareError, RecipientError,
     check_recipient, open_share_file, seal_shares_to,
@@ -78,6 +82,7 @@ pub use record::{
     MAX_AAD, MAX_PLAINTEXT, RECORD_OVERHEAD, RecordAad, RecordError, RecordTag, open_record,
     seal_record, unwrap_key, wrap_key,
 };
+pub use rekey::{Delivery, Letter, Proof, RekeyError, Switch};
 pub use share::{MAX_SHARE_TEXT, SHARE_TEXT_LEN, Share, ShareError};
 pub use sharing::{Holder, Sharing};
 pub use split::{CombineError, SplitError, combine, derive_kek, split};

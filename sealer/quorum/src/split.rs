@@ -160,27 +160,38 @@ fn split_with(
         .collect()
 }
 
-/// Combines every run of `needed` neighbours and compares: each share takes part at least once.
+/// How many quorums of a fresh split are tried.
+const MOST_QUORUMS: usize = 128;
+
+/// Combines quorums and compares.
 fn check(secret: &Key, threshold: Threshold, shares: &[Share]) -> Result<(), SplitError> {
-    let needed = usize::from(threshold.needed());
-    let points: Vec<(u8, &Key)> = shares.iter().map(|s| (s.index(), s.value())).collect();
-    for window in points.windows(needed) {
-        let back = combine_points(threshold.needed(), window).map_err(|error| match error {
+    for quorum in tried_quorums(threshold) {
+        let given = shares
+            .iter()
+            .filter(|share| quorum & (1 << (share.index() - 1)) != 0);
+        let points: Vec<(u8, &Key)> = given.map(|s| (s.index(), s.value())).collect();
+        let back = combine_points(threshold.needed(), &points).map_err(|error| match error {
             CombineError::Memory(memory) => SplitError::Memory(memory),
             _ => SplitError::SelfCheck,
         })?;
-        if !same(&back, secret) {
+        if !back.ct_eq(secret) {
             return Err(SplitError::SelfCheck);
         }
     }
     Ok(())
 }
 
-fn same(a: &Key, b: &Key) -> bool {
-    bool::from(subtle::ConstantTimeEq::ct_eq(
-        &a.expose()[..],
-        &b.expose()[..],
-    ))
+/// Quorums as sets of share numbers, bit 0 for share 1: all of them, or where there are more than
+/// [`MOST_QUORUMS`], each share with those that follow it around the circle.
+fn tried_quorums(threshold: Threshold) -> Vec<u32> {
+    let (needed, total) = (u32::from(threshold.needed()), u32::from(threshold.total()));
+    let sets = (0..1_u32 << total).filter(|set| set.count_ones() == needed);
+    let all: Vec<u32> = sets.take(MOST_QUORUMS + 1).collect();
+    if all.len() <= MOST_QUORUMS {
+        return all;
+    }
+    let from = |first| (0..needed).fold(0, |set, next| set | (1_u32 << ((first + next) % total)));
+    (0..total).map(from).collect()
 }
 
 fn combine_points(needed: u8, points: &[(u8, &Key)]) -> Result<Key, CombineError> {

@@ -147,6 +147,11 @@ impl Key {
             .expect("a key is made of 32 bytes")
     }
 
+    /// Compares in constant time.
+    pub fn ct_eq(&self, other: &Key) -> bool {
+        self.0.ct_eq(other.expose())
+    }
+
     fn expose_mut(&mut self) -> &mut [u8; 32] {
         self.0
             .expose_mut()

@@ -1,0 +1,95 @@
+//! No I/O, no clock. The consent of a quorum to one plan.
+//!
+//! Owns: [`Consent`], the first phase of every ceremony that a running store takes part in: the
+//! current shares are collected under a plan that is for this very seal config. Rekey, rotate root and
+//! restore begin with it. Promises what [`crate::Collector`] does, and that the whole ceremony ends
+//! [`CEREMONY_SECONDS`] after it was planned, shares or none. Does not: know whether the shares' secret
+//! opens anything; whoever holds the store finds out.
+
+use crate::collector::{ClosedBy, Collector, Progress, ShareRefusal, Submission};
+use crate::config::SealConfig;
+use crate::ids::{ConfigDigest, PlanDigest};
+use crate::plan::{Act, Plan};
+use crate::share::Share;
+
+/// How long a ceremony may take from its plan to its end, in seconds.
+pub const CEREMONY_SECONDS: u64 = 24 * 3600;
+
+/// The plan is for another seal config, or for an act that nobody consents to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("this plan is not one that the store's quorum consents to: plan the ceremony anew")]
+pub struct NotConsentable;
+
+/// A plan that waits for the current quorum.
+#[derive(Debug)]
+pub struct Consent {
+    plan: Plan,
+    collector: Collector,
+    ends: u64,
+}
+
+impl Consent {
+    /// Begins to collect for `plan` at `now`, in seconds on a clock that does not go backwards.
+    pub fn begin(plan: Plan, config: &SealConfig, now: u64) -> Result<Consent, NotConsentable> {
+        let of: ConfigDigest = match plan.act() {
+            Act::Rekey(terms) => terms.config,
+            Act::RotateRoot(config) | Act::Restore { config, .. } => *config,
+            Act::Init(_) | Act::Unseal(_) => return Err(NotConsentable),
+        };
+        let sharing = config.sharing();
+        let named = (
+            plan.store(),
+            plan.set(),
+            plan.generation(),
+            plan.threshold(),
+        );
+        let is = (
+            config.store(),
+            sharing.set,
+            sharing.generation,
+            sharing.threshold,
+        );
+        if of != config.digest() || named != is {
+            return Err(NotConsentable);
+        }
+        let collector = Collector::new(sharing, of, plan.digest());
+        Ok(Consent {
+            plan,
+            collector,
+            ends: now.saturating_add(CEREMONY_SECONDS),
+        })
+    }
+
+    /// Takes a share that was given with the digest of `plan`.
+    pub fn submit(&mut self, share: Share, plan: PlanDigest, now: u64) -> Submission {
+        if self.expire(now) {
+            return Submission::Refused(ShareRefusal::Closed(ClosedBy::Expiry));
+        }
+        self.collector.submit(share, plan, now)
+    }
+
+    /// Ends it if its time is over, or that of its first share; says whether it has expired.
+    pub fn expire(&mut self, now: u64) -> bool {
+        if now >= self.ends {
+            self.collector.end_of_time();
+        }
+        self.collector.expire(now)
+    }
+
+    /// What is consented to.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// How far it is. Before the first share it expires with the ceremony.
+    pub fn progress(&self) -> Progress {
+        let mut progress = self.collector.progress();
+        progress.expires = Some(progress.expires.map_or(self.ends, |at| at.min(self.ends)));
+        progress
+    }
+
+    /// When the whole ceremony ends.
+    pub(crate) fn ends(&self) -> u64 {
+        self.ends
+    }
+}

@@ -1,0 +1,252 @@
+//! No I/O, no clock. New shares for a store, from consent to the switch.
+//!
+//! Owns: the states after [`Consent`], each given by value: [`Delivery`] (the new shares exist, left
+//! encrypted, and their holders prove that they have them) and [`Switch`] (enough of them did). A store
+//! is switched from a [`Switch`] alone, and the only way there is
+//!
+//! ```text
+//! Consent ── t current shares ──▶ Delivery ── t′ new holders prove possession ──▶ Switch
+//!    └── cancel, 10 min after the first share, 24 h ──┴── cancel, 24 h ──▶ nothing happened
+//! ```
+//!
+//! Promises: until the store was switched the current quorum opens it and no new share does, whatever
+//! became of the ceremony; the new shares were combined before they left; a share that is given as
+//! proof is compared with its digest in constant time and wiped at once. A proof that is wrong, of the
+//! other quorum, repeated or given under another plan is refused by name and costs nothing.
+//! Does not: ask the root key (the sealer does), or remember generations that were tried (the store
+//! does, before the first share leaves).
+
+use mcpist_secret::Key;
+
+use crate::collector::{ClosedBy, Progress, ShareRefusal, ValidShares};
+use crate::config::{ConfigError, SealConfig, SealConfigParts};
+use crate::consent::Consent;
+use crate::delivery::{DeliverError, seal_shares_to};
+use crate::ids::{ConfigDigest, PlanDigest};
+use crate::new_sharing::NewSharing;
+use crate::plan::{Act, Plan};
+use crate::share::Share;
+use crate::split::SplitError;
+
+/// Why no new shares were made. The current ones are what they were.
+#[derive(Debug, thiserror::Error)]
+pub enum RekeyError {
+    /// The plan is for another act.
+    #[error("this plan makes no new shares: begin with a plan of rekey")]
+    NotRekey,
+    /// The shares that consent are not those of the config.
+    #[error("the shares were given for another seal config: plan the rekey anew")]
+    OtherConfig,
+    /// The config that results does not obey the rules.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The secret was not split.
+    #[error(transparent)]
+    Split(#[from] SplitError),
+    /// A share could not be encrypted to its holder.
+    #[error("the share of {label}: {source}")]
+    Deliver {
+        /// The holder.
+        label: String,
+        /// What is wrong.
+        source: DeliverError,
+    },
+}
+
+/// A new share on its way: its holder, and an armored age file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Letter {
+    /// The holder's label.
+    pub label: String,
+    /// The share, encrypted to the holder.
+    pub age: String,
+}
+
+/// New shares that no store knows, and who has proved to have one.
+#[derive(Debug)]
+pub struct Delivery {
+    plan: Plan,
+    replaces: ConfigDigest,
+    config: SealConfig,
+    kek: Key,
+    letters: Vec<Letter>,
+    proven: Vec<u8>,
+    ends: u64,
+}
+
+/// The answer to a new share.
+#[derive(Debug)]
+#[must_use]
+pub enum Proof {
+    /// Its holder has it; more are needed.
+    Pending(Delivery, Progress),
+    /// Not accepted, and why. What was proved before still counts.
+    Refused(Delivery, ShareRefusal),
+    /// Enough holders have theirs.
+    Complete(Switch),
+}
+
+/// A new quorum that exists and has its shares: what a store is switched to.
+#[derive(Debug)]
+pub struct Switch(Delivery);
+
+impl Delivery {
+    /// Makes the new shares that `consent`'s plan asks for. `shares` are those that completed it, and are
+    /// wiped here; `current` is the seal config that they are of.
+    pub fn make(
+        consent: Consent,
+        shares: ValidShares,
+        current: &SealConfig,
+    ) -> Result<Delivery, RekeyError> {
+        let Act::Rekey(terms) = consent.plan().act() else {
+            return Err(RekeyError::NotRekey);
+        };
+        if shares.config() != terms.config || current.digest() != terms.config {
+            return Err(RekeyError::OtherConfig);
+        }
+        drop(shares);
+        let NewSharing {
+            sharing,
+            kek,
+            shares,
+        } = NewSharing::make(
+            current.set(),
+            terms.generation,
+            terms.threshold,
+            &terms.holders,
+        )?;
+        let letters = terms.holders.iter().zip(&shares).map(|(holder, share)| {
+            let label = holder.label.clone();
+            match seal_shares_to(&holder.recipient, share) {
+                Ok(age) => Ok(Letter { label, age }),
+                Err(source) => Err(RekeyError::Deliver { label, source }),
+            }
+        });
+        let letters = letters.collect::<Result<_, _>>()?;
+        let config = SealConfig::new(SealConfigParts {
+            store: current.store(),
+            sharing,
+            root_digest: *current.root_digest(),
+            officers: current.officers().to_vec(),
+            dev: current.is_dev(),
+            created: current.created(),
+        })?;
+        Ok(Delivery {
+            plan: consent.plan().clone(),
+            ends: consent.ends(),
+            replaces: current.digest(),
+            config,
+            kek,
+            letters,
+            proven: Vec::new(),
+        })
+    }
+
+    /// The new shares, encrypted, in order of their holders. May be taken more than once.
+    pub fn letters(&self) -> &[Letter] {
+        &self.letters
+    }
+
+    /// What is being done.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The seal config that the store will have.
+    pub fn config(&self) -> &SealConfig {
+        &self.config
+    }
+
+    /// How many holders have proved to have their share.
+    pub fn progress(&self) -> Progress {
+        Progress {
+            given: self.proven.len().try_into().unwrap_or(u8::MAX),
+            needed: self.config.threshold().needed(),
+            indices: self.proven.clone(),
+            expires: Some(self.ends),
+        }
+    }
+
+    /// Whether its time is over at `now`. Whoever owns it drops it then, which wipes its keys.
+    pub fn has_expired(&self, now: u64) -> bool {
+        now >= self.ends
+    }
+
+    /// Takes a new share as proof that its holder has it, and wipes it.
+    pub fn prove(mut self, share: Share, plan: PlanDigest, now: u64) -> Proof {
+        match self.judge(&share, plan, now) {
+            Err(refusal) => Proof::Refused(self, refusal),
+            Ok(()) => {
+                self.proven.push(share.index());
+                let progress = self.progress();
+                if progress.given < progress.needed {
+                    Proof::Pending(self, progress)
+                } else {
+                    Proof::Complete(Switch(self))
+                }
+            }
+        }
+    }
+
+    fn judge(&self, share: &Share, plan: PlanDigest, now: u64) -> Result<(), ShareRefusal> {
+        if self.has_expired(now) {
+            return Err(ShareRefusal::Closed(ClosedBy::Expiry));
+        }
+        if plan != self.plan.digest() {
+            return Err(ShareRefusal::OtherPlan);
+        }
+        let sharing = self.config.sharing();
+        if share.set() == sharing.set && share.generation() == self.plan.generation() {
+            return Err(ShareRefusal::ConsentGiven {
+                found: share.generation(),
+                expected: sharing.generation,
+            });
+        }
+        let holder = sharing.judge(share)?;
+        let index = share.index();
+        if self.proven.contains(&index) {
+            return Err(ShareRefusal::AlreadyGiven {
+                index,
+                label: holder.label.clone(),
+            });
+        }
+        Ok(())
+    }
+}
+
+impl Switch {
+    /// The seal config that the store will have.
+    pub fn config(&self) -> &SealConfig {
+        &self.0.config
+    }
+
+    /// The key that wraps the root key under it.
+    pub fn kek(&self) -> &Key {
+        &self.0.kek
+    }
+
+    /// What is being done.
+    pub fn plan(&self) -> &Plan {
+        &self.0.plan
+    }
+
+    /// The seal config that it takes the place of.
+    pub fn replaces(&self) -> ConfigDigest {
+        self.0.replaces
+    }
+
+    /// Whether the root key is replaced too.
+    pub fn rotates_root(&self) -> bool {
+        matches!(self.0.plan.act(), Act::Rekey(terms) if terms.rotate_root)
+    }
+
+    /// The store was certainly not switched: the last proof is given once more, when it can be.
+    pub fn undo(mut self) -> Delivery {
+        self.0.proven.pop();
+        self.0
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
