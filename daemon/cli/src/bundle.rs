@@ -16,6 +16,7 @@ use mcpist_core::ids::{BundleName, Digest, Namespace, SiteId};
 use serde::Serialize;
 
 use crate::error::{Error, Result};
+use crate::witness::Keeping;
 use crate::{Context, secret};
 use mcpist_core::date::{self, date};
 
@@ -284,6 +285,7 @@ pub(crate) async fn run(context: &Context, args: BundleArgs) -> Result<()> {
             let file = secret::open(&bundle)?;
             let importing = secret::import(&context.client, &file);
             let imported = out.while_busy("importing", importing).await?;
+            Keeping::default().keep(context, imported.receipt.as_deref());
             out.data(&imported, show_imported)
         }
     }

@@ -432,6 +432,7 @@ mod tests {
             vaults: Vec::new(),
             modules: Vec::new(),
             runners: Vec::new(),
+            witness: None,
             audit: None,
             alarms: Vec::new(),
         };

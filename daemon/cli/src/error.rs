@@ -111,6 +111,7 @@ fn usual_next(code: &str) -> Option<&'static str> {
         "no_terminal" => "run the command in a terminal, or give the secret on standard input",
         "not_confirmed" => "repeat the command with --yes",
         "proposal" => "have the change proposed again: the same command with --proposal NEW-FILE",
+        "receipt" => "mcpist witness pull; its file is one line that begins with mcpist-witness1:",
         "root" => "give root.json as 'mcpist bundle root' wrote it",
         "share_file" => {
             "mcpist unseal --share-file FILE --identity IDENTITY, both of the same holder"

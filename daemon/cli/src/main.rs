@@ -30,6 +30,7 @@ mod share;
 mod store;
 mod tools;
 mod unseal;
+mod witness;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -87,6 +88,7 @@ enum Command {
     Init(init::InitArgs),
     Unseal(unseal::UnsealArgs),
     Seal(unseal::SealArgs),
+    Witness(witness::WitnessArgs),
     Vault(store::VaultArgs),
     Credential(store::CredentialArgs),
     Principal(policy::PrincipalArgs),
@@ -186,7 +188,8 @@ async fn dispatch(command: Command, context: Context) -> Result<u8> {
         Command::Doctor(args) => return doctor::run(&context, args).await,
         Command::Init(args) => init::init(&context, args).await,
         Command::Unseal(args) => unseal::unseal(&context, args).await,
-        Command::Seal(_) => unseal::seal(&context).await,
+        Command::Seal(args) => unseal::seal(&context, args).await,
+        Command::Witness(args) => witness::run(&context, args).await,
         Command::Vault(args) => store::vault(&context, args).await,
         Command::Credential(args) => store::credential(&context, args).await,
         Command::Principal(args) => policy::principal(&context, args).await,

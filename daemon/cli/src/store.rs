@@ -127,6 +127,22 @@ fn show(status: &Status) -> String {
             ),
         );
     }
+    if let Some(witness) = &status.witness {
+        line(
+            "witness",
+            format!(
+                "receipt of generation {}, {} s old; {} newer commits cannot be proven{}",
+                witness.generation,
+                witness.age_s,
+                witness.newer,
+                if witness.newer == 0 {
+                    ""
+                } else {
+                    "; next: mcpist witness pull"
+                }
+            ),
+        );
+    }
     if let Some(audit) = &status.audit {
         line("audit", format!("line {}, head {}", audit.seq, audit.head));
     }

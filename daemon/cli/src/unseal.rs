@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use mcpist_core::api::{Done, ShareOutcome, UnsealPlan, Unsealed, path};
+use mcpist_core::api::{Done, Sealed, ShareOutcome, UnsealPlan, Unsealed, path};
 use mcpist_core::error::ErrorCode;
 use mcpist_core::ids::Digest;
 use mcpist_quorum::{Identity, Plan};
@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::plan::{describe, read_plan};
 use crate::share::{MAX_FILE, share_of};
 use crate::store::expires;
+use crate::witness::Keeping;
 use crate::{Context, secret};
 
 /// How long a seal is waited for: past all that the daemon itself waits for on its way.
@@ -39,6 +40,8 @@ pub(crate) struct UnsealArgs {
     /// End the open ceremony and drop its shares
     #[arg(long, conflicts_with = "share_file")]
     cancel: bool,
+    #[command(flatten)]
+    keeping: Keeping,
 }
 
 pub(crate) async fn unseal(context: &Context, args: UnsealArgs) -> Result<()> {
@@ -67,7 +70,11 @@ pub(crate) async fn unseal(context: &Context, args: UnsealArgs) -> Result<()> {
         )?,
         _ => secret::ask("Share: ")?,
     };
+    args.keeping.present(context, plan.store()).await;
     let outcome = give(context, digest, &share).await?;
+    if let ShareOutcome::Opened(found) = &outcome {
+        args.keeping.keep(context, found.receipt.as_deref());
+    }
     context.out.data(&outcome, |outcome| match outcome {
         ShareOutcome::Opened(found) => opened(found),
         ShareOutcome::Pending(p) => format!(
@@ -145,18 +152,22 @@ fn opened(found: &Unsealed) -> String {
 #[derive(Args)]
 #[command(after_help = "Examples:
   mcpist seal                          works at once, also while calls are running")]
-pub(crate) struct SealArgs {}
+pub(crate) struct SealArgs {
+    #[command(flatten)]
+    keeping: Keeping,
+}
 
-pub(crate) async fn seal(context: &Context) -> Result<()> {
+pub(crate) async fn seal(context: &Context, args: SealArgs) -> Result<()> {
     let client = context.client.within(SEAL);
-    let (done, text) = match client.act_soon::<Done>(path::SEAL).await {
+    let (done, text) = match client.act_soon::<Sealed>(path::SEAL).await {
         Ok(done) => (done, "sealed; every call is refused from now on"),
         // Whoever seals twice has what they want.
-        Err(e) if e.code() == ErrorCode::Sealed.as_str() => (Done {}, "nothing was open"),
+        Err(e) if e.code() == ErrorCode::Sealed.as_str() => (Sealed::default(), "nothing was open"),
         Err(e) if e.code() == "connection_lost" => {
             return Err(e.next("mcpist status; where it is not sealed: systemctl stop mcpistd"));
         }
         Err(e) => return Err(e),
     };
+    args.keeping.keep(context, done.receipt.as_deref());
     context.out.data(&done, |_| text.to_owned())
 }

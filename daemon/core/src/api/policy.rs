@@ -88,6 +88,9 @@ pub struct Imported {
     /// widens needs two officers.
     #[serde(default)]
     pub widens: Vec<String>,
+    /// A witness receipt of the store with the new registry, to be kept outside of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receipt: Option<String>,
 }
 
 /// Proposes a change.
