@@ -5,6 +5,8 @@
 
 pub mod appliance;
 pub mod look;
+pub mod process;
 pub mod programs;
+pub mod report;
 pub mod service;
 pub mod start;

@@ -8,8 +8,6 @@
 //! `tests/bench/run` builds the programs and starts this one; its header explains the rows.
 
 mod client;
-mod process;
-mod report;
 mod service;
 
 use std::error::Error;
@@ -18,11 +16,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use mcpist_tests::appliance::Appliance;
+use mcpist_tests::process::{Process, Running};
+use mcpist_tests::report::Report;
 use serde_json::{Value, json};
 
 use crate::client::{FIRST_ID, Peer};
-use crate::process::Process;
-use crate::report::Report;
 
 /// What the service answers, and the text that the floor echoes.
 const BODY: &str = r#"{"id":"item-1","name":"first","ready":true,"count":42}"#;
@@ -106,7 +104,7 @@ fn measure(programs: &Path, counts: &Counts, report: &mut Report) -> Result<(), 
 fn floor(programs: &Path, counts: &Counts, report: &mut Report) -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
     let socket = folder.path().join("floor.sock");
-    let _echo = process::Running::start(&programs.join("examples/echo"), &socket)?;
+    let _echo = Running::start(&programs.join("examples/echo"), &socket)?;
     let request = tools_call("echo", &json!({ "text": BODY }));
     let peer = Peer::unix(&socket, request, carries_body)?;
     alone("floor", &peer, counts, report, &[])?;
@@ -201,19 +199,7 @@ fn alone(
         connection.exchange()?;
         times.push(sent.elapsed());
     }
-    times.sort_unstable();
-    for percent in [50, 99] {
-        // The smallest time that `percent` of all calls did not exceed.
-        let rank = (times.len() * percent).div_ceil(100).saturating_sub(1);
-        let time = times.get(rank).ok_or("no calls")?;
-        report.beside(
-            name,
-            &format!("p{percent}"),
-            time.as_secs_f64() * 1e6,
-            "us",
-            beside,
-        );
-    }
+    report.times(name, times, beside);
     Ok(())
 }
 

@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 use nix::unistd::{SysconfVar, sysconf};
 
 /// A process by its id.
-pub(crate) struct Process(u32);
+pub struct Process(u32);
 
 impl Process {
-    pub(crate) fn of(pid: u32) -> Process {
+    /// The process `pid`.
+    pub fn of(pid: u32) -> Process {
         Process(pid)
     }
 
@@ -21,7 +22,7 @@ impl Process {
     ///
     /// # Errors
     /// When the process is gone.
-    pub(crate) fn cpu(&self) -> Result<Duration> {
+    pub fn cpu(&self) -> Result<Duration> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0))?;
         // The name, in parentheses, may hold anything; fields 14 and 15 of the whole are 12 and 13 after it.
         let ticks: u64 = stat
@@ -40,7 +41,7 @@ impl Process {
     ///
     /// # Errors
     /// When the process is gone.
-    pub(crate) fn resident_mib(&self) -> Result<f64> {
+    pub fn resident_mib(&self) -> Result<f64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.0))?;
         status
             .lines()
@@ -57,14 +58,14 @@ impl Process {
 }
 
 /// A program of the run. It is killed when dropped.
-pub(crate) struct Running(Child);
+pub struct Running(Child);
 
 impl Running {
     /// Starts `program SOCKET` and waits until the socket accepts.
     ///
     /// # Errors
     /// When it does not start or ends before that.
-    pub(crate) fn start(program: &Path, socket: &Path) -> Result<Running> {
+    pub fn start(program: &Path, socket: &Path) -> Result<Running> {
         let child = Command::new(program)
             .arg(socket)
             .stdin(Stdio::null())

@@ -1,6 +1,7 @@
 //! The rows of a run, as a table for people or one JSON object a line. No I/O.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
@@ -14,11 +15,11 @@ struct Row {
 
 /// All figures so far, in order.
 #[derive(Default)]
-pub(crate) struct Report(Vec<Row>);
+pub struct Report(Vec<Row>);
 
 impl Report {
     /// Adds a figure. Rows named in `others` that are not there give no ratio.
-    pub(crate) fn row(&mut self, name: &str, value: f64, unit: &'static str, others: &[&str]) {
+    pub fn row(&mut self, name: &str, value: f64, unit: &'static str, others: &[&str]) {
         let ratio_to = others
             .iter()
             .filter_map(|other| {
@@ -35,7 +36,7 @@ impl Report {
     }
 
     /// Adds `figure` of a path, next to the same figure of other paths.
-    pub(crate) fn beside(
+    pub fn beside(
         &mut self,
         path: &str,
         figure: &str,
@@ -48,8 +49,20 @@ impl Report {
         self.row(&format!("{path}_{figure}"), value, unit, &others);
     }
 
+    /// Adds the 50th and the 99th percentile of a path's times (us): the smallest time that so many did not exceed.
+    pub fn times(&mut self, path: &str, mut times: Vec<Duration>, paths: &[&str]) {
+        times.sort_unstable();
+        for percent in [50, 99] {
+            let rank = (times.len() * percent).div_ceil(100).saturating_sub(1);
+            if let Some(time) = times.get(rank) {
+                let figure = format!("p{percent}");
+                self.beside(path, &figure, time.as_secs_f64() * 1e6, "us", paths);
+            }
+        }
+    }
+
     /// `{"name", "value", "unit", "ratio_to": {name: ratio}}`, one a line.
-    pub(crate) fn to_json_lines(&self) -> String {
+    pub fn to_json_lines(&self) -> String {
         self.0.iter().fold(String::new(), |mut text, row| {
             let ratios: Map<String, Value> = row
                 .ratio_to
@@ -65,9 +78,9 @@ impl Report {
     }
 
     /// Columns: name, value, unit, ratios.
-    pub(crate) fn to_table(&self) -> String {
+    pub fn to_table(&self) -> String {
         self.0.iter().fold(String::new(), |mut text, row| {
-            let _ = write!(text, "{:<20} {:>10.1} {:<8}", row.name, row.value, row.unit);
+            let _ = write!(text, "{:<24} {:>10.1} {:<8}", row.name, row.value, row.unit);
             for (name, ratio) in &row.ratio_to {
                 let _ = write!(text, "  {ratio:.2} x {name}");
             }
@@ -92,5 +105,21 @@ mod tests {
              {\"name\":\"call_p50\",\"value\":125.0,\"unit\":\"us\",\"ratio_to\":{\"floor_p50\":2.5}}\n"
         );
         assert!(report.to_table().ends_with("  2.50 x floor_p50\n"));
+    }
+
+    #[test]
+    fn a_percentile_is_a_time_that_was_measured() {
+        let mut report = Report::default();
+        report.times(
+            "call",
+            (1..=200).rev().map(Duration::from_micros).collect(),
+            &[],
+        );
+        report.times("none", Vec::new(), &["call"]);
+        assert_eq!(
+            report.to_json_lines(),
+            "{\"name\":\"call_p50\",\"value\":100.0,\"unit\":\"us\",\"ratio_to\":{}}\n\
+             {\"name\":\"call_p99\",\"value\":198.0,\"unit\":\"us\",\"ratio_to\":{}}\n"
+        );
     }
 }
