@@ -25,6 +25,22 @@ fn at(polynomial: &[u8], x: u8) -> u8 {
         .fold(0, |sum, coefficient| times(sum, x) ^ coefficient)
 }
 
+/// The constant term of the polynomial through `points`: Lagrange's formula at zero.
+fn at_zero(points: &[(u8, u8)]) -> u8 {
+    // The inverse is the 254th power: every other element to the 255th is one.
+    let inverse = |x| (1..254).fold(x, |power, _| times(power, x));
+    let term = |&(x, y): &(u8, u8)| {
+        let others = points
+            .iter()
+            .map(|point| point.0)
+            .filter(|other| *other != x);
+        others.fold(y, |term, other| {
+            times(term, times(other, inverse(x ^ other)))
+        })
+    };
+    points.iter().map(term).fold(0, |sum, term| sum ^ term)
+}
+
 fn values(shares: &[Share]) -> Vec<(u8, &Key)> {
     shares
         .iter()
@@ -270,5 +286,27 @@ proptest! {
         let points: Vec<(u8, &Key)> = chosen.iter().map(|at| all[*at]).collect();
         let back = combine_points(threshold.needed(), &points).unwrap();
         prop_assert_eq!(back.expose(), &secret);
+    }
+
+    #[test]
+    fn a_second_implementation_splits_and_combines_alike(
+        secret: [u8; 32],
+        coefficients in proptest::collection::vec(any::<u8>(), MAX_SHARES as usize * SECRET_LEN),
+        (threshold, chosen) in quorums(),
+    ) {
+        let needed = usize::from(threshold.needed());
+        let coefficients = &coefficients[..needed * SECRET_LEN];
+        let shares =
+            split_with(&key_of(&secret), coefficients, threshold, set(), Generation::FIRST).unwrap();
+        for (byte, constant) in secret.iter().enumerate() {
+            let higher = (1..needed).map(|power| coefficients[power * SECRET_LEN + byte]);
+            let polynomial: Vec<u8> = std::iter::once(*constant).chain(higher).collect();
+            let point = |share: &Share| (share.index(), share.value().expose()[byte]);
+            for (x, y) in shares.iter().map(point) {
+                prop_assert_eq!(y, at(&polynomial, x));
+            }
+            let quorum: Vec<(u8, u8)> = chosen.iter().map(|at| point(&shares[*at])).collect();
+            prop_assert_eq!(at_zero(&quorum), *constant);
+        }
     }
 }
