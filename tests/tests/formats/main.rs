@@ -9,6 +9,7 @@ mod backup;
 mod bundle;
 mod record;
 mod store;
+mod witness;
 mod wire;
 
 use std::collections::BTreeMap;
@@ -85,6 +86,7 @@ fn every_example_of_the_page_has_a_test() {
         include_str!("store.rs"),
         include_str!("bundle.rs"),
         include_str!("record.rs"),
+        include_str!("witness.rs"),
         include_str!("wire.rs"),
     ];
     assert!(examples().len() > 40, "the page is read wrongly");

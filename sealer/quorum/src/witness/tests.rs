@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::vectors::WITNESS_RECEIPT_HEX;
 
 fn pair(seed: u8) -> Ed25519KeyPair {
     Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap()
@@ -49,6 +50,26 @@ fn a_receipt_reads_back_as_bytes_and_as_text() {
     let text = receipt.to_text();
     assert_eq!(text.len(), RECEIPT_TEXT_LEN);
     assert_eq!(Receipt::parse(&format!(" {text}\n")).unwrap(), receipt);
+}
+
+#[test]
+fn the_example_in_hex_is_what_is_signed() {
+    let at = StorePoint {
+        incarnation: Incarnation {
+            counter: 2,
+            id: [1; 16],
+            parent: [2; 16],
+        },
+        generation: 3,
+        digest: [5; 32],
+    };
+    let log = LogPoint {
+        sequence: 9,
+        head: [6; 32],
+    };
+    let store: StoreId = "11111111-1111-4111-9111-111111111111".parse().unwrap();
+    let receipt = Receipt::sign(store, at, log, 1_790_000_000, &pair(7));
+    assert_eq!(hex::encode(receipt.to_bytes()), WITNESS_RECEIPT_HEX);
 }
 
 #[test]
