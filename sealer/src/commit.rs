@@ -352,6 +352,7 @@ impl Disk {
             Change::Set(name, entry) => (name, self.buckets.set(entry)),
             Change::Remove(name) => (name, self.buckets.remove(&name)),
         };
+        self.stats.journal.note(name);
         match before {
             Some(entry) => Change::Set(name, entry),
             None => Change::Remove(name),

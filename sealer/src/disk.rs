@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use mcpist_quorum::{Buckets, NameHmac};
 
+use crate::backup::Journal;
 use crate::commit::Doubt;
 use crate::error::VaultError;
 use crate::head::HeadState;
@@ -49,6 +50,8 @@ pub(crate) struct Stats {
     pub(crate) generation: AtomicU64,
     /// A wake of the lane is on its way.
     pub(crate) waking: AtomicBool,
+    /// What a backup that is being made has to read again.
+    pub(crate) journal: Journal,
 }
 
 /// An open database.

@@ -45,6 +45,10 @@ impl VaultId {
         Ok(VaultId(bytes))
     }
 
+    pub(crate) const fn of(bytes: [u8; 16]) -> VaultId {
+        VaultId(bytes)
+    }
+
     pub(crate) fn from_bytes(bytes: &[u8]) -> Option<VaultId> {
         bytes.try_into().ok().map(VaultId)
     }

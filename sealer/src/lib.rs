@@ -25,8 +25,10 @@
 //! # Where to read on
 //! Bytes: `record` (rows), `head`, `ledger`, `outbox`, `keyring` (wraps). Files: `store`, `rows`, `sqlite`. Threads:
 //! `pool`, `registrar`. A database in memory: `disk`, changed by `commit`, made by `verify`. What others use:
-//! `barrier`, `unseal`, `vaults`, `vault`, `batch`, `create`.
+//! `barrier`, `unseal`, `vaults`, `vault`, `batch`, `create`, `backup`, `restore`.
 
+mod aside;
+mod backup;
 mod barrier;
 mod batch;
 mod codec;
@@ -44,6 +46,7 @@ mod outbox;
 mod pool;
 mod record;
 mod registrar;
+mod restore;
 mod rows;
 mod sqlite;
 mod store;
@@ -55,6 +58,8 @@ mod vault;
 mod vaults;
 mod verify;
 
+pub use aside::{aside, is_kept_aside, remove_aside};
+pub use backup::{BackupFault, BackupReport, SourceFile, StoredBackup};
 pub use barrier::{Barrier, OpenError, Options, Sealed, Unsealed};
 pub use batch::{Committed, Expect, MAX_BATCH, Op};
 pub use create::{CreateError, create, create_with};
@@ -63,6 +68,7 @@ pub use error::{Health, VaultError};
 pub use ids::{NameError, VaultId};
 pub use keyring::{AuditKey, AuditKeySealed};
 pub use record::{MAX_PAYLOAD, Meta, SealedRecord};
+pub use restore::{RestoreError, RestoreFiles, Restored, RestoredSystem, restore};
 pub use store::StoreError;
 pub use unseal::{Unseal, UnsealError, UnsealReport};
 pub use vault::{OpenVault, RecordKey, VaultStatus};

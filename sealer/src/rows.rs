@@ -32,6 +32,36 @@ pub(crate) enum Table {
     Ledger,
 }
 
+impl Table {
+    const ALL: [Table; 6] = [
+        Table::Record,
+        Table::Outbox,
+        Table::Head,
+        Table::Config,
+        Table::Vault,
+        Table::Ledger,
+    ];
+
+    /// The table's number in a backup.
+    pub(crate) fn number(self) -> u8 {
+        match self {
+            Table::Record => 0,
+            Table::Outbox => 1,
+            Table::Head => 2,
+            Table::Config => 3,
+            Table::Vault => 4,
+            Table::Ledger => 5,
+        }
+    }
+
+    /// The table of that number in a backup.
+    pub(crate) fn of_number(number: u8) -> Option<Table> {
+        Table::ALL
+            .into_iter()
+            .find(|table| table.number() == number)
+    }
+}
+
 /// Whether a transaction may write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {

@@ -21,7 +21,7 @@ use nix::libc;
 use crate::fault;
 use crate::ids::VaultId;
 
-const CONTROL: &str = "control.db";
+pub(crate) const CONTROL: &str = "control.db";
 const CONTROL_NEW: &str = "control.db.new";
 const VAULTS: &str = "vaults";
 
@@ -56,7 +56,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    fn io(path: &Path) -> impl FnOnce(io::Error) -> StoreError + '_ {
+    pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> StoreError + '_ {
         move |source| StoreError::Io {
             path: path.to_path_buf(),
             source,
@@ -305,7 +305,7 @@ fn make_folder(path: &Path) -> Result<(), StoreError> {
     }
 }
 
-fn sync_folder(path: &Path) -> Result<(), StoreError> {
+pub(crate) fn sync_folder(path: &Path) -> Result<(), StoreError> {
     fault::point("store.sync")
         .and_then(|()| File::open(path))
         .and_then(|folder| folder.sync_all())

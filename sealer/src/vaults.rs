@@ -53,11 +53,24 @@ pub(crate) struct Live {
 }
 
 impl Live {
+    /// Takes keys that are held for a while only: a seal takes them back with all others. Those that nobody else holds
+    /// any more go.
+    pub(crate) fn hold(&self, cell: &Cell) -> Result<(), VaultError> {
+        match &mut *self.cells() {
+            Some(cells) => {
+                cells.retain(|cell| Arc::strong_count(cell) > 1);
+                cells.push(Arc::clone(cell));
+                Ok(())
+            }
+            None => Err(VaultError::Sealed),
+        }
+    }
+
     pub(crate) fn cells(&self) -> MutexGuard<'_, Option<Vec<Cell>>> {
         self.cells.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn named(&self) -> RwLockReadGuard<'_, BTreeMap<VaultName, OpenVault>> {
+    pub(crate) fn named(&self) -> RwLockReadGuard<'_, BTreeMap<VaultName, OpenVault>> {
         self.vaults.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -69,6 +82,10 @@ pub struct Vaults(Arc<Live>);
 impl Vaults {
     pub(crate) fn new(live: Live) -> Vaults {
         Vaults(Arc::new(live))
+    }
+
+    pub(crate) fn live(&self) -> &Arc<Live> {
+        &self.0
     }
 
     /// Takes all keys back, wipes them and lets the threads end: what [`crate::Barrier::seal`] does, for a thread that

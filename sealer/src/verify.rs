@@ -101,6 +101,11 @@ impl Candidate {
         Ok(self.disk(checked, role))
     }
 
+    /// Verifies a vault's file that stays in no disk: the head that it shows.
+    pub(crate) fn verified_head(&mut self) -> Result<HeadState, VaultError> {
+        Ok(self.check(&mut || {})?.head)
+    }
+
     /// Verifies control.db; gives the ledger and the vaults that its records name as well.
     pub(crate) fn verify_system(
         mut self,
