@@ -34,7 +34,7 @@ use thiserror::Error;
 pub use checkpoint::{
     AuditKey, CHECKPOINT_LEN, Checkpoint, CheckpointError, Statement, public_key,
 };
-pub use line::{Fields, MAX_TEXT, UnixMs};
+pub use line::{Fields, MAX_TEXT, UnixMs, place};
 pub use verify::{Fault, Problem, Report, Verifier};
 
 use crate::event::Event;

@@ -29,7 +29,7 @@ pub struct Exported {
     pub through: u64,
     /// The hash of that.
     pub head: Digest,
-    /// From where a later export goes on: what `audit verify --from` takes.
+    /// From where a later export goes on: what `audit verify --point` takes.
     pub point: Digest,
     /// Lines at its end that no checkpoint covers.
     pub unsigned_tail: u64,

@@ -7,6 +7,7 @@
 
 use std::io::Write as _;
 
+use super::Seq;
 use crate::ids::Digest;
 
 /// Longest text field in bytes before escaping; what is longer is cut and ends in `…`.
@@ -26,6 +27,17 @@ impl UnixMs {
         push_time(&mut out, self);
         String::from_utf8_lossy(&out).into_owned()
     }
+}
+
+/// What the beginning of a line says: its sequence, and its time in seconds since 1970. Nothing is verified by this.
+pub fn place(line: &[u8]) -> Option<(Seq, u64)> {
+    let rest = line.strip_prefix(b"{\"seq\":")?;
+    let digits = rest.iter().position(|b| !b.is_ascii_digit())?;
+    let (seq, rest) = rest.split_at_checked(digits)?;
+    let time = rest.strip_prefix(b",\"time\":\"")?.get(..19)?;
+    let seq = std::str::from_utf8(seq).ok()?.parse().ok()?;
+    let time = format!("{}Z", std::str::from_utf8(time).ok()?);
+    Some((Seq(seq), crate::date::parse(&time).ok()?))
 }
 
 fn push_time(out: &mut Vec<u8>, time: UnixMs) {
@@ -256,6 +268,19 @@ mod tests {
         ] {
             assert_eq!(UnixMs(ms).to_text(), text);
         }
+    }
+
+    #[test]
+    fn a_line_tells_its_place() {
+        let line = br#"{"seq":12,"time":"2100-03-01T00:00:07.250Z","event":"x"}"#;
+        assert_eq!(place(line), Some((Seq(12), 4_107_542_407)));
+        for end in 0..37 {
+            assert_eq!(place(&line[..end]), None, "{end}");
+        }
+        assert_eq!(
+            place(br#"{"seq":12,"time":"2100-02-30T00:00:07.250Z""#),
+            None
+        );
     }
 
     #[test]

@@ -213,6 +213,11 @@ impl Verifier {
         self.problem.is_none()
     }
 
+    /// Whether a problem was found.
+    pub fn has_failed(&self) -> bool {
+        self.problem.is_some()
+    }
+
     /// The current file ends, and the next one follows.
     pub fn next_file(&mut self) -> bool {
         if self.problem.is_none() {
