@@ -266,6 +266,11 @@ impl Config {
         self.state.join("init-token")
     }
 
+    /// The mark of a store that was made and never opened.
+    pub(crate) fn unopened(&self) -> PathBuf {
+        self.state.join("unopened")
+    }
+
     /// A socket in the run folder.
     pub(crate) fn socket(&self, name: &str) -> PathBuf {
         self.run.join(name)

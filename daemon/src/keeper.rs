@@ -39,7 +39,6 @@ pub(crate) use crate::keeper::codes::{
 };
 use crate::keeper::handle::Job;
 pub(crate) use crate::keeper::handle::{KeeperHandle, View};
-use crate::keeper::init::Planned;
 pub(crate) use crate::keeper::outbox::outbox_line;
 use crate::keeper::policy::Policy;
 use crate::keeper::proposals::Proposals;
@@ -56,8 +55,8 @@ const CALLS_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Where the store is.
 enum Phase {
-    /// There is none; perhaps a plan for one.
-    Blank(Option<Box<Planned>>),
+    /// There is none.
+    Blank,
     /// Closed.
     Sealed(Box<Barrier<Sealed>>),
     /// Open.
@@ -123,7 +122,7 @@ impl Open {
 pub(crate) struct Keeper {
     pub(crate) house: Arc<House>,
     phase: Phase,
-    /// The one-time token, while there is no store, and who has shown it.
+    /// The one-time token, while no store was opened, and who has shown it.
     init: Option<init::InitGate>,
     view: Arc<ArcSwap<View>>,
 }
@@ -160,7 +159,7 @@ pub(crate) fn start(house: Arc<House>) -> Result<KeeperHandle, StartError> {
         path: control,
         source,
     })?;
-    let (phase, init) = if is_there {
+    let (phase, to_init) = if is_there {
         let barrier = Barrier::open(&config.store())?;
         match (barrier.config().is_dev(), config.dev) {
             (true, false) => {
@@ -173,13 +172,19 @@ pub(crate) fn start(house: Arc<House>) -> Result<KeeperHandle, StartError> {
                     "this store is not a development store; start mcpistd without --dev",
                 ));
             }
-            _ => (Phase::sealed(barrier), None),
+            _ => {}
         }
+        let unopened = init::Unopened::of(config).names(barrier.config().store());
+        (Phase::sealed(barrier), unopened)
     } else {
+        (Phase::Blank, true)
+    };
+    let init = if to_init {
         let token = config.init_token();
-        let gate = init::InitGate::open(&token)?;
-        log::info!("no store yet: 'mcpist init' needs {}", token.display());
-        (Phase::Blank(None), Some(gate))
+        log::info!("no store was opened yet: 'mcpist init' needs {}", token.display());
+        Some(init::InitGate::open(&token)?)
+    } else {
+        None
     };
     let handle = KeeperHandle::new(Arc::clone(&house), jobs, Arc::clone(&view));
     let mut keeper = Keeper {
@@ -256,7 +261,7 @@ impl Keeper {
     fn publish(&self) {
         let mut view = View::blank();
         match &self.phase {
-            Phase::Blank(_) | Phase::Nowhere => {}
+            Phase::Blank | Phase::Nowhere => {}
             Phase::Sealed(barrier) => {
                 view.state = StoreState::Sealed;
                 view.dev = barrier.config().is_dev();
@@ -288,7 +293,7 @@ impl Keeper {
     pub(crate) fn open(&mut self) -> Result<&mut Open, ApiError> {
         match &mut self.phase {
             Phase::Unsealed(open) if !open.is_revoked() => Ok(open),
-            Phase::Blank(_) => Err(ApiError::of(ErrorCode::NotInitialised)),
+            Phase::Blank => Err(ApiError::of(ErrorCode::NotInitialised)),
             Phase::Sealed(_) | Phase::Unsealed(_) | Phase::Nowhere => {
                 Err(ApiError::of(ErrorCode::Sealed))
             }

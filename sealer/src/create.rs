@@ -2,7 +2,8 @@
 //!
 //! control.db is built under another name, with its keys, its first records and its first head, synced,
 //! and then renamed: the rename is the commit point. An init that was interrupted before leaves a file that
-//! the next one drops, and no store.
+//! the next one drops, and no store. Until a store has been opened for the first time it can be replaced in the same
+//! way: nothing is in it yet.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -81,6 +82,22 @@ pub fn create_with(
     create_on(Arc::new(Sqlite), dir, &config, kek, clock, &first)
 }
 
+/// Like [`create_with`], in the place of the store in `dir`, which nobody has opened yet: one rename replaces it.
+/// That it was never opened is for the caller to know; its barrier is dropped before.
+///
+/// # Errors
+/// [`CreateError`]; among them [`StoreError::InUse`]. The store in `dir` is there as before.
+pub fn replace_with(
+    dir: &Path,
+    config: SealConfig,
+    kek: &Key,
+    clock: u64,
+    first: Vec<Op>,
+) -> Result<(), CreateError> {
+    let store = Store::prepare_again(dir)?;
+    create_in(&store, Arc::new(Sqlite), &config, kek, clock, &first)
+}
+
 pub(crate) fn create_on(
     backend: SharedBackend,
     dir: &Path,
@@ -89,10 +106,20 @@ pub(crate) fn create_on(
     clock: u64,
     first: &[Op],
 ) -> Result<(), CreateError> {
+    create_in(&Store::prepare(dir)?, backend, config, kek, clock, first)
+}
+
+fn create_in(
+    store: &Arc<Store>,
+    backend: SharedBackend,
+    config: &SealConfig,
+    kek: &Key,
+    clock: u64,
+    first: &[Op],
+) -> Result<(), CreateError> {
     if !first.is_empty() {
         check_batch(first)?;
     }
-    let store = Store::prepare(dir)?;
     let (id, config_bytes) = (config.store(), config.to_bytes());
     let (root, audit, keys) = (Key::random()?, Key::random()?, VaultKeys::random()?);
     let puts = vec![

@@ -62,7 +62,7 @@ pub use aside::{aside, is_kept_aside, remove_aside};
 pub use backup::{BackupFault, BackupReport, SourceFile, StoredBackup};
 pub use barrier::{Barrier, OpenError, Options, Sealed, Unsealed};
 pub use batch::{Committed, Expect, MAX_BATCH, Op};
-pub use create::{CreateError, create, create_with};
+pub use create::{CreateError, create, create_with, replace_with};
 pub use disk::Listed;
 pub use error::{Health, VaultError};
 pub use ids::{NameError, VaultId};

@@ -34,6 +34,9 @@ pub enum StoreError {
     /// There is a store already where one was to be made.
     #[error("{0} already holds a store: unseal it, or name another folder")]
     Exists(PathBuf),
+    /// The store that was to be replaced holds more than init made.
+    #[error("{0} holds a store that was in use: it is not replaced")]
+    InUse(PathBuf),
     /// There is no store.
     #[error("{0} holds no store: run init first")]
     Missing(PathBuf),
@@ -157,6 +160,23 @@ impl Store {
         Ok(store)
     }
 
+    /// Takes the folder of a store that was never opened, for one that is made in its place.
+    ///
+    /// # Errors
+    /// As [`Store::take`], and [`StoreError::InUse`] where there is a vault or anything in the database's log.
+    pub(crate) fn prepare_again(dir: &Path) -> Result<Arc<Store>, StoreError> {
+        let store = Self::take(dir)?;
+        let vaults = store.dir.join(VAULTS);
+        let has_vault = fs::read_dir(&vaults).map(|mut files| files.next().is_some());
+        // A log beside the new file would be taken for the new one's.
+        let log = store.dir.join(format!("{CONTROL}-wal"));
+        let has_log = log.symlink_metadata().is_ok_and(|log| log.len() > 0);
+        if has_vault.map_err(StoreError::io(&vaults))? || has_log {
+            return Err(StoreError::InUse(store.dir.clone()));
+        }
+        Ok(store)
+    }
+
     fn lock(dir: &Path) -> Result<Arc<Store>, StoreError> {
         let dir = match fs::canonicalize(dir) {
             Ok(dir) => dir,
@@ -196,7 +216,7 @@ impl Store {
         open_file(&from, false)
             .and_then(|file| file.sync_all())
             .map_err(StoreError::io(&from))?;
-        // The lock is held and `prepare` saw no control.db, so nothing is replaced.
+        // The lock is held: what is replaced is what `prepare_again` saw, or nothing.
         fault::point("store.publish")
             .and_then(|()| fs::rename(&from, &to))
             .and_then(|()| fault::point("store.published"))

@@ -1,7 +1,9 @@
 //! Init: the ceremony that makes a store.
 //!
 //! A token that only root can read opens the gate for one uid; a plan is shown; confirming its digest makes the store,
-//! with its first records, in one rename, and its shares leave encrypted.
+//! with its first records, in one rename, and its shares leave encrypted. The first unseal ends init: until then it may be
+//! run again, over restarts too, and replaces a store that holds nothing. Promises that afterwards it never does: the mark
+//! of an unopened store ([`Unopened`]) goes before its keys are used.
 
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -10,8 +12,8 @@ use mcpist_core::api::{ApiError, Base64, DeliveredShare, InitDone, InitPlan, Ini
 use mcpist_core::error::ErrorCode;
 use mcpist_core::ids::Digest;
 use mcpist_quorum::{
-    CeremonyRecord, Foundation, InitTerms, OfficerKey, Plan, PlannedHolder, Recorded, Threshold,
-    check_recipient, seal_shares_to,
+    CeremonyRecord, Foundation, InitTerms, OfficerKey, Plan, PlannedHolder, Recorded, StoreId,
+    Threshold, check_recipient, seal_shares_to,
 };
 use mcpist_sealer::{Barrier, Expect, Op};
 use mcpist_secret::Secret;
@@ -20,6 +22,7 @@ use ring::signature::Ed25519KeyPair;
 
 use super::{Keeper, Phase, StartError, records, today};
 use crate::audit::FirstKey;
+use crate::config::Config;
 
 /// Kind and name of the key that signs witness receipts.
 pub(super) const STORE_KEY: &str = "store-key";
@@ -30,16 +33,16 @@ const DEV_OFFICER: &str = "dev";
 pub(super) struct Planned {
     plan: Plan,
     root: Vec<u8>,
-    uid: u32,
     /// A development store's own officer, whose key is in the plan like any officer's.
     dev_officer: Option<Secret>,
 }
 
-/// The one-time token of a blank store, and the uid that has shown it.
+/// The one-time token of a store that was never opened or is not there, the uid that has shown it, and its plan.
 pub(super) struct InitGate {
     path: PathBuf,
     token: [u8; 32],
     open_to: Option<u32>,
+    planned: Option<Box<Planned>>,
 }
 
 impl InitGate {
@@ -67,7 +70,15 @@ impl InitGate {
             path: path.to_owned(),
             token,
             open_to: None,
+            planned: None,
         })
+    }
+
+    /// Takes the token away: no init from here on.
+    fn close(self) {
+        if let Err(e) = std::fs::remove_file(&self.path) {
+            log::warn!("{}: {e}; it opens nothing any more", self.path.display());
+        }
     }
 }
 
@@ -86,6 +97,10 @@ impl Keeper {
                 ErrorCode::TicketInvalid,
                 "this is not the init token of this start",
             ));
+        }
+        if gate.open_to != Some(uid) {
+            // What somebody else planned is not this one's to confirm.
+            gate.planned = None;
         }
         gate.open_to = Some(uid);
         Ok(())
@@ -158,64 +173,146 @@ impl Keeper {
         let answer = InitPlan {
             plan: Base64(plan.to_bytes()),
             digest: digest(&plan),
+            replaces: match &self.phase {
+                Phase::Sealed(barrier) => Some(barrier.config().store().to_string()),
+                _ => None,
+            },
         };
-        self.phase = Phase::Blank(Some(Box::new(Planned {
+        self.init_allowed(uid)?.planned = Some(Box::new(Planned {
             plan,
             root,
-            uid,
             dev_officer,
-        })));
+        }));
         Ok(answer)
     }
 
-    fn init_allowed(&self, uid: u32) -> Result<(), ApiError> {
+    pub(super) fn init_allowed(&mut self, uid: u32) -> Result<&mut InitGate, ApiError> {
         let gate = self
             .init
-            .as_ref()
+            .as_mut()
             .ok_or(ApiError::of(ErrorCode::AlreadyInitialised))?;
         if gate.open_to == Some(uid) {
-            Ok(())
+            Ok(gate)
         } else {
             Err(ApiError::new(ErrorCode::Forbidden, "init needs its one-time token first")
                 .next("run 'mcpist init' as a user who can read the init-token file in the state folder"))
         }
     }
 
-    /// Carries out the plan: the store appears, the shares leave encrypted, the gate closes.
+    /// Carries out the plan: the store appears, in the place of one that was never opened, and the shares leave
+    /// encrypted. The gate closes, and a new one waits until the store is opened for the first time.
     pub(crate) fn confirm_init(
         &mut self,
         uid: u32,
         confirmed: &Digest,
     ) -> Result<InitDone, ApiError> {
-        self.init_allowed(uid)?;
-        let Phase::Blank(Some(planned)) = &self.phase else {
+        let Some(planned) = &self.init_allowed(uid)?.planned else {
             return Err(ApiError::new(
                 ErrorCode::PlanMismatch,
                 "there is no plan; ask for one first",
             ));
         };
-        if planned.uid != uid || digest(&planned.plan) != *confirmed {
+        if digest(&planned.plan) != *confirmed {
             return Err(ApiError::of(ErrorCode::PlanMismatch));
         }
-        let done = make_store(&self.house.config.store(), planned)?;
-        // The store is made: its shares go out whatever comes now, or nobody would ever open it.
-        self.phase = match Barrier::open(&self.house.config.store()) {
-            Ok(barrier) => Phase::sealed(barrier),
-            Err(e) => {
-                log::error!("the new store could not be taken, restart mcpistd: {e}");
-                Phase::Nowhere
+        let Some(planned) = self.init_allowed(uid)?.planned.take() else {
+            return Err(ApiError::of(ErrorCode::PlanMismatch));
+        };
+        let folder = self.house.config.store();
+        let old = match std::mem::replace(&mut self.phase, Phase::Nowhere) {
+            Phase::Sealed(barrier) => Some(barrier.config().store()),
+            other => {
+                self.phase = other;
+                None
             }
         };
-        if let Some(gate) = self.init.take() {
-            let _ = std::fs::remove_file(gate.path);
+        let marks = old.into_iter().chain([planned.plan.store()]);
+        let made = (self.unopened().write(&marks.collect::<Vec<_>>()))
+            .and_then(|()| make_store(&folder, &planned, old.is_some()));
+        // Where the store is made its shares go out whatever comes now, or nobody would ever open it; where it is not, an
+        // old one is as it was.
+        if made.is_ok() || old.is_some() {
+            self.phase = match Barrier::open(&folder) {
+                Ok(barrier) => Phase::sealed(barrier),
+                Err(e) => {
+                    log::error!("the store could not be taken, restart mcpistd: {e}");
+                    Phase::Nowhere
+                }
+            };
         }
-        log::info!("initialised: a new store, sealed");
+        let done = made?;
+        // Whoever begins anew shows a new token.
+        let token = self.house.config.init_token();
+        self.init = InitGate::open(&token)
+            .inspect_err(|e| log::warn!("no init again before a restart: {e}"))
+            .ok();
+        log::info!("initialised: a new store, sealed; until it is opened, init may be run again");
         Ok(done)
+    }
+
+    /// The first unseal ends init. It is durable before the keys are used, or they are not.
+    pub(super) fn end_init(&mut self) -> Result<(), ApiError> {
+        if let Some(gate) = self.init.take() {
+            if let Err(e) = self.unopened().remove() {
+                self.init = Some(gate);
+                return Err(e);
+            }
+            gate.close();
+        }
+        Ok(())
+    }
+
+    fn unopened(&self) -> Unopened {
+        Unopened::of(&self.house.config)
+    }
+}
+
+/// The mark of stores that init made and nobody has opened: their ids, one a line, in a file beside the store's folder.
+pub(super) struct Unopened(PathBuf);
+
+impl Unopened {
+    pub(super) fn of(config: &Config) -> Unopened {
+        Unopened(config.unopened())
+    }
+
+    /// Whether this store was never opened. A mark that cannot be read is none.
+    pub(super) fn names(&self, store: StoreId) -> bool {
+        std::fs::read_to_string(&self.0)
+            .is_ok_and(|ids| ids.lines().any(|line| line.parse() == Ok(store)))
+    }
+
+    /// Before a store is made: while one takes the other's place, both are marked.
+    fn write(&self, stores: &[StoreId]) -> Result<(), ApiError> {
+        let new = self.0.with_extension("new");
+        let text: String = stores.iter().map(|store| format!("{store}\n")).collect();
+        std::fs::write(&new, text)
+            .and_then(|()| std::fs::File::open(&new)?.sync_all())
+            .and_then(|()| std::fs::rename(&new, &self.0))
+            .and_then(|()| self.sync())
+            .map_err(|e| self.failed(&e))
+    }
+
+    fn remove(&self) -> Result<(), ApiError> {
+        match std::fs::remove_file(&self.0) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),
+            _ => self.sync(),
+        }
+        .map_err(|e| self.failed(&e))
+    }
+
+    fn sync(&self) -> std::io::Result<()> {
+        let folder = self.0.parent().unwrap_or(Path::new("/"));
+        std::fs::File::open(folder)?.sync_all()
+    }
+
+    fn failed(&self, e: &std::io::Error) -> ApiError {
+        let text = format!("{}: {e}", self.0.display());
+        ApiError::new(ErrorCode::Unavailable, &text)
     }
 }
 
 /// Init's commit and what it gives out.
-fn make_store(folder: &Path, planned: &Planned) -> Result<InitDone, ApiError> {
+fn make_store(folder: &Path, planned: &Planned, again: bool) -> Result<InitDone, ApiError> {
     let failed = |e: &dyn std::fmt::Display| ApiError::new(ErrorCode::Internal, &e.to_string());
     let foundation = Foundation::lay(&planned.plan, today()).map_err(|e| failed(&e))?;
     // Every share is sealed before anything is stored: a recipient that fails leaves no store behind.
@@ -251,7 +348,12 @@ fn make_store(folder: &Path, planned: &Planned) -> Result<InitDone, ApiError> {
         let seed = Secret::copy_of(seed.expose()).map_err(|e| failed(&e))?;
         first.push(named(records::DEV_OFFICER, seed));
     }
-    mcpist_sealer::create_with(
+    let make = if again {
+        mcpist_sealer::replace_with
+    } else {
+        mcpist_sealer::create_with
+    };
+    make(
         folder,
         foundation.config().clone(),
         foundation.kek(),

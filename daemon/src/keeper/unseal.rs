@@ -48,7 +48,7 @@ impl Keeper {
         match &mut self.phase {
             Phase::Sealed(barrier) => Ok(barrier),
             Phase::Unsealed(_) => Err(ApiError::of(ErrorCode::AlreadyUnsealed)),
-            Phase::Blank(_) => Err(ApiError::of(ErrorCode::NotInitialised)),
+            Phase::Blank => Err(ApiError::of(ErrorCode::NotInitialised)),
             Phase::Nowhere => Err(ApiError::of(ErrorCode::Internal)),
         }
     }
@@ -150,6 +150,11 @@ impl Keeper {
         barrier: Barrier<Unsealed>,
         report: &UnsealReport,
     ) -> Result<ShareOutcome, ApiError> {
+        if let Err(e) = self.end_init() {
+            self.phase = Phase::sealed(barrier.seal());
+            log::error!("unsealed and sealed again: {}", e.message);
+            return Err(e);
+        }
         // Keys are in memory from here on: whoever seals can take them back, also if this hangs.
         let mut view = super::View::clone(&self.view.load());
         view.keys = Some(barrier.handle());

@@ -55,6 +55,9 @@ pub struct InitPlan {
     pub plan: Base64,
     /// Their digest, which confirms it.
     pub digest: Digest,
+    /// The store that it replaces: one that was made and never opened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<String>,
 }
 
 /// Carries out the plan with this digest.
