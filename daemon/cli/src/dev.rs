@@ -187,8 +187,8 @@ async fn initialise(context: &Context, folder: &Path) -> Result<()> {
         }],
         dev: true,
     };
-    let (_, digest) = init::plan_init(context, &request).await?;
-    let done = init::confirm_init(context, digest).await?;
+    let planned = init::plan_init(context, &request).await?;
+    let done = init::confirm_init(context, planned.digest).await?;
     write_shares(&share, &done, |_| true).map(drop)
 }
 

@@ -110,11 +110,16 @@ fn usual_next(code: &str) -> Option<&'static str> {
         "memory" => "mcpist doctor",
         "no_terminal" => "run the command in a terminal, or give the secret on standard input",
         "not_confirmed" => "repeat the command with --yes",
+        "not_given" => "repeat the command with the share at hand",
         "proposal" => "have the change proposed again: the same command with --proposal NEW-FILE",
         "receipt" => "mcpist witness pull; its file is one line that begins with mcpist-witness1:",
         "root" => "give root.json as 'mcpist bundle root' wrote it",
         "share_file" => {
             "mcpist unseal --share-file FILE --identity IDENTITY, both of the same holder"
+        }
+        "share" => "compare it with the paper, and type it again",
+        "share_not_of_record" => {
+            "give the record of the ceremony that the share is from, or take another copy of the share"
         }
         "share_refused" => "mcpist unseal",
         "tool_failed" => "mcpist tools --module MODULE --tool TOOL",

@@ -5,7 +5,7 @@
 //! anything is made whose shares would be lost otherwise.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use mcpist_core::api::{
@@ -17,11 +17,13 @@ use mcpist_quorum::{Act, Identity, Plan};
 use crate::error::{Error, Result};
 use crate::plan::{confirm, describe, read_plan};
 use crate::share::{MAX_FILE, check_room, write_shares};
-use crate::{Context, reveal, secret};
+use crate::terminal::Terminal;
+use crate::{Context, guided, reveal, secret};
 
 /// Make the store of this host: the first ceremony
 #[derive(Args)]
 #[command(after_help = "Examples:
+  mcpist init --guided                                  asks for everything, in the order of the day
   mcpist init --threshold 2 --holder ada=age1… --holder bob=age1… --holder eve=age1… \\
       --officer ada=HEXKEY --officer bob=HEXKEY --root root.json --out shares/
 
@@ -29,14 +31,19 @@ use crate::{Context, reveal, secret};
   mcpist init --threshold 2 --holder ada --holder bob=age1… --holder eve=age1… --qr …
 
 Shares leave the daemon encrypted to their holders and are written into --out as age files. Keep ceremony.bin:
-its first audit key is what 'mcpist audit verify' starts from.")]
+its first audit key is what 'mcpist audit verify' starts from. Until the store was opened for the first time, init may be
+run again, with the token that the daemon wrote anew: it replaces a store that holds nothing.")]
 pub(crate) struct InitArgs {
     /// Shares that open the store
-    #[arg(long, value_name = "N")]
-    threshold: u8,
+    #[arg(long, value_name = "N", required_unless_present = "guided")]
+    threshold: Option<u8>,
     /// A holder of a share and the age recipient to encrypt it to; repeat. With --qr, LABEL alone is a holder without
     /// a recipient
-    #[arg(long = "holder", value_name = "LABEL=RECIPIENT", required = true)]
+    #[arg(
+        long = "holder",
+        value_name = "LABEL=RECIPIENT",
+        required_unless_present = "guided"
+    )]
     holders: Vec<String>,
     /// Show the shares of holders without a recipient on this terminal, as text and QR code, each once
     #[arg(long)]
@@ -45,8 +52,8 @@ pub(crate) struct InitArgs {
     #[arg(long = "officer", value_name = "NAME=HEXKEY")]
     officers: Vec<String>,
     /// The trust root, as 'mcpist bundle root' writes it
-    #[arg(long, value_name = "FILE")]
-    root: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "guided")]
+    root: Option<PathBuf>,
     /// The one-time token that the daemon wrote when it started; - is standard input
     #[arg(
         long,
@@ -63,6 +70,9 @@ pub(crate) struct InitArgs {
     /// Do not ask for confirmation
     #[arg(long)]
     yes: bool,
+    /// Ask for everything on this terminal, one custodian at a time, and end with a trial unseal
+    #[arg(long, conflicts_with_all = ["threshold", "holders", "qr", "officers", "root", "yes"])]
+    guided: bool,
 }
 
 /// What init made, as the command line says it.
@@ -72,7 +82,7 @@ struct Made {
     plan: Digest,
 }
 
-fn pair(text: &str) -> Result<(String, String)> {
+pub(crate) fn pair(text: &str) -> Result<(String, String)> {
     let (name, value) = text
         .split_once('=')
         .ok_or_else(|| Error::usage(format!("{text:?} is not NAME=VALUE")))?;
@@ -80,6 +90,12 @@ fn pair(text: &str) -> Result<(String, String)> {
 }
 
 pub(crate) async fn init(context: &Context, args: InitArgs) -> Result<()> {
+    if args.guided {
+        return guided::run(context, &args.token_file, &args.out, args.dev).await;
+    }
+    let (Some(threshold), Some(root)) = (args.threshold, &args.root) else {
+        return Err(Error::usage("give --threshold and --root, or --guided"));
+    };
     let mut holders = Vec::new();
     // By place, the identities of those whose share is shown.
     let mut shown: BTreeMap<usize, Identity> = BTreeMap::new();
@@ -97,7 +113,7 @@ pub(crate) async fn init(context: &Context, args: InitArgs) -> Result<()> {
     // Before anything is made: a share that cannot be shown would be lost.
     let mut terminal = match shown.is_empty() {
         true => None,
-        false => Some(reveal::terminal()?),
+        false => Some(Terminal::open()?),
     };
     let mut officers = Vec::new();
     for text in &args.officers {
@@ -109,24 +125,25 @@ pub(crate) async fn init(context: &Context, args: InitArgs) -> Result<()> {
         })?;
         officers.push(NewOfficer { name, public });
     }
-    let root = Base64(secret::read_file(&args.root, MAX_FILE)?);
-    let token = if args.token_file.as_os_str() == "-" {
-        secret::ask("Init token: ")?
-    } else {
-        secret::read_secret_file(&args.token_file)
-            .map_err(|e| e.next("sudo cat TOKEN-FILE | mcpist init --token-file - …"))?
-    };
-    secret::init_token(&context.client, &token).await?;
+    let root = Base64(secret::read_file(root, MAX_FILE)?);
+    show_token(context, &args.token_file).await?;
     let request = InitRequest {
-        threshold: args.threshold,
+        threshold,
         holders,
         root,
         officers,
         dev: args.dev,
     };
-    let (plan, digest) = plan_init(context, &request).await?;
+    let Planned {
+        plan,
+        digest,
+        replaces,
+    } = plan_init(context, &request).await?;
     expect_root(&plan, &request.root)?;
     context.out.terms(&describe(&plan, &digest));
+    if let Some(old) = replaces {
+        context.out.terms(&replaced(&old));
+    }
     if !args.yes {
         confirm("Make this store?")?;
     }
@@ -176,7 +193,7 @@ pub(crate) async fn init(context: &Context, args: InitArgs) -> Result<()> {
                 .map(|f| format!("  {}", f.display()))
                 .collect();
             format!(
-                "initialised; the store is sealed. Written:\n{}\nnext: mcpist unseal",
+                "initialised; the store is sealed. Written:\n{}\nnext: mcpist unseal; until the store was opened once, init may be run again",
                 files.join("\n")
             )
         },
@@ -184,10 +201,41 @@ pub(crate) async fn init(context: &Context, args: InitArgs) -> Result<()> {
     all_shown
 }
 
-/// Asks for a plan, and computes its digest here.
-pub(crate) async fn plan_init(context: &Context, request: &InitRequest) -> Result<(Plan, Digest)> {
+/// Reads the init token, and shows it to the daemon.
+pub(crate) async fn show_token(context: &Context, file: &Path) -> Result<()> {
+    let token = if file.as_os_str() == "-" {
+        secret::ask("Init token: ")?
+    } else {
+        secret::read_secret_file(file)
+            .map_err(|e| e.next("sudo cat TOKEN-FILE | mcpist init --token-file - …"))?
+    };
+    secret::init_token(&context.client, &token).await
+}
+
+/// A plan of init, with the digest that was computed here.
+pub(crate) struct Planned {
+    pub(crate) plan: Plan,
+    pub(crate) digest: Digest,
+    /// The store that was made and never opened, where there is one.
+    pub(crate) replaces: Option<String>,
+}
+
+/// What becomes of the store that a new one replaces.
+pub(crate) fn replaced(old: &str) -> String {
+    format!(
+        "  in the place of store {old}, which nobody has opened: its shares open nothing any more"
+    )
+}
+
+/// Asks for a plan.
+pub(crate) async fn plan_init(context: &Context, request: &InitRequest) -> Result<Planned> {
     let shown: InitPlan = context.client.post(path::INIT, request).await?;
-    read_plan(&shown.plan)
+    let (plan, digest) = read_plan(&shown.plan)?;
+    Ok(Planned {
+        plan,
+        digest,
+        replaces: shown.replaces,
+    })
 }
 
 /// Carries the plan with this digest out.
@@ -199,7 +247,7 @@ pub(crate) async fn confirm_init(context: &Context, digest: Digest) -> Result<In
 }
 
 /// A plan is confirmed for the trust root that was given, and for no other.
-fn expect_root(plan: &Plan, root: &Base64) -> Result<()> {
+pub(crate) fn expect_root(plan: &Plan, root: &Base64) -> Result<()> {
     match plan.act() {
         Act::Init(terms) if terms.root_digest == *Digest::of(&root.0).as_bytes() => Ok(()),
         _ => Err(Error::new(

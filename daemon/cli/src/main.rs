@@ -16,6 +16,7 @@ mod demo;
 mod dev;
 mod doctor;
 mod error;
+mod guided;
 mod host;
 mod init;
 mod manual;
@@ -28,6 +29,7 @@ mod review;
 mod secret;
 mod share;
 mod store;
+mod terminal;
 mod tools;
 mod unseal;
 mod witness;
@@ -88,6 +90,7 @@ enum Command {
     Init(init::InitArgs),
     Unseal(unseal::UnsealArgs),
     Seal(unseal::SealArgs),
+    Share(share::ShareArgs),
     Witness(witness::WitnessArgs),
     Vault(store::VaultArgs),
     Credential(store::CredentialArgs),
@@ -189,6 +192,7 @@ async fn dispatch(command: Command, context: Context) -> Result<u8> {
         Command::Init(args) => init::init(&context, args).await,
         Command::Unseal(args) => unseal::unseal(&context, args).await,
         Command::Seal(args) => unseal::seal(&context, args).await,
+        Command::Share(args) => share::run(&context, args),
         Command::Witness(args) => witness::run(&context, args).await,
         Command::Vault(args) => store::vault(&context, args).await,
         Command::Credential(args) => store::credential(&context, args).await,

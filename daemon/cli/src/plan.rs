@@ -2,14 +2,12 @@
 //!
 //! Promises that the digest a plan is shown and confirmed under was computed here, from the bytes that are shown.
 
-use std::io::Write;
-
 use mcpist_core::api::Base64;
 use mcpist_core::ids::Digest;
 use mcpist_quorum::{Act, Plan};
 
 use crate::error::{Error, Result};
-use crate::reveal;
+use crate::terminal::Terminal;
 
 /// The plan of these bytes, and its digest.
 pub(crate) fn read_plan(bytes: &Base64) -> Result<(Plan, Digest)> {
@@ -53,18 +51,32 @@ pub(crate) fn describe(plan: &Plan, digest: &Digest) -> String {
             lines.push("  a development store: not for real credentials".to_owned());
         }
     }
+    if let Act::Rekey(terms) = plan.act() {
+        lines.push(format!(
+            "  to new shares: {}, generation {}",
+            terms.threshold, terms.generation
+        ));
+        for holder in &terms.holders {
+            lines.push(format!(
+                "  new share for {} ({})",
+                holder.label, holder.recipient
+            ));
+        }
+        if terms.rotate_root {
+            lines.push("  with a new root key".to_owned());
+        }
+    }
     lines.push(format!("  plan {digest}"));
     lines.join("\n")
 }
 
 /// Asks on the terminal, whatever standard input is.
 pub(crate) fn confirm(question: &str) -> Result<()> {
-    let mut terminal = reveal::terminal().map_err(|e| {
+    let mut terminal = Terminal::open().map_err(|e| {
         Error::new("not_confirmed", format!("{e}; nothing was done"))
             .next("repeat the command with --yes")
     })?;
-    write!(terminal, "{question} [y/N] ")?;
-    if matches!(reveal::answer(&mut terminal)?.as_str(), "y" | "Y" | "yes") {
+    if terminal.agrees(question)? {
         Ok(())
     } else {
         Err(Error::new("not_confirmed", "nothing was done").next("repeat the command and answer y"))

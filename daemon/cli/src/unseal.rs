@@ -3,19 +3,18 @@
 //! Promises that the plan is shown before a share is asked for, under the digest that this program computed from its
 //! bytes, and that a refused share is named.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 use mcpist_core::api::{Done, Sealed, ShareOutcome, UnsealPlan, Unsealed, path};
 use mcpist_core::error::ErrorCode;
 use mcpist_core::ids::Digest;
-use mcpist_quorum::{Identity, Plan};
+use mcpist_quorum::Plan;
 use mcpist_secret::Secret;
 
 use crate::error::{Error, Result};
 use crate::plan::{describe, read_plan};
-use crate::share::{MAX_FILE, share_of};
+use crate::share::GivenShare;
 use crate::store::expires;
 use crate::witness::Keeping;
 use crate::{Context, secret};
@@ -26,17 +25,13 @@ const SEAL: Duration = Duration::from_secs(30);
 /// Give a share, and open the store with the last one that is needed
 #[derive(Args)]
 #[command(after_help = "Examples:
-  mcpist unseal                                         asks for the share's text
+  mcpist unseal                                         asks for the share, its text or its words
   mcpist unseal --share-file share-1-ada.age --identity ada.txt
   age -d -i ada.txt share-1-ada.age | mcpist unseal
   mcpist unseal --cancel                                drops the shares given so far")]
 pub(crate) struct UnsealArgs {
-    /// The share's age file
-    #[arg(long, value_name = "FILE", requires = "identity")]
-    share_file: Option<PathBuf>,
-    /// The age identity that opens it
-    #[arg(long, value_name = "FILE", requires = "share_file")]
-    identity: Option<PathBuf>,
+    #[command(flatten)]
+    given: GivenShare,
     /// End the open ceremony and drop its shares
     #[arg(long, conflicts_with = "share_file")]
     cancel: bool,
@@ -62,14 +57,7 @@ pub(crate) async fn unseal(context: &Context, args: UnsealArgs) -> Result<()> {
             expires(&progress)
         ));
     }
-    let share = match (&args.share_file, &args.identity) {
-        (Some(file), Some(identity)) => share_of(
-            &Identity::parse(secret::read_secret_file(identity)?.expose())
-                .map_err(|e| Error::new("identity", e))?,
-            &secret::read_file(file, MAX_FILE)?,
-        )?,
-        _ => secret::ask("Share: ")?,
-    };
+    let share = args.given.read()?.to_text()?;
     args.keeping.present(context, plan.store()).await;
     let outcome = give(context, digest, &share).await?;
     if let ShareOutcome::Opened(found) = &outcome {
@@ -85,6 +73,8 @@ pub(crate) async fn unseal(context: &Context, args: UnsealArgs) -> Result<()> {
             expires(p)
         ),
         ShareOutcome::Refused { message, .. } => message.clone(),
+        // A plan to unseal has no other end.
+        _ => "taken for the ceremony that is open; next: mcpist ceremony".to_owned(),
     })
 }
 
@@ -121,7 +111,7 @@ pub(crate) async fn give(
     }
 }
 
-fn opened(found: &Unsealed) -> String {
+pub(crate) fn opened(found: &Unsealed) -> String {
     let mut lines = vec![format!(
         "unsealed: {} vaults, {} records verified",
         found.vaults, found.records

@@ -130,7 +130,7 @@ impl Site {
                     officers: vec![NewOfficer { name: "officer".to_owned(), public: self.officer.public() }],
                     dev: true,
                 };
-                let (plan, digest) = init::plan_init(&self.context, &request).await?;
+                let init::Planned { plan, digest, .. } = init::plan_init(&self.context, &request).await?;
                 let done = init::confirm_init(&self.context, digest).await?;
                 write_shares(&self.folder.join("shares"), &done, |_| true)?;
                 self.record = done.record.0;

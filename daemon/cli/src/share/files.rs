@@ -14,7 +14,8 @@ use crate::secret;
 const RECORD_TEXT: &str = "ceremony.txt";
 const RECORD: &str = "ceremony.bin";
 
-fn share_file(index: usize, label: &str) -> String {
+/// The name of a share's file.
+pub(crate) fn share_file(index: usize, label: &str) -> String {
     // A label is for people and may hold anything; a file name may not.
     let label: String = label
         .chars()
