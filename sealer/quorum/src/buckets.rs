@@ -34,6 +34,8 @@ const FANOUT: usize = 16;
 const GROUPS: usize = BUCKETS / FANOUT;
 /// A bucket grows by this many entries at a time.
 const GROWTH: usize = 8;
+/// Whatever is expected, no bucket takes more memory than this before it is needed.
+const MOST_ROOM: usize = 4096;
 const EMPTY: [u8; 32] = [0; 32];
 
 /// HMAC-SHA-256(name key, vault ‖ owner ‖ name): how a row is looked up without its name.
@@ -147,6 +149,8 @@ pub struct Buckets {
     level2: Vec<[u8; 32]>,
     root: [u8; 32],
     count: u64,
+    /// How many entries a bucket first has room for.
+    room: usize,
     dirty: bool,
 }
 
@@ -162,7 +166,17 @@ impl Buckets {
             level2: vec![empty2; GROUPS / FANOUT],
             root: node(3, &[empty2; FANOUT]),
             count: 0,
+            room: GROWTH,
             dirty: false,
+        }
+    }
+
+    /// An empty vault that is about to hold `count` records: most buckets get their final size at once.
+    pub fn expecting(vault: &str, count: u64) -> Buckets {
+        let each = usize::try_from(count).unwrap_or(usize::MAX) / BUCKETS;
+        Buckets {
+            room: each.saturating_add(GROWTH).min(MOST_ROOM),
+            ..Buckets::new(vault)
         }
     }
 
@@ -225,7 +239,8 @@ impl Buckets {
             Ok(at) => Some(Entry(std::mem::replace(&mut entries[at], entry.0))),
             Err(at) => {
                 if entries.len() == entries.capacity() {
-                    entries.reserve_exact(GROWTH);
+                    let empty = entries.is_empty();
+                    entries.reserve_exact(if empty { self.room } else { GROWTH });
                 }
                 entries.insert(at, entry.0);
                 self.count += 1;

@@ -51,6 +51,9 @@ mod words;
 #[allow(clippy::unwrap_used)]
 mod fixtures;
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod model;
+#[cfg(test)]
 mod vectors;
 
 pub use backup::{
@@ -79,8 +82,8 @@ pub use ids::{
 };
 pub use plan::{Act, InitTerms, Plan, PlanError, PlannedHolder, RekeyTerms};
 pub use record::{
-    MAX_AAD, MAX_PLAINTEXT, RECORD_OVERHEAD, RecordAad, RecordError, RecordTag, open_record,
-    seal_record, unwrap_key, wrap_key,
+    MAX_AAD, MAX_PLAINTEXT, OpenRoom, RECORD_OVERHEAD, RecordAad, RecordError, RecordTag,
+    open_record, seal_record, unwrap_key, wrap_key,
 };
 pub use rekey::{Delivery, Letter, Proof, RekeyError, Switch};
 pub use share::{MAX_SHARE_TEXT, SHARE_TEXT_LEN, Share, ShareError};

@@ -30,6 +30,7 @@ use mcpist_secret::{Key, MAX_SECRET, MemoryError, Secret, random_bytes};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use ring::hkdf::{HKDF_SHA256, KeyType, Salt};
 use subtle::ConstantTimeEq;
+use zeroize::Zeroize;
 
 use crate::codec::Writer;
 use crate::ids::StoreId;
@@ -193,6 +194,43 @@ pub fn open_record(key: &Key, aad: &RecordAad<'_>, sealed: &[u8]) -> Result<Secr
     open(key, &aad.epoch, &aad.to_bytes()?, sealed)
 }
 
+/// Secret memory that many records are opened in, one after the other: what takes and wipes a piece of its own for each
+/// record spends more on that than on the record.
+pub struct OpenRoom {
+    derived: Derived,
+    body: Secret,
+    /// How much of `body` the last record took.
+    used: usize,
+}
+
+impl OpenRoom {
+    /// Room for the longest record.
+    pub fn new() -> Result<OpenRoom, MemoryError> {
+        Ok(OpenRoom {
+            derived: Derived::room()?,
+            body: Secret::zeroed(MAX_PLAINTEXT + TAG_LEN)?,
+            used: 0,
+        })
+    }
+
+    /// Like [`open_record`]; the plaintext stands until the next record is opened or the room is dropped.
+    pub fn open(
+        &mut self,
+        key: &Key,
+        aad: &RecordAad<'_>,
+        sealed: &[u8],
+    ) -> Result<&[u8], RecordError> {
+        let (aad, epoch) = (aad.to_bytes()?, aad.epoch);
+        let parts = Parts::parse(sealed)?;
+        let plain_len = parts.ciphertext.len();
+        self.body.expose_mut()[..self.used].zeroize();
+        self.used = plain_len + TAG_LEN;
+        let body = &mut self.body.expose_mut()[..self.used];
+        open_into(key, &epoch, &aad, &parts, &mut self.derived, body)?;
+        Ok(&self.body.expose()[..plain_len])
+    }
+}
+
 /// Wraps `key` under `kek`. `purpose` keeps keys of different uses apart; `aad` binds what the key
 /// belongs to (the seal config's bytes for the root key).
 pub fn wrap_key(kek: &Key, purpose: &str, aad: &[u8], key: &Key) -> Result<Vec<u8>, RecordError> {
@@ -275,27 +313,32 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// The AES key and the commitment, 32 bytes each, in secret memory.
+/// Where a record's AES key and commitment are while it is sealed or opened: 32 bytes each.
 struct Derived(Secret);
 
 impl Derived {
-    fn new(key: &Key, salt: &[u8; SALT_LEN], info: &[u8]) -> Result<Derived, RecordError> {
+    fn room() -> Result<Derived, MemoryError> {
+        Secret::zeroed(KEY_LEN + COMMITMENT_LEN).map(Derived)
+    }
+
+    /// Derives both; ring's own copies are the caller's to wipe.
+    fn derive(
+        &mut self,
+        key: &Key,
+        salt: &[u8; SALT_LEN],
+        info: &[u8],
+    ) -> Result<(), RecordError> {
         struct Both;
         impl KeyType for Both {
             fn len(&self) -> usize {
                 KEY_LEN + COMMITMENT_LEN
             }
         }
-        Secret::fill(KEY_LEN + COMMITMENT_LEN, |out| {
-            wiped::<CIPHER_STACK, _>(|| {
-                Salt::new(HKDF_SHA256, salt)
-                    .extract(key.expose())
-                    .expand(&[info], Both)
-                    .and_then(|okm| okm.fill(out))
-                    .map_err(|_| RecordError::Library("key length"))
-            })
-        })
-        .map(Derived)
+        Salt::new(HKDF_SHA256, salt)
+            .extract(key.expose())
+            .expand(&[info], Both)
+            .and_then(|okm| okm.fill(self.0.expose_mut()))
+            .map_err(|_| RecordError::Library("key length"))
     }
 
     fn commitment(&self) -> &[u8] {
@@ -326,11 +369,12 @@ fn seal(
             found: plaintext.len(),
         });
     }
-    let derived = Derived::new(key, salt, aad)?;
+    let mut derived = Derived::room()?;
     let body = Secret::fill(plaintext.len() + TAG_LEN, |body| {
         let (message, tag_out) = body.split_at_mut(plaintext.len());
         message.copy_from_slice(plaintext);
         let tag = wiped::<CIPHER_STACK, _>(|| {
+            derived.derive(key, salt, aad)?;
             derived
                 .cipher()?
                 .seal_in_place_separate_tag(nonce(), Aad::from(aad), message)
@@ -356,28 +400,40 @@ fn open(
     sealed: &[u8],
 ) -> Result<Secret, RecordError> {
     let parts = Parts::parse(sealed)?;
+    let plain_len = parts.ciphertext.len();
+    let mut derived = Derived::room()?;
+    let mut body = Secret::zeroed(plain_len + TAG_LEN)?;
+    open_into(key, epoch, aad, &parts, &mut derived, body.expose_mut())?;
+    body.truncate(plain_len);
+    Ok(body)
+}
+
+/// Opens a record into `body`, which has room for its plaintext and then its tag.
+fn open_into(
+    key: &Key,
+    epoch: &[u8; EPOCH_LEN],
+    aad: &[u8],
+    parts: &Parts<'_>,
+    derived: &mut Derived,
+    body: &mut [u8],
+) -> Result<(), RecordError> {
     if parts.epoch != epoch {
         return Err(RecordError::Epoch);
     }
-    let derived = Derived::new(key, parts.salt, aad)?;
-    if !bool::from(derived.commitment().ct_eq(parts.commitment)) {
-        return Err(RecordError::Commitment);
-    }
-    let plain_len = parts.ciphertext.len();
-    let mut body = Secret::fill(plain_len + TAG_LEN, |body| {
-        let (message, tag) = body.split_at_mut(plain_len);
-        message.copy_from_slice(parts.ciphertext);
-        tag.copy_from_slice(parts.tag);
-        wiped::<CIPHER_STACK, _>(|| {
-            derived
-                .cipher()?
-                .open_in_place(nonce(), Aad::from(aad), body)
-                .map(|_| ())
-                .map_err(|_| RecordError::Damaged)
-        })
-    })?;
-    body.truncate(plain_len);
-    Ok(body)
+    let (message, tag) = body.split_at_mut(parts.ciphertext.len());
+    message.copy_from_slice(parts.ciphertext);
+    tag.copy_from_slice(parts.tag);
+    wiped::<CIPHER_STACK, _>(|| {
+        derived.derive(key, parts.salt, aad)?;
+        if !bool::from(derived.commitment().ct_eq(parts.commitment)) {
+            return Err(RecordError::Commitment);
+        }
+        derived
+            .cipher()?
+            .open_in_place(nonce(), Aad::from(aad), body)
+            .map(|_| ())
+            .map_err(|_| RecordError::Damaged)
+    })
 }
 
 #[cfg(test)]

@@ -205,6 +205,17 @@ fn a_record_takes_at_most_64_bytes_and_an_empty_vault_12_kilobytes() {
     }
     let per_record = (buckets.memory() - empty).div_ceil(count);
     assert!(per_record <= 64, "{per_record}");
+    // One that knew how many would come has the same root and takes no more.
+    let mut expecting = Buckets::expecting("ops", 130 * BUCKETS as u64);
+    for bucket in 0..16 {
+        for tail in 0..130 {
+            expecting.set(entry(&name(bucket, tail), 1, 1));
+        }
+    }
+    assert_eq!(expecting.root(&key(5)), buckets.root(&key(5)));
+    assert!(expecting.memory() <= buckets.memory() + 16 * GROWTH * ENTRY_LEN);
+    // A count that is out of all reason takes no memory by itself.
+    assert!(Buckets::expecting("ops", u64::MAX).memory() < 12 * 1024);
     // What is removed is given back, but for the room to grow.
     for bucket in 0..16 {
         for tail in 0..130 {

@@ -70,6 +70,24 @@ fn the_other_implementation_gives_the_published_answers() {
 }
 
 #[test]
+fn a_room_opens_one_record_after_the_other_and_keeps_no_byte_of_the_last() {
+    let hosts = hosts();
+    let place = place(&hosts);
+    let mut room = OpenRoom::new().unwrap();
+    for plain in [b"glpat-example".as_slice(), &[7; 300], b"short", b""] {
+        let bytes = sealed(plain);
+        assert_eq!(room.open(&key(7), &place, &bytes).unwrap(), plain);
+        let rest = &room.body.expose()[plain.len() + TAG_LEN..];
+        assert!(rest.iter().all(|byte| *byte == 0));
+        assert!(matches!(
+            room.open(&key(8), &place, &bytes),
+            Err(RecordError::Commitment)
+        ));
+        assert!(room.open(&key(7), &place, &bytes[1..]).is_err());
+    }
+}
+
+#[test]
 fn the_example_in_hex_is_sealed_and_opened() {
     let hosts = hosts();
     let aad = place(&hosts).to_bytes().unwrap();
