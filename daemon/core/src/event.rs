@@ -93,6 +93,18 @@ pub enum Step {
         /// Shares that it needs.
         needed: u8,
     },
+    /// New shares left, encrypted to their holders.
+    Delivered {
+        /// Their generation.
+        generation: u32,
+    },
+    /// The holder of a new share has shown to have it.
+    Proven {
+        /// Holders who did.
+        given: u8,
+        /// Holders who must.
+        needed: u8,
+    },
     /// A share was not taken.
     ShareRefused {
         /// The refusal's code, such as `damaged` or `other_store`.
@@ -184,6 +196,23 @@ pub enum Event<'a> {
         code: ErrorCode,
         uid: u32,
     },
+    /// A backup was made and read back whole.
+    BackupMade {
+        backup: &'a Digest,
+        generation: u64,
+        records: u64,
+        left_out: u64,
+        uid: u32,
+    },
+    /// The store was made from a backup: its life `life` begins. The log before it was at line `line` with this hash when
+    /// its last checkpoint was in the backup; this log begins anew.
+    Restored {
+        backup: &'a Digest,
+        life: u64,
+        line: u64,
+        head: &'a Digest,
+        uid: u32,
+    },
     /// A vault was made.
     VaultCreated { vault: &'a VaultName, uid: u32 },
     /// A vault failed its verification.
@@ -213,6 +242,8 @@ pub enum Event<'a> {
     ReceiptGiven { generation: u64, uid: u32 },
     /// A witness receipt that was presented says nothing about this store.
     ReceiptIgnored { reason: &'static str, uid: u32 },
+    /// The store was bound to a TPM counter that was made for it.
+    TpmBound { index: u32, uid: u32 },
     /// The store was not opened, or was closed: what is outside of it shows `shown` where it is at `generation`.
     StoreRefused {
         reason: &'static str,

@@ -253,6 +253,10 @@ fn every_event_is_one_flat_object_with_its_own_name() {
             reason: "forged",
             uid: 4,
         },
+        Event::TpmBound {
+            index: 0x0180_4d50,
+            uid: 4,
+        },
         Event::StoreRefused {
             reason: "rolled_back",
             generation: 7,

@@ -21,6 +21,8 @@ impl Event<'_> {
             Event::AdminRefused { .. } => "admin_refused",
             Event::ChangeStored { .. } => "change_stored",
             Event::ChangeRefused { .. } => "change_refused",
+            Event::BackupMade { .. } => "backup_made",
+            Event::Restored { .. } => "restored",
             Event::VaultCreated { .. } => "vault_created",
             Event::VaultQuarantined { .. } => "vault_quarantined",
             Event::VaultHealth { .. } => "vault_health",
@@ -29,6 +31,7 @@ impl Event<'_> {
             Event::LogForged { .. } => "log_forged",
             Event::ReceiptGiven { .. } => "receipt_given",
             Event::ReceiptIgnored { .. } => "receipt_ignored",
+            Event::TpmBound { .. } => "tpm_bound",
             Event::StoreRefused { .. } => "store_refused",
             Event::CredentialPut { .. } => "credential_put",
             Event::CredentialDeleted { .. } => "credential_deleted",
@@ -135,6 +138,32 @@ impl Event<'_> {
                     .text("code", code.as_str())
                     .number("uid", uid.into());
             }
+            Event::BackupMade {
+                backup,
+                generation,
+                records,
+                left_out,
+                uid,
+            } => {
+                line.digest("backup", backup)
+                    .number("generation", generation)
+                    .number("records", records)
+                    .number("left_out", left_out)
+                    .number("uid", uid.into());
+            }
+            Event::Restored {
+                backup,
+                life,
+                line: at,
+                head,
+                uid,
+            } => {
+                line.digest("backup", backup)
+                    .number("life", life)
+                    .number("line", at)
+                    .digest("head", head)
+                    .number("uid", uid.into());
+            }
             Event::VaultCreated { vault, uid } => {
                 line.text("vault", vault.as_str()).number("uid", uid.into());
             }
@@ -168,6 +197,10 @@ impl Event<'_> {
             }
             Event::ReceiptIgnored { reason, uid } => {
                 line.text("reason", reason).number("uid", uid.into());
+            }
+            Event::TpmBound { index, uid } => {
+                line.number("index", index.into())
+                    .number("uid", uid.into());
             }
             Event::StoreRefused {
                 reason,
@@ -426,6 +459,13 @@ fn write_step(line: &mut Fields<'_>, step: Step) {
         Step::Planned => line.text("step", "planned"),
         Step::ShareAccepted { given, needed } => line
             .text("step", "share_accepted")
+            .number("given", given.into())
+            .number("needed", needed.into()),
+        Step::Delivered { generation } => line
+            .text("step", "delivered")
+            .number("generation", generation.into()),
+        Step::Proven { given, needed } => line
+            .text("step", "proven")
             .number("given", given.into())
             .number("needed", needed.into()),
         Step::ShareRefused { reason } => line.text("step", "share_refused").text("reason", reason),
