@@ -170,6 +170,48 @@ fn what_must_stay_apart_is_not_linked_together() {
     }
 }
 
+/// The fuzz targets are no member of the workspace; they use the pure crates alone, and each has a corpus to begin with.
+#[test]
+fn fuzz_targets_use_pure_crates_and_have_a_corpus() {
+    let manifest = "tests/fuzz/Cargo.toml";
+    let args = [
+        "metadata",
+        "--format-version=1",
+        "--no-deps",
+        "--locked",
+        "--offline",
+    ];
+    let metadata = cargo(&[&args[..], &["--manifest-path", manifest]].concat());
+    let metadata: serde_json::Value = serde_json::from_str(&metadata).expect("JSON");
+    let [package] = metadata["packages"]
+        .as_array()
+        .expect("packages")
+        .as_slice()
+    else {
+        panic!("one package: {metadata}");
+    };
+    let ours = package["dependencies"].as_array().expect("a list").iter();
+    let ours = ours
+        .filter_map(|d| d["name"].as_str())
+        .filter(|n| n.starts_with("mcpist"));
+    let pure = ["mcpist-core", "mcpist-quorum", "mcpist-secret"];
+    assert_eq!(ours.collect::<Vec<_>>(), pure);
+
+    let folder = workspace().join("tests/fuzz");
+    let targets = package["targets"].as_array().expect("targets").iter();
+    let targets = targets.filter(|t| t["kind"][0] == "bin");
+    let named: BTreeSet<&str> = targets.filter_map(|t| t["name"].as_str()).collect();
+    let files = std::fs::read_dir(folder.join("fuzz_targets")).expect("a folder");
+    assert_eq!(files.count(), named.len(), "each file is a target");
+    for name in named {
+        let seeds = std::fs::read_dir(folder.join("corpus").join(name));
+        assert!(
+            seeds.is_ok_and(|mut s| s.next().is_some()),
+            "{name} has no corpus"
+        );
+    }
+}
+
 /// A feature for tests alone (a process that may be read, a leak on purpose, a disk that fails) is had by asking for it by
 /// name, of what is listed here and nowhere else.
 #[test]
