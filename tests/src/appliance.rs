@@ -1,7 +1,6 @@
 //! One appliance in a folder of its own: a real mcpistd, in dev mode or as a service, driven over its real sockets.
 
-use std::io::{BufRead, BufReader, IoSlice, Read, Write};
-use std::os::fd::AsRawFd;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Child;
@@ -11,12 +10,12 @@ use mcpist_bundle::root::{Delegation, Keys};
 use mcpist_bundle::{BuildOptions, Role, Root, RootParts, SigningKey};
 use mcpist_core::change::approval_message;
 use mcpist_core::ids::{BundleName, Digest, Namespace, SiteId};
-use mcpist_quorum::{Identity, open_share_file};
+use mcpist_quorum::Identity;
 use mcpist_secret::Secret;
-use mcpist_secret::frame::{Ticket, write_frame};
-use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use mcpist_secret::frame::Ticket;
 use serde_json::{Value, json};
 
+use crate::desk::Desk;
 use crate::look::{self, PATIENCE};
 use crate::programs::{program, workspace};
 use crate::start::Start;
@@ -27,6 +26,7 @@ const SITE: &str = "test-site";
 /// A running appliance. Its process is killed and its folder removed when dropped.
 pub struct Appliance {
     folder: tempfile::TempDir,
+    desk: Desk,
     start: Start,
     daemon: Child,
     shares: Vec<Secret>,
@@ -55,6 +55,7 @@ impl Appliance {
         start.furnish(folder.path());
         let daemon = start.launch(folder.path());
         let mut appliance = Appliance {
+            desk: Desk::of(folder.path()),
             folder,
             start,
             daemon,
@@ -142,29 +143,12 @@ impl Appliance {
 
     /// The path of its socket `name`: a listener's, `admin` or `secret`.
     pub fn socket(&self, name: &str) -> PathBuf {
-        self.folder.path().join(format!("run/{name}.sock"))
+        self.desk.socket(name)
     }
 
     /// One admin request: the status and the JSON of the answer.
     pub fn admin(&self, method: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
-        let mut stream = UnixStream::connect(self.socket("admin")).expect("the admin socket");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        let body = body.map(Value::to_string).unwrap_or_default();
-        write!(
-            stream,
-            "{method} {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
-            body.len()
-        )
-        .expect("a request");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("an answer");
-        let (head, body) = answer.split_once("\r\n\r\n").expect("HTTP");
-        let status = head
-            .split(' ')
-            .nth(1)
-            .and_then(|s| s.parse().ok())
-            .expect("a status");
-        (status, serde_json::from_str(body).expect("JSON"))
+        self.desk.admin(method, path, body).expect("an answer")
     }
 
     /// An admin request that must succeed: its data.
@@ -176,34 +160,17 @@ impl Appliance {
 
     /// A ticket for `purpose`.
     pub fn ticket(&self, purpose: &Value) -> Ticket {
-        let answer = self.ask("POST", "/v1/ticket", Some(&json!({ "purpose": purpose })));
-        Ticket::parse(answer["ticket"].as_str().expect("a ticket")).expect("a ticket")
+        self.desk.ticket(purpose).expect("a ticket")
     }
 
     /// Brings a secret under a ticket and gives the line that comes back.
     pub fn bring(&self, ticket: &Ticket, payload: &Secret) -> Value {
-        let mut stream = UnixStream::connect(self.socket("secret")).expect("the secret socket");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        write_frame(&mut stream, ticket, payload).expect("a frame");
-        answer_line(stream)
+        self.desk.bring(ticket, payload).expect("an answer")
     }
 
     /// Makes the store: 2 of 3.
     pub fn init(&mut self) {
-        let token =
-            std::fs::read(self.folder.path().join("state/init-token")).expect("the init token");
-        let ticket = self.ticket(&json!("init_token"));
-        let shown = self.bring(
-            &ticket,
-            &Secret::copy_of(token.trim_ascii()).expect("memory"),
-        );
-        assert_eq!(shown, json!("init_token"));
         let identities: Vec<Identity> = (0..3).map(|_| Identity::generate()).collect();
-        let holders: Vec<Value> = identities
-            .iter()
-            .enumerate()
-            .map(|(n, i)| json!({ "label": format!("holder-{}", n + 1), "recipient": i.recipient() }))
-            .collect();
         // A service needs two officers; a development store has one of its own.
         let officers: Vec<Value> = match self.start.is_dev() {
             true => Vec::new(),
@@ -211,24 +178,19 @@ impl Appliance {
                 .map(|(key, name)| json!({ "name": name, "public": key.public() }))
                 .collect(),
         };
-        let request = json!({ "threshold": 2, "holders": holders, "root": base64(&self.root()), "officers": officers, "dev": self.start.is_dev() });
-        let plan = self.ask("POST", "/v1/init", Some(&request));
-        let done = self.ask(
-            "POST",
-            "/v1/init/confirm",
-            Some(&json!({ "digest": plan["digest"] })),
-        );
-        let shares = done["shares"].as_array().expect("shares").clone();
-        for (identity, share) in identities.iter().zip(shares) {
-            let age = share["age"].as_str().expect("an age file");
-            let share = open_share_file(identity, age.as_bytes()).expect("our own share");
-            self.shares.push(share.to_text().expect("memory"));
-        }
-        let record = done["record_text"].as_str().expect("a record");
+        let request = json!({ "threshold": 2, "root": self.root_text(), "officers": officers, "dev": self.start.is_dev() });
+        let (shares, record) = self.desk.init(request, &identities).expect("a store");
+        self.shares = shares;
         std::fs::write(self.folder.path().join("ceremony-record"), record).expect("a file");
     }
 
-    fn root(&self) -> Vec<u8> {
+    /// The trust root in base64, as `POST /v1/init` takes it.
+    pub fn root_text(&self) -> String {
+        base64(&self.root())
+    }
+
+    /// The trust root, as a file.
+    pub fn root(&self) -> Vec<u8> {
         let public: Vec<_> = self.keys.iter().map(SigningKey::public).collect();
         let keys = |threshold| Keys {
             threshold,
@@ -256,9 +218,7 @@ impl Appliance {
 
     /// Gives one share's text under the open plan.
     pub fn give(&self, text: &Secret) -> Value {
-        let plan = self.ask("GET", "/v1/unseal", None);
-        let ticket = self.ticket(&json!({ "unseal": { "plan": plan["digest"] } }));
-        self.bring(&ticket, text)
+        self.desk.give(text).expect("an answer")
     }
 
     /// Unseals with shares 1 and 2.
@@ -294,24 +254,8 @@ impl Appliance {
 
     /// Imports a bundle's bytes over a passed descriptor and gives the line that comes back.
     pub fn import(&self, bundle: &[u8]) -> Value {
-        let mut file = tempfile::tempfile().expect("a file");
-        file.write_all(bundle).expect("a file");
-        let ticket = self.ticket(&json!("import"));
-        let stream = UnixStream::connect(self.socket("secret")).expect("the secret socket");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        // A frame has a payload of one byte at least; with a descriptor it says nothing.
-        let header = [ticket.as_bytes(), &1_u32.to_be_bytes()[..], &[0]].concat();
-        let descriptors = [file.as_raw_fd()];
-        let control = [ControlMessage::ScmRights(&descriptors)];
-        let sent = sendmsg::<()>(
-            stream.as_raw_fd(),
-            &[IoSlice::new(&header)],
-            &control,
-            MsgFlags::empty(),
-            None,
-        );
-        assert_eq!(sent, Ok(header.len()));
-        answer_line(stream)
+        let passed = self.desk.pass(&json!("import"), bundle);
+        passed.expect("an answer")
     }
 
     /// Proposes a change and has it approved: by the development key, or by both officers of a service.
@@ -400,14 +344,6 @@ impl Drop for Appliance {
         let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
         let _ = self.daemon.wait();
     }
-}
-
-fn answer_line(stream: UnixStream) -> Value {
-    let mut line = String::new();
-    BufReader::new(stream)
-        .read_line(&mut line)
-        .expect("an answer");
-    serde_json::from_str(&line).unwrap_or_else(|_| panic!("no JSON: {line:?}"))
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -4,9 +4,11 @@
 #![allow(clippy::expect_used, clippy::panic)] // a test helper that cannot go on ends its test
 
 pub mod appliance;
+pub mod desk;
 pub mod look;
 pub mod process;
 pub mod programs;
+pub mod pty;
 pub mod report;
 pub mod service;
 pub mod start;
