@@ -5,6 +5,7 @@
 //! learns nothing but that, that neither `status` nor a seal depends on the keeper or on the audit log's disk, and that
 //! no user's connections keep another's out. Does not carry secrets: those come over [`crate::secret_socket`].
 
+mod audit;
 mod clerk;
 mod policy;
 mod status;
@@ -200,6 +201,8 @@ impl Admin {
             .route("/v1/changes/{change}/approvals", post(policy::approve))
             .route(path::MASK_EXPLAIN, post(policy::explain))
             .route(path::AUDIT_HEAD, get(status::audit_head))
+            .route(path::AUDIT_LINES, post(audit::lines))
+            .route(path::AUDIT_MATCH, post(audit::matches))
             .fallback(|| async {
                 failure(&ApiError::new(
                     ErrorCode::NotFound,

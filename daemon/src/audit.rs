@@ -13,10 +13,13 @@
 mod boot;
 mod denied;
 mod disk;
+mod export;
 mod keys;
+mod lines;
 mod ready;
 mod segment;
 mod spare;
+mod sweep;
 mod sync;
 mod writer;
 
@@ -35,10 +38,15 @@ use boot::Boot;
 pub(crate) use denied::Asker;
 use denied::Denied;
 use disk::Disk;
+pub(crate) use export::ExportError;
+use export::Place;
 pub(crate) use keys::{CheckpointStore, FirstKey, SystemVault};
+pub(crate) use keys::{NAME as CHECKPOINT_RECORD, signed_head};
+pub(crate) use lines::read as read_lines;
 pub(crate) use ready::{Unready, ready};
 pub(crate) use segment::OpenError;
 use spare::Spare;
+use sweep::Sweep;
 use writer::Writer;
 
 /// A line that nobody waits for is noticed within this time and synced within as much again: 200 ms are promised.
@@ -64,6 +72,17 @@ pub(crate) enum AuditError {
         "what was asked is done and its audit line written; the log's disk has not confirmed it within 5 s, see to that disk"
     )]
     Slow,
+}
+
+/// When a segment gives way to the next, and when it may leave.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rotation {
+    /// Bytes that a segment gets beforehand; it is full shortly before.
+    pub(crate) bytes: u64,
+    /// Seconds after which the next one begins in any case.
+    pub(crate) age: u64,
+    /// Segments that stay although they were exported.
+    pub(crate) keep: usize,
 }
 
 /// How the log is.
@@ -103,6 +122,8 @@ pub(crate) struct Audit {
     boot: Mutex<Boot>,
     /// Calls whose outcome is in no line, and which no line counts yet.
     lost: AtomicU64,
+    /// Whether lines are on their way to a medium.
+    exporting: Place,
 }
 
 struct Shared {
@@ -132,6 +153,12 @@ struct Tail {
     unsigned: bool,
     /// Bytes left on the disk, while they are few.
     low: Option<u64>,
+    /// Somebody wants a checkpoint now.
+    sign: bool,
+    /// How often that was tried.
+    answered: u64,
+    /// Somebody exported lines: segments may leave.
+    sweep: bool,
 }
 
 impl Tail {
@@ -179,6 +206,7 @@ impl Audit {
             shared: ArcSwap::from_pointee(Shared::new(None)),
             boot: Mutex::default(),
             lost: AtomicU64::new(0),
+            exporting: Place::default(),
         }
     }
 
@@ -191,18 +219,24 @@ impl Audit {
         self.boot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Opens the log in `folder` with the keys of `store`, mends a torn end and starts the thread. Each segment gets
-    /// `reserve` bytes beforehand and is full shortly before. Returns the outbox rows that the log names already.
+    /// Opens the log in `folder` with the keys of `store`, mends a torn end and starts the thread. Returns the outbox rows
+    /// that the log names already.
     pub(crate) fn open(
         &self,
         folder: &Path,
         store: Box<dyn CheckpointStore>,
-        reserve: u64,
+        rotation: Rotation,
     ) -> Result<Logged, OpenError> {
+        let reserve = rotation.bytes;
         let keys = keys::Keys::load(store)?;
         let segment = segment::open(folder, keys.genesis(), keys.newest(), reserve, now())?;
-        let spare = Spare::after(folder, segment.number, reserve);
-        let disk = Disk::of(folder, reserve);
+        let tools = sync::Tools {
+            keys,
+            spare: Spare::after(folder, segment.number, reserve),
+            disk: Disk::of(folder, reserve),
+            sweep: Sweep::of(folder, rotation.keep),
+            age: rotation.age,
+        };
         let logged = segment.outbox.clone();
         let mut writer = Writer::new(segment);
         // Not under its mutex: who notes something must not wait for a disk.
@@ -215,7 +249,7 @@ impl Audit {
         self.shared.store(Arc::clone(&shared));
         std::thread::Builder::new()
             .name("audit".into())
-            .spawn(move || sync::run(&shared, keys, spare, disk))
+            .spawn(move || sync::run(&shared, tools))
             .map_err(|source| OpenError::Io {
                 path: folder.to_owned(),
                 source,
@@ -344,6 +378,61 @@ impl Audit {
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }
+    }
+
+    /// Signs what is written so far, if that can be done within a moment: where the store takes no checkpoint, what no
+    /// signature covers stays longer.
+    fn sign_now(&self) {
+        let shared = self.shared.load_full();
+        let deadline = Instant::now() + PATIENCE;
+        let mut tail = shared.tail();
+        let before = tail.answered;
+        tail.sign = true;
+        shared.wake.notify_all();
+        while tail.writer.is_some() && tail.answered == before {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            tail = shared
+                .wake
+                .wait_timeout(tail, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+
+    /// Where the log ends now: its newest segment, the bytes in that, and the chain.
+    fn end(&self) -> Option<(u64, u64, Anchor)> {
+        let shared = self.shared.load();
+        let tail = shared.tail();
+        let writer = tail.writer.as_ref()?;
+        Some((writer.number, writer.end, *writer.chain.anchor()))
+    }
+
+    /// Lets segments leave that an export holds.
+    fn sweep(&self) {
+        let shared = self.shared.load();
+        shared.tail().sweep = true;
+        shared.wake.notify_all();
+    }
+
+    /// The last line that is on disk. While the log is closed nothing is written, and all that stands there is.
+    pub(crate) fn durable(&self) -> u64 {
+        let shared = self.shared.load();
+        let open = shared.tail().writer.is_some();
+        match *shared.synced.borrow() {
+            Synced::Through(through) if open => through,
+            _ => u64::MAX,
+        }
+    }
+
+    /// Waits until a line after `seq` is on disk, however long that takes.
+    pub(crate) async fn beyond(&self, seq: u64) {
+        let mut synced = self.shared.load_full().synced.subscribe();
+        let longer = |s: &Synced| matches!(s, Synced::Through(through) if *through > seq);
+        // An end of the wait is as good as a line: whoever waits looks again.
+        let _ = synced.wait_for(longer).await;
     }
 
     /// How the log is now.

@@ -19,7 +19,7 @@ use mcpist_core::audit::Seq;
 use mcpist_core::catalogue::Tool;
 use mcpist_core::error::ErrorCode;
 use mcpist_core::event::{Event, Outcome};
-use mcpist_core::ids::{CallId, SchemaRef};
+use mcpist_core::ids::{CallId, ModuleRev, SchemaRef};
 use mcpist_core::permit::{IntentError, Permit};
 use mcpist_core::principal::Principal;
 use mcpist_core::result::{ToolError, ToolResult};
@@ -59,6 +59,9 @@ pub(crate) async fn call(house: &House, peer: &Peer, asked: ToolCall) -> CallAns
         Ok(route) => route,
         Err(e) => return no_route(house, named, e),
     };
+    if house.leaks.is_stopped(route.tool().rev()) {
+        return ToolError::of(ErrorCode::ModuleQuarantined).into();
+    }
     // 5 arguments
     let arguments = match Arguments::parse(arguments.into_bytes(), &route) {
         Ok(arguments) => arguments,
@@ -305,10 +308,22 @@ fn report(house: &House, live: &Live, call: CallId, tool: &Tool, redacted: &Reda
             note(house, call, &event);
         }
     }
+    if hits.runner > 0 || hits.daemon > 0 {
+        count_leak(house, call, tool.rev());
+    }
     if let Err(e) = &redacted.answer
         && e.code() == ErrorCode::CredentialSuspect
     {
         alert(house, live, call, tool);
+    }
+}
+
+/// A service gave a secret back; one that does so again and again gets no calls any more.
+fn count_leak(house: &House, call: CallId, rev: &ModuleRev) {
+    if house.leaks.count(rev, Instant::now()) {
+        log::error!("module_quarantined: {} gives secrets back", rev.module);
+        let reason = "redaction";
+        note(house, call, &Event::ModuleQuarantined { rev, reason });
     }
 }
 

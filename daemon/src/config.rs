@@ -9,6 +9,7 @@ use std::time::Duration;
 use mcpist_core::ids::PrincipalName;
 use serde::Deserialize;
 
+use crate::audit::Rotation;
 use crate::roles::Groups;
 
 /// Default size of the arena of secret pages, in KiB: keys, shares, and what is opened for a moment for each call, up to
@@ -31,6 +32,8 @@ struct File {
     roles: Groups,
     #[serde(default)]
     limits: LimitsFile,
+    #[serde(default)]
+    audit: AuditFile,
 }
 
 #[derive(Debug, Deserialize)]
@@ -54,7 +57,25 @@ struct LimitsFile {
     connections: usize,
     connections_per_user: usize,
     idle_minutes: usize,
-    audit_segment_mib: u64,
+    leaking_answers: u32,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct AuditFile {
+    rotate_mib: u64,
+    rotate_days: u64,
+    keep: usize,
+}
+
+impl Default for AuditFile {
+    fn default() -> Self {
+        Self {
+            rotate_mib: 16,
+            rotate_days: 30,
+            keep: 16,
+        }
+    }
 }
 
 impl Default for LimitsFile {
@@ -65,7 +86,7 @@ impl Default for LimitsFile {
             connections: 256,
             connections_per_user: 64,
             idle_minutes: 720,
-            audit_segment_mib: 16,
+            leaking_answers: 32,
         }
     }
 }
@@ -139,8 +160,10 @@ pub(crate) struct Config {
     pub(crate) connections_per_user: usize,
     /// A client connection on which nothing came for this long is closed.
     pub(crate) idle: Duration,
-    /// Size that an audit segment is allocated with, in bytes.
-    pub(crate) audit_segment_bytes: u64,
+    /// Answers of a module's service with a secret in them, within ten minutes, after which it takes no calls any more.
+    pub(crate) leaking_answers: u32,
+    /// When audit segments give way.
+    pub(crate) rotation: Rotation,
 }
 
 impl Config {
@@ -215,11 +238,25 @@ impl Config {
             "10 to 10080",
         )?;
         range(
-            "limits.audit-segment-mib",
-            limits.audit_segment_mib as usize,
+            "limits.leaking-answers",
+            limits.leaking_answers as usize,
+            1..=1_000_000,
+            "1 to 1000000",
+        )?;
+        let audit = file.audit;
+        range(
+            "audit.rotate-mib",
+            audit.rotate_mib as usize,
             1..=4096,
             "1 to 4096",
         )?;
+        range(
+            "audit.rotate-days",
+            audit.rotate_days as usize,
+            1..=3650,
+            "1 to 3650",
+        )?;
+        range("audit.keep", audit.keep, 2..=100_000, "2 to 100000")?;
         Ok(Self {
             dev,
             state: file.state,
@@ -232,7 +269,12 @@ impl Config {
             connections: limits.connections,
             connections_per_user: limits.connections_per_user,
             idle: Duration::from_secs(60 * limits.idle_minutes as u64),
-            audit_segment_bytes: limits.audit_segment_mib * 1024 * 1024,
+            leaking_answers: limits.leaking_answers,
+            rotation: Rotation {
+                bytes: audit.rotate_mib * 1024 * 1024,
+                age: audit.rotate_days * 86_400,
+                keep: audit.keep,
+            },
         })
     }
 

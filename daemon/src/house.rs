@@ -15,6 +15,7 @@ use crate::audit::Audit;
 use crate::config::Config;
 use crate::connections::Shares;
 use crate::inflight::{Entered, InFlight};
+use crate::leaks::Leaks;
 use crate::live::Live;
 use crate::refusals::Refusals;
 use crate::runner::Runners;
@@ -44,6 +45,8 @@ pub(crate) struct House {
     pub(crate) tickets: Mutex<Tickets<Purpose>>,
     /// What each principal has read.
     pub(crate) shown: Shown,
+    /// What services gave back of credentials.
+    pub(crate) leaks: Leaks,
     /// Peers that were turned away.
     pub(crate) refusals: Refusals,
     /// What clients' lines may take.
@@ -58,6 +61,7 @@ impl House {
     /// Sealed, with nothing connected.
     pub(crate) fn new(config: Config) -> Self {
         Self {
+            leaks: Leaks::new(config.leaking_answers),
             config,
             audit: Audit::closed(),
             runners: Runners::new(),

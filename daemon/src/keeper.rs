@@ -35,7 +35,7 @@ use mcpist_sealer::{Barrier, Health, OpenVault, Sealed, Unsealed, VaultError, Va
 use crate::clock::{steady_seconds, unix_seconds};
 use crate::house::House;
 pub(crate) use crate::keeper::codes::{
-    audit_error, io_code, live_error, records_error, unready, vault_error,
+    audit_error, export_error, io_code, live_error, records_error, unready, vault_error,
 };
 use crate::keeper::handle::Job;
 pub(crate) use crate::keeper::handle::{KeeperHandle, View};
@@ -181,7 +181,10 @@ pub(crate) fn start(house: Arc<House>) -> Result<KeeperHandle, StartError> {
     };
     let init = if to_init {
         let token = config.init_token();
-        log::info!("no store was opened yet: 'mcpist init' needs {}", token.display());
+        log::info!(
+            "no store was opened yet: 'mcpist init' needs {}",
+            token.display()
+        );
         Some(init::InitGate::open(&token)?)
     } else {
         None

@@ -19,6 +19,7 @@ mod intent;
 mod keeper;
 #[cfg(feature = "test-leak")]
 mod leak;
+mod leaks;
 mod listen;
 mod live;
 mod log;

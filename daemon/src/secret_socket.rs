@@ -26,7 +26,7 @@ pub(crate) use mcpist_core::api::Purpose;
 use crate::clock::steady_seconds;
 use crate::connections::{Connections, User};
 use crate::house::House;
-use crate::keeper::{KeeperHandle, lock};
+use crate::keeper::{KeeperHandle, export_error, lock};
 use crate::refusals::refused;
 
 /// Connections served at once; each holds one thread of the blocking pool, and a payload's secret memory while it sends.
@@ -101,7 +101,9 @@ async fn connection(
         return;
     };
     let redeemed = match frame {
-        Ok(frame) => redeem(keeper, frame).await.unwrap_or_else(Redeemed::Error),
+        Ok(frame) => redeem(house, keeper, frame)
+            .await
+            .unwrap_or_else(Redeemed::Error),
         Err(e) => Redeemed::Error(e),
     };
     if let Redeemed::Error(e) = &redeemed {
@@ -200,7 +202,11 @@ fn read_until(
     Ok(())
 }
 
-async fn redeem(keeper: &KeeperHandle, frame: Frame) -> Result<Redeemed, ApiError> {
+async fn redeem(
+    house: &Arc<House>,
+    keeper: &KeeperHandle,
+    frame: Frame,
+) -> Result<Redeemed, ApiError> {
     let Frame {
         uid,
         purpose,
@@ -238,16 +244,31 @@ async fn redeem(keeper: &KeeperHandle, frame: Frame) -> Result<Redeemed, ApiErro
                 .map(Redeemed::Credential)
         }
         Purpose::Import => {
-            let missing = || {
-                ApiError::new(
-                    ErrorCode::RequestInvalid,
-                    "no file descriptor came with the ticket",
-                )
-            };
-            let source = File::from(descriptor.ok_or_else(missing)?);
+            let source = passed(descriptor)?;
             keeper.import(uid, source).await.map(Redeemed::Import)
         }
+        Purpose::Export { from } => {
+            let (house, target) = (Arc::clone(house), passed(descriptor)?);
+            let folder = house.config.audit();
+            let exported = tokio::task::spawn_blocking(move || {
+                house.audit.export(&folder, &from, &target, uid)
+            });
+            match exported.await {
+                Ok(exported) => exported.map(Redeemed::Export).map_err(|e| export_error(&e)),
+                Err(_) => Err(ApiError::of(ErrorCode::Internal)),
+            }
+        }
     }
+}
+
+/// The file that came with a ticket for one.
+fn passed(descriptor: Option<OwnedFd>) -> Result<File, ApiError> {
+    descriptor.map(File::from).ok_or_else(|| {
+        ApiError::new(
+            ErrorCode::RequestInvalid,
+            "no file descriptor came with the ticket",
+        )
+    })
 }
 
 #[cfg(test)]

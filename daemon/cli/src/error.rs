@@ -90,6 +90,9 @@ impl Error {
 fn usual_next(code: &str) -> Option<&'static str> {
     Some(match code {
         "approvals_missing" => "mcpist change approve FILE --key the key of another officer",
+        "audit_damaged" => "keep the files; mcpist audit verify names the first line that is wrong",
+        "audit_empty" => "mcpist unseal; the log begins with the first opening of the store",
+        "audit_many" => "narrow it: --principal, --tool, --from, --to",
         "bundle_build" => "mend the module folder, and build again",
         "bundle_sign" => "mcpist bundle inspect FILE",
         "ceremony_record" => "give ceremony.bin as 'mcpist init' wrote it, or --key",

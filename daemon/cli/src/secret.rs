@@ -12,7 +12,8 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use mcpist_core::api::{
-    ApiError, CredentialStored, Imported, Purpose, Redeemed, ShareOutcome, TicketRequest, path,
+    ApiError, CredentialStored, ExportFrom, Exported, Imported, Purpose, Redeemed, ShareOutcome,
+    TicketRequest, path,
 };
 use mcpist_core::error::ErrorCode;
 use mcpist_secret::Secret;
@@ -77,14 +78,30 @@ pub(crate) async fn credential(
 
 /// Hands over an open bundle file.
 pub(crate) async fn import(client: &Client, bundle: &File) -> Result<Imported> {
-    let ticket = ticket(client, Purpose::Import).await?;
+    match pass(client, Purpose::Import, bundle).await? {
+        Redeemed::Import(imported) => Ok(imported),
+        other => Err(unexpected(other)),
+    }
+}
+
+/// Hands over an empty file for lines of the audit log.
+pub(crate) async fn export(client: &Client, from: ExportFrom, target: &File) -> Result<Exported> {
+    match pass(client, Purpose::Export { from }, target).await? {
+        Redeemed::Export(exported) => Ok(exported),
+        other => Err(unexpected(other)),
+    }
+}
+
+/// Hands over an open file for `purpose`.
+async fn pass(client: &Client, purpose: Purpose, file: &File) -> Result<Redeemed> {
+    let ticket = ticket(client, purpose).await?;
     let stream = connect(client)?;
     // A frame is never empty: one zero byte stands for "the descriptor is the payload".
     let mut frame = Vec::with_capacity(37);
     frame.extend_from_slice(ticket.as_bytes());
     frame.extend_from_slice(&1u32.to_be_bytes());
     frame.push(0);
-    let descriptors = [bundle.as_raw_fd()];
+    let descriptors = [file.as_raw_fd()];
     let sent = sendmsg::<()>(
         stream.as_raw_fd(),
         &[IoSlice::new(&frame)],
@@ -94,13 +111,9 @@ pub(crate) async fn import(client: &Client, bundle: &File) -> Result<Imported> {
     );
     frame.zeroize();
     match sent {
-        Ok(37) => {}
-        Ok(_) => return Err(lost(&std::io::Error::other("the frame was cut off"))),
-        Err(e) => return Err(lost(&e.into())),
-    }
-    match answer(stream)? {
-        Redeemed::Import(imported) => Ok(imported),
-        other => Err(unexpected(other)),
+        Ok(37) => answer(stream),
+        Ok(_) => Err(lost(&std::io::Error::other("the frame was cut off"))),
+        Err(e) => Err(lost(&e.into())),
     }
 }
 

@@ -108,6 +108,7 @@ fn show(status: &Status) -> String {
                     ModuleState::Ready => "ready",
                     ModuleState::Loading => "waits for its runner",
                     ModuleState::Broken => "BROKEN",
+                    ModuleState::Quarantined => "QUARANTINED",
                 },
                 module.tools,
                 module.registry.short(),

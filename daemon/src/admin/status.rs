@@ -9,7 +9,7 @@ use mcpist_core::api::{
 };
 use mcpist_core::audit::Anchor;
 use mcpist_core::error::ErrorCode;
-use mcpist_core::ids::VaultName;
+use mcpist_core::ids::{ModuleRev, VaultName};
 use mcpist_sealer::Health;
 use mcpist_secret::memory::PageKind;
 
@@ -89,6 +89,7 @@ pub(crate) fn shown(house: &House, view: &View, head: Result<Option<Anchor>, Stu
     let vaults = view.vaults().map(shown_vaults).unwrap_or_default();
     let mut alarms = view.alarms.clone();
     alarms.extend(house.live().iter().flat_map(|live| live.alarms().to_vec()));
+    alarms.extend(house.leaks.stopped().iter().map(quarantined));
     alarms.extend(vaults.iter().filter_map(missing_write));
     alarms.extend(head.err().map(|stuck| Alarm {
         code: ErrorCode::AuditUnavailable,
@@ -130,21 +131,41 @@ fn modules(house: &House, view: &View) -> Vec<ModuleStatus> {
         ModuleState::Loading
     };
     let of_snapshot = live.mask.catalogue().modules();
+    let stopped = house.leaks.stopped();
     let show = |(name, registry): &(_, _)| {
         let built = of_snapshot
             .iter()
             .find(|m| m.name() == name && m.rev().registry == *registry);
+        let (state, reason) = match built {
+            None => (
+                ModuleState::Broken,
+                Some("it could not be built; the alarms say why"),
+            ),
+            Some(module) if stopped.contains(module.rev()) => (
+                ModuleState::Quarantined,
+                Some("its service gave secrets back; the alarms say what to do"),
+            ),
+            Some(_) => (state, None),
+        };
         ModuleStatus {
             name: name.clone(),
             registry: *registry,
-            state: built.map_or(ModuleState::Broken, |_| state),
-            reason: built
-                .is_none()
-                .then(|| "it could not be built; the alarms say why".to_owned()),
+            state,
+            reason: reason.map(str::to_owned),
             tools: built.map_or(0, |m| m.tools().len() as u64),
         }
     };
     view.modules.iter().map(show).collect()
+}
+
+fn quarantined(rev: &ModuleRev) -> Alarm {
+    let ModuleRev { registry, module } = rev;
+    Alarm {
+        code: ErrorCode::ModuleQuarantined,
+        message: format!(
+            "module {module} takes no calls: its service gave secrets back in too many answers; rotate the credential, mend the service, then: mcpist registry retire {registry}, mcpist registry activate {registry}"
+        ),
+    }
 }
 
 fn pages(kind: PageKind) -> &'static str {

@@ -11,9 +11,9 @@ use std::path::Path;
 use super::disk::free_bytes;
 use super::segment::{numbers, path_of};
 
-/// What an opening and the first lines take, several times over. The next segment's space is not counted: without room
-/// elsewhere the store may not sign the checkpoint that the turn to it needs.
-const ROOM: u64 = 512 * 1024;
+/// What an opening and the first lines take. A full disk leaves more than that to them in the open segment. The next
+/// segment's space is not counted: without room elsewhere the store may not sign the checkpoint that the turn to it needs.
+const ROOM: u64 = 64 * 1024;
 
 /// Why shares would be given in vain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -10,7 +10,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use mcpist_core::audit::{
-    Anchor, Chain, Checkpoint, Copied, Fault, Logged, Report, UnixMs, Verifier,
+    Anchor, Chain, Checkpoint, Copied, Fault, Logged, Report, Seq, UnixMs, Verifier, place,
 };
 use mcpist_core::event::Event;
 use mcpist_core::ids::Digest;
@@ -58,6 +58,10 @@ pub(crate) struct Segment {
     pub(crate) chain: Chain,
     /// Outbox rows that are in the log.
     pub(crate) outbox: Logged,
+    /// When its first line was written, in seconds since 1970.
+    pub(crate) begun: u64,
+    /// Bytes from its beginning that have space on the disk.
+    pub(crate) reserved: u64,
 }
 
 pub(super) fn io_error(path: &Path) -> impl FnOnce(io::Error) -> OpenError + '_ {
@@ -199,9 +203,10 @@ pub(crate) fn open(
             problem: format!("{} holds another segment", base.path.display()),
         });
     }
-    let segment = mend(folder, examined, chain, newest, now)?;
-    if let Err(e) = reserve_space(&segment.file, reserve) {
-        log::warn!("audit log: no space reserved for the open segment: {e}");
+    let mut segment = mend(folder, examined, chain, newest, now)?;
+    match reserve_space(&segment.file, reserve) {
+        Ok(()) => segment.reserved = reserve,
+        Err(e) => log::warn!("audit log: no space reserved for the open segment: {e}"),
     }
     Ok(segment)
 }
@@ -317,11 +322,13 @@ fn mend(
         sync_folder(folder)?;
     }
     Ok(Segment {
+        begun: first_place(&base.file).map_or(now.0 / 1_000, |(_, time)| time),
         file: base.file,
         number: base.number,
         end,
         chain,
         outbox: report.outbox,
+        reserved: 0,
     })
 }
 
@@ -385,7 +392,16 @@ fn create(
         end: line.len() as u64,
         chain,
         outbox: Logged::default(),
+        begun: now.0 / 1_000,
+        reserved: reserve,
     })
+}
+
+/// The sequence and the time of a segment's first line; none where it has no line yet.
+pub(super) fn first_place(file: &File) -> Option<(Seq, u64)> {
+    let mut line = [0; 64];
+    let read = file.read_at(&mut line, 0).ok()?;
+    place(&line[..read])
 }
 
 /// Makes an empty file with `reserve` bytes allocated, or none.

@@ -46,6 +46,11 @@ impl Spare {
         end >= self.reserve - self.reserve / 8
     }
 
+    /// Bytes that its file has space for.
+    pub(super) fn reserve(&self) -> u64 {
+        self.reserve
+    }
+
     /// Makes the file, unless there is one or making it failed a moment ago.
     pub(super) fn prepare(&mut self) {
         if self.file.is_some() || self.again.is_some_and(|again| Instant::now() < again) {

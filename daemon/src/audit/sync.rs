@@ -2,7 +2,7 @@
 //!
 //! One loop: wait until somebody needs durability or [`super::GROUP`] has passed since the first line that is not
 //! durable, sync outside the mutex, tell the waiters, sign a checkpoint when one is due, turn to the next segment when
-//! this one is full, look at the disk's room now and then. It holds the only copy of the signing key.
+//! this one is full or old, let exported segments go, look at the disk's room now and then. It holds the only copy of the signing key.
 
 use std::fs::File;
 use std::sync::{Arc, PoisonError};
@@ -14,6 +14,7 @@ use mcpist_sealer::fault;
 use super::disk::Disk;
 use super::keys::Keys;
 use super::spare::Spare;
+use super::sweep::Sweep;
 use super::writer::Writer;
 use super::{GROUP, Shared, Synced, Tail, now};
 
@@ -24,7 +25,24 @@ const APART: Duration = Duration::from_secs(1);
 /// With any line uncovered, a checkpoint is due after this time.
 pub(super) const LATEST: Duration = Duration::from_secs(60);
 
-pub(super) fn run(shared: &Shared, mut keys: Keys, mut spare: Spare, mut disk: Disk) {
+/// What the thread works with, besides the log itself.
+pub(super) struct Tools {
+    pub(super) keys: Keys,
+    pub(super) spare: Spare,
+    pub(super) disk: Disk,
+    pub(super) sweep: Sweep,
+    /// After this time a segment gives way to the next, in seconds.
+    pub(super) age: u64,
+}
+
+pub(super) fn run(shared: &Shared, tools: Tools) {
+    let Tools {
+        mut keys,
+        mut spare,
+        mut disk,
+        mut sweep,
+        age: oldest,
+    } = tools;
     spare.prepare();
     let mut last_checkpoint = Instant::now();
     let mut dirty_since: Option<Instant> = None;
@@ -35,13 +53,16 @@ pub(super) fn run(shared: &Shared, mut keys: Keys, mut spare: Spare, mut disk: D
         let mut tail = wait(shared, &mut dirty_since, last_checkpoint, &disk);
         let closing = tail.closing;
         tail.urgent = false;
+        let asked = std::mem::take(&mut tail.sign);
+        sweep.due |= std::mem::take(&mut tail.sweep);
         let Some(writer) = tail.writer.as_mut() else {
             return;
         };
         // The next checkpoint stands on the last one's line.
         let settled = writer.settle().is_ok();
         let (file, anchor) = (Arc::clone(&writer.file), *writer.chain.anchor());
-        let full = spare.is_due(writer.end) && !closing;
+        let old = (now().0 / 1_000).saturating_sub(writer.begun) >= oldest;
+        let full = (old || spare.is_due(writer.end)) && !closing;
         drop(tail);
 
         if *shared.synced.borrow() != Synced::Through(anchor.seq) {
@@ -55,7 +76,7 @@ pub(super) fn run(shared: &Shared, mut keys: Keys, mut spare: Spare, mut disk: D
         let turning = full && spare.is_ready();
         let uncovered = uncovered(&anchor);
         let age = last_checkpoint.elapsed();
-        let due = closing || (uncovered >= LINES && age >= APART) || age >= LATEST;
+        let due = closing || asked || (uncovered >= LINES && age >= APART) || age >= LATEST;
         let mut signed = settled;
         // A full segment ends with a checkpoint, however young the last one is.
         if settled && uncovered > 0 && (due || turning) {
@@ -79,20 +100,29 @@ pub(super) fn run(shared: &Shared, mut keys: Keys, mut spare: Spare, mut disk: D
                 }
             }
         }
+        if asked {
+            let mut tail = shared.tail();
+            tail.answered += 1;
+            shared.wake.notify_all();
+        }
         if turning {
             // Without one the log goes on in the full segment: an opening looks for its last signed line in two.
             let next = if signed { spare.named() } else { None };
             match next {
-                Some((next, number)) if turn(shared, &next, number) => {
+                Some((next, number)) if turn(shared, &next, number, spare.reserve()) => {
                     // The older segment is whole on disk before any line of the newer one is called durable.
                     if let Err(e) = sync(&file) {
                         return lose(shared, keys, &e);
                     }
                     log::info!("audit log: segment {number} begins");
                     spare.used();
+                    sweep.due = true;
                 }
                 _ => spare.refused(),
             }
+        }
+        if !closing && let Err(e) = sweep.run(shared) {
+            return lose(shared, keys, &e);
         }
         if closing {
             // Before anybody is told: who closes the log closes the store next.
@@ -110,12 +140,12 @@ fn sync(file: &File) -> std::io::Result<()> {
 }
 
 /// Goes on in the next segment. Where that fails the log goes on in the one that is full.
-fn turn(shared: &Shared, next: &Arc<File>, number: u64) -> bool {
+fn turn(shared: &Shared, next: &Arc<File>, number: u64, reserved: u64) -> bool {
     let mut tail = shared.tail();
     let Some(writer) = tail.writer.as_mut() else {
         return false;
     };
-    let turned = writer.turn(next, number, now());
+    let turned = writer.turn(next, number, reserved, now());
     if let Err(e) = &turned {
         log::error!("audit log: segment {number} not begun: {e}");
     }
@@ -136,7 +166,7 @@ fn wait<'s>(
         };
         let seq = writer.chain.anchor().seq;
         let dirty = *shared.synced.borrow() != Synced::Through(seq);
-        if tail.closing || (tail.urgent && dirty) || disk.is_due() {
+        if tail.closing || tail.sign || tail.sweep || (tail.urgent && dirty) || disk.is_due() {
             return tail;
         }
         let dirty_for = dirty.then(|| dirty_since.get_or_insert_with(Instant::now).elapsed());

@@ -11,6 +11,7 @@ use mcpist_secret::Secret;
 use super::*;
 
 mod denied;
+mod export;
 mod forged;
 mod trouble;
 mod turn;
@@ -35,6 +36,8 @@ pub(crate) struct Fixture {
     folder: tempfile::TempDir,
     store: Memory,
     first: AuditKey,
+    /// But for its size.
+    rotation: Rotation,
 }
 
 impl Fixture {
@@ -50,6 +53,11 @@ impl Fixture {
             folder: tempfile::tempdir().unwrap(),
             store,
             first,
+            rotation: Rotation {
+                bytes: 0,
+                age: u64::MAX,
+                keep: 2,
+            },
         }
     }
 
@@ -65,7 +73,15 @@ impl Fixture {
     }
 
     pub(crate) fn open_in(&self, audit: &Audit, bytes: u64) -> Result<Logged, OpenError> {
-        audit.open(self.folder.path(), Box::new(self.store.clone()), bytes)
+        let rotation = self.rotation(bytes);
+        audit.open(self.folder.path(), Box::new(self.store.clone()), rotation)
+    }
+
+    fn rotation(&self, bytes: u64) -> Rotation {
+        Rotation {
+            bytes,
+            ..self.rotation
+        }
     }
 
     /// The lines of the first segment that hold `fragment`, as they are now.

@@ -1,7 +1,8 @@
 //! The chain's writing end, and the turn from a full segment to the next.
 //!
 //! Owns what the log's mutex guards while it is open. Promises that chain and file agree: a line that the disk refuses
-//! is taken back whole, and so is a turn. Every act here is one or two `pwrite`s; nothing syncs.
+//! is taken back whole, and so is a turn; and that calls and changes leave [`KEPT`] bytes of the disk's space to what an
+//! operator needs in order to free some. Every act here is one or two `pwrite`s; nothing syncs.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -16,11 +17,40 @@ use nix::sys::resource::{Resource, getrlimit};
 use super::segment::{Segment, reserve_space};
 use super::{AuditError, now};
 
+/// Space behind the end of the open segment that is kept for what ends an emergency or tells of it ([`is_kept_for`]).
+const KEPT: u64 = 96 * 1024;
+/// Space that is taken at once where a full segment grows.
+const STEP: u64 = 64 * 1024;
+
+/// Whether the line of `event` may go into the space that is kept: unsealing, sealing, ceremonies, export and rotation,
+/// and the outcome of what has begun. The chain's own lines may as well.
+fn is_kept_for(event: &Event<'_>) -> bool {
+    matches!(
+        event,
+        Event::Start { .. }
+            | Event::Boot { .. }
+            | Event::Unsealed { .. }
+            | Event::Sealed { .. }
+            | Event::Ceremony { .. }
+            | Event::CallOutcome { .. }
+            | Event::AuditExported { .. }
+            | Event::AuditRemoved { .. }
+            | Event::AuditLost { .. }
+            | Event::DiskAlarm { .. }
+    )
+}
+
 pub(super) struct Writer {
     pub(super) chain: Chain,
     pub(super) file: Arc<File>,
+    /// The segment's number.
+    pub(super) number: u64,
     /// Offset of the next line.
     pub(super) end: u64,
+    /// When its first line was written, in seconds since 1970.
+    pub(super) begun: u64,
+    /// Bytes from its beginning that have space on the disk.
+    reserved: u64,
     /// The last outbox row of each vault that is in the log.
     copied: Copied,
     line: Vec<u8>,
@@ -35,7 +65,10 @@ impl Writer {
         Self {
             chain: segment.chain,
             file: Arc::new(segment.file),
+            number: segment.number,
             end: segment.end,
+            begun: segment.begun,
+            reserved: segment.reserved,
             copied: segment.outbox.last,
             line: Vec::with_capacity(1024),
             pending: None,
@@ -45,20 +78,35 @@ impl Writer {
 
     /// Writes the line of `event`.
     pub(super) fn append(&mut self, event: &Event<'_>) -> Result<Seq, AuditError> {
-        self.write(|chain, line| chain.append(now(), event, line))
+        let kept = if is_kept_for(event) { 0 } else { KEPT };
+        self.write(kept, |chain, line| chain.append(now(), event, line))
     }
 
-    /// Writes what `append` adds to the chain, or leaves chain and file as they were.
+    /// Writes what `append` adds to the chain and leaves `kept` bytes of space behind it, or leaves chain and file as
+    /// they were.
     fn write(
         &mut self,
+        kept: u64,
         append: impl FnOnce(&mut Chain, &mut Vec<u8>) -> Seq,
     ) -> Result<Seq, AuditError> {
         self.settle()?;
-        self.write_line(append)
+        self.write_line(kept, append)
+    }
+
+    /// Sees that `bytes` more have space.
+    fn make_room(&mut self, bytes: u64) -> Result<(), AuditError> {
+        let wanted = self.end.saturating_add(bytes);
+        if wanted > self.reserved {
+            let to = wanted.saturating_add(STEP);
+            reserve_space(&self.file, to).map_err(|e| AuditError::Write(e.kind()))?;
+            self.reserved = to;
+        }
+        Ok(())
     }
 
     fn write_line(
         &mut self,
+        kept: u64,
         append: impl FnOnce(&mut Chain, &mut Vec<u8>) -> Seq,
     ) -> Result<Seq, AuditError> {
         if self.failed {
@@ -67,6 +115,14 @@ impl Writer {
         let before = *self.chain.anchor();
         self.line.clear();
         let seq = append(&mut self.chain, &mut self.line);
+        let room = match kept {
+            0 => Ok(()),
+            kept => self.make_room(self.line.len() as u64 + kept),
+        };
+        if let Err(e) = room {
+            self.chain = Chain::new(before);
+            return Err(e);
+        }
         let written = fault::point("audit.write")
             .and_then(|()| self.file.write_all_at(&self.line, self.end))
             .and_then(|()| fault::point("audit.written"));
@@ -94,7 +150,10 @@ impl Writer {
         row: u64,
         body: &Body,
     ) -> Result<Seq, AuditError> {
-        let seq = self.write(|chain, line| chain.append_outbox(time, vault, row, body, line))?;
+        // What it tells of is done already.
+        let seq = self.write(0, |chain, line| {
+            chain.append_outbox(time, vault, row, body, line)
+        })?;
         self.copied.insert(vault.as_str().to_owned(), row);
         Ok(seq)
     }
@@ -111,7 +170,7 @@ impl Writer {
     /// Writes the checkpoint that waits for room, if one does.
     pub(super) fn settle(&mut self) -> Result<(), AuditError> {
         if let Some(checkpoint) = self.pending {
-            self.write_line(|chain, line| chain.append_checkpoint(&checkpoint, line))?;
+            self.write_line(0, |chain, line| chain.append_checkpoint(&checkpoint, line))?;
             self.pending = None;
         }
         Ok(())
@@ -122,14 +181,14 @@ impl Writer {
         self.pending.is_some()
     }
 
-    /// Whether one more line could be written now, whatever its length. Keeps the room for it where the file system
-    /// can.
+    /// Whether one more line of a call or a change could be written now, whatever its length. Keeps the room for it where
+    /// the file system can.
     pub(super) fn has_room(&self) -> Result<(), AuditError> {
         if self.failed {
             return Err(AuditError::Sync);
         }
         let refused = |kind| Err(AuditError::Write(kind));
-        let end = self.end.saturating_add(MAX_LINE as u64);
+        let end = self.end.saturating_add(MAX_LINE as u64 + KEPT);
         // Reserving does not meet the limit on the size of a file; a write would.
         if getrlimit(Resource::RLIMIT_FSIZE).is_ok_and(|(limit, _)| end > limit) {
             return refused(std::io::ErrorKind::FileTooLarge);
@@ -137,12 +196,13 @@ impl Writer {
         reserve_space(&self.file, end).or_else(|e| refused(e.kind()))
     }
 
-    /// Goes on in the empty file `next` as segment `number`, or stays where it is. What was written before is not
+    /// Goes on in the empty file `next`, with space for `reserved` bytes, as segment `number`, or stays where it is. What was written before is not
     /// synced by this.
     pub(super) fn turn(
         &mut self,
         next: &Arc<File>,
         number: u64,
+        reserved: u64,
         time: UnixMs,
     ) -> Result<(), AuditError> {
         self.settle()?;
@@ -169,7 +229,10 @@ impl Writer {
             return Err(AuditError::Write(e.kind()));
         }
         self.file = Arc::clone(next);
+        self.number = number;
         self.end = self.line.len() as u64;
+        self.begun = time.0 / 1_000;
+        self.reserved = reserved;
         Ok(())
     }
 }

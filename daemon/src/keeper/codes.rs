@@ -8,7 +8,7 @@ use mcpist_quorum::ShareRefusal;
 use mcpist_sealer::VaultError;
 
 use super::records::RecordsError;
-use crate::audit::{AuditError, Unready};
+use crate::audit::{AuditError, ExportError, Unready};
 use crate::live::LiveError;
 
 /// A vault's refusal.
@@ -38,6 +38,27 @@ pub(crate) fn audit_error(error: &AuditError) -> ApiError {
         _ => ErrorCode::AuditUnavailable,
     };
     ApiError::new(code, &error.to_string())
+}
+
+/// Why nothing was exported.
+pub(crate) fn export_error(error: &ExportError) -> ApiError {
+    use ExportError as E;
+    let (code, next) = match error {
+        E::Log(AuditError::Closed) => return ApiError::of(ErrorCode::Sealed),
+        E::Log(e) => return audit_error(e),
+        E::Busy => (ErrorCode::Busy, None),
+        E::Target | E::Nothing => (ErrorCode::RequestInvalid, None),
+        E::Damaged(_) | E::Another | E::Read(_) => (ErrorCode::AuditUnavailable, None),
+        E::Medium(_) | E::Differs => (
+            ErrorCode::Unavailable,
+            Some("mcpist audit export with a file on another medium"),
+        ),
+    };
+    let said = ApiError::new(code, &error.to_string());
+    match next {
+        Some(next) => said.next(next),
+        None => said,
+    }
 }
 
 /// Why no share is taken.

@@ -1,6 +1,7 @@
 //! From a proposed change to a stored one. The only place that changes a policy object, and it does so from an
 //! `Approved<Change>` alone; an import adds a registry that serves nothing yet.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use mcpist_core::api::{
@@ -247,6 +248,7 @@ impl Keeper {
     /// One commit: the record and its audit line. Then memory, snapshot and log follow. Until the store has taken the
     /// change its proposal stays, with the approvals that it has.
     fn store(&mut self, uid: u32, approved: Approved<Change>) -> Result<(), ApiError> {
+        let house = Arc::clone(&self.house);
         let open = self.open_for_change()?;
         let change = approved.change();
         // Again, for what has moved since it was proposed.
@@ -269,7 +271,11 @@ impl Keeper {
             let version = committed.versions.first().copied().unwrap_or_default();
             open.proposals.remove(&digest);
             let now = steady_seconds();
-            open.policy.apply(approved.into_change(), version, now);
+            let change = approved.into_change();
+            if let Change::RegistryActivate(id) = &change {
+                house.leaks.activated(id);
+            }
+            open.policy.apply(change, version, now);
         }
         self.follow(committed)?;
         self.drain_system()

@@ -234,11 +234,7 @@ impl Keeper {
         let store = Box::new(SystemVault(system));
         let copied = house
             .audit
-            .open(
-                &house.config.audit(),
-                store,
-                house.config.audit_segment_bytes,
-            )
+            .open(&house.config.audit(), store, house.config.rotation)
             .map_err(|e| ApiError::new(ErrorCode::AuditUnavailable, &e.to_string()))?;
         Ok(Contents {
             policy,

@@ -189,7 +189,7 @@ fn on_a_small_disk() -> (Site, PathBuf) {
     // The folder is there before the daemon makes it.
     let start = Start::dev(program("mcpistd"))
         .in_namespace(&format!("mkdir state/audit; {mount}"))
-        .with_config("[limits]\naudit-segment-mib = 1\n");
+        .with_config("[audit]\nrotate-mib = 1\n");
     let (mut appliance, service) = (Appliance::start_by(start), Service::start());
     appliance.set_up(service.port(), CREDENTIAL);
     let site = Site { appliance, service };

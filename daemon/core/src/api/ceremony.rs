@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::audit::{ExportFrom, Exported};
 use super::policy::Imported;
 use super::text::{Base64, PublicKey};
 use super::vault::CredentialStored;
@@ -152,6 +153,11 @@ pub enum Purpose {
     },
     /// A bundle, as a file descriptor.
     Import,
+    /// An empty file for lines of the audit log, as a file descriptor.
+    Export {
+        /// The line that they begin with.
+        from: ExportFrom,
+    },
 }
 
 impl Purpose {
@@ -162,6 +168,7 @@ impl Purpose {
             Purpose::Unseal { .. } => "unseal",
             Purpose::Credential { .. } => "credential",
             Purpose::Import => "import",
+            Purpose::Export { .. } => "export",
         }
     }
 }
@@ -193,6 +200,8 @@ pub enum Redeemed {
     Credential(CredentialStored),
     /// A bundle was imported.
     Import(Imported),
+    /// Lines of the audit log were exported.
+    Export(Exported),
     /// Nothing came of the frame.
     Error(ApiError),
 }

@@ -144,6 +144,8 @@ pub enum ModuleState {
     Loading,
     /// It could not be built from its bundle.
     Broken,
+    /// Its service gave secrets back too often: it takes no calls until officers activate its registry again.
+    Quarantined,
 }
 
 /// One runner that is expected.

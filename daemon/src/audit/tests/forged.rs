@@ -114,7 +114,11 @@ fn without_a_checkpoint_the_log_goes_on_in_the_full_segment() {
     let audit = Audit::closed();
     let folder = fixture.folder.path();
     audit
-        .open(folder, Box::new(Unable(fixture.store.clone())), 4096)
+        .open(
+            folder,
+            Box::new(Unable(fixture.store.clone())),
+            fixture.rotation(4096),
+        )
         .unwrap();
     for _ in 0..40 {
         let seq = audit.append(&STOP).unwrap();

@@ -84,7 +84,11 @@ fn the_store_is_let_go_of_before_a_failed_sync_is_told() {
         _held: Arc::clone(&held),
     };
     audit
-        .open(fixture.folder.path(), Box::new(store), 1 << 20)
+        .open(
+            fixture.folder.path(),
+            Box::new(store),
+            fixture.rotation(1 << 20),
+        )
         .unwrap();
     let seq = audit.append(&STOP).unwrap();
     // A socket takes no sync.
@@ -126,7 +130,8 @@ fn lines_that_the_store_does_not_sign_are_an_alarm_and_told_as_the_log_closes() 
             full: Arc::clone(&full),
         };
         // Small: a full segment is to end with a checkpoint at once.
-        audit.open(fixture.folder.path(), Box::new(store), 4096)
+        let rotation = fixture.rotation(4096);
+        audit.open(fixture.folder.path(), Box::new(store), rotation)
     };
     open().unwrap();
     while audit.state().trouble != Some(Trouble::Unsigned(0)) {

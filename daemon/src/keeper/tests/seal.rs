@@ -187,7 +187,12 @@ pub(super) fn hang_log(site: &Site, folder: &Path) -> Sender<()> {
     };
     let audit = &site.keeper.house.audit;
     assert!(audit.close(PATIENCE));
-    audit.open(folder, Box::new(store), 1 << 20).unwrap();
+    let rotation = crate::audit::Rotation {
+        bytes: 1 << 20,
+        age: u64::MAX,
+        keep: 2,
+    };
+    audit.open(folder, Box::new(store), rotation).unwrap();
     release
 }
 
