@@ -8,6 +8,7 @@
 mod audit;
 mod clerk;
 mod policy;
+mod restore;
 mod status;
 mod store;
 #[cfg(test)]
@@ -177,6 +178,8 @@ impl Admin {
             .route(path::UNSEAL, get(store::unseal_plan))
             .route(path::UNSEAL_CANCEL, post(store::unseal_cancel))
             .route(path::SEAL, post(store::seal))
+            .route(path::RESTORE, get(restore::shown).delete(restore::cancel))
+            .route(path::RESTORE_OLD, delete(restore::remove_old))
             .route(path::TICKET, post(store::ticket))
             .route(path::VAULTS, get(status::vaults).post(store::new_vault))
             .route(

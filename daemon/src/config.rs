@@ -288,9 +288,9 @@ impl Config {
         self.state.join("store")
     }
 
-    /// The folder of audit segments.
+    /// The audit log's folder: `audit`, or that of the store's life where a restore began one.
     pub(crate) fn audit(&self) -> PathBuf {
-        self.state.join("audit")
+        self.state.join(audit_folder(&life_file(&self.store())))
     }
 
     /// Imported registries, one folder per manifest digest.
@@ -316,6 +316,21 @@ impl Config {
     /// A socket in the run folder.
     pub(crate) fn socket(&self, name: &str) -> PathBuf {
         self.run.join(name)
+    }
+}
+
+/// Names the life of the store in this folder, where a restore began it. It moves with the folder.
+pub(crate) fn life_file(store: &Path) -> PathBuf {
+    store.join("life")
+}
+
+/// A file that names no life says nothing: the log in the first folder does not fit the store then, and stays closed.
+fn audit_folder(life: &Path) -> String {
+    match std::fs::read_to_string(life) {
+        Ok(life) if life.len() == 32 && life.bytes().all(|b| b.is_ascii_hexdigit()) => {
+            format!("audit-{life}")
+        }
+        _ => "audit".to_owned(),
     }
 }
 

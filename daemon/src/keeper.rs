@@ -5,6 +5,7 @@
 //! it publishes a [`View`]. Work on this thread may block on a disk, up to the vaults' deadline; the call path never
 //! comes here.
 
+pub(crate) mod backup;
 mod codes;
 pub(crate) mod credentials;
 mod handle;
@@ -15,6 +16,7 @@ mod outbox;
 pub(crate) mod policy;
 mod proposals;
 pub(crate) mod records;
+pub(crate) mod restore;
 pub(crate) mod store_change;
 #[cfg(test)]
 mod tests;
@@ -84,6 +86,7 @@ pub(crate) struct Open {
     pub(crate) stale: bool,
     /// The last snapshot, served or not: the next one redacts what it did.
     last: Option<Arc<Live>>,
+    backups: backup::Backups,
     health: health::Recorded,
 }
 
@@ -124,6 +127,8 @@ pub(crate) struct Keeper {
     phase: Phase,
     /// The one-time token, while no store was opened, and who has shown it.
     init: Option<init::InitGate>,
+    /// Waits for the quorum of a backup.
+    restoring: Option<Box<restore::Restoring>>,
     view: Arc<ArcSwap<View>>,
 }
 
@@ -194,6 +199,7 @@ pub(crate) fn start(house: Arc<House>) -> Result<KeeperHandle, StartError> {
         house,
         phase,
         init,
+        restoring: None,
         view,
     };
     keeper.publish();
@@ -263,6 +269,7 @@ impl Keeper {
     /// Lets others see the state.
     fn publish(&self) {
         let mut view = View::blank();
+        view.old_store = mcpist_sealer::is_kept_aside(&self.house.config.store()).unwrap_or(false);
         match &self.phase {
             Phase::Blank | Phase::Nowhere => {}
             Phase::Sealed(barrier) => {
@@ -285,6 +292,8 @@ impl Keeper {
                 view.time_floor = Some(open.policy.time_floor);
                 view.alarms = open.policy.alarms();
                 view.alarms.extend(open.copied.alarms());
+                view.alarms.extend(open.backups.alarm());
+                view.backup = open.backups.last().cloned();
                 view.modules = open.policy.active_modules();
                 view.keys = Some(open.vaults().clone());
             }

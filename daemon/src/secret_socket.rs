@@ -247,6 +247,18 @@ async fn redeem(
             let source = passed(descriptor)?;
             keeper.import(uid, source).await.map(Redeemed::Import)
         }
+        Purpose::Backup => {
+            let target = passed(descriptor)?;
+            keeper.backup(uid, target).await.map(Redeemed::Backup)
+        }
+        Purpose::VerifyBackup => {
+            let file = passed(descriptor)?;
+            keeper.verify_backup(file).await.map(Redeemed::Backup)
+        }
+        Purpose::Restore => {
+            let file = passed(descriptor)?;
+            keeper.begin_restore(uid, file).await.map(Redeemed::Restore)
+        }
         Purpose::Export { from } => {
             let (house, target) = (Arc::clone(house), passed(descriptor)?);
             let folder = house.config.audit();

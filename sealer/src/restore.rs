@@ -329,6 +329,7 @@ impl Building<'_> {
                 },
             ));
         }
+        self.count(system.head.head.count);
         system.head.head.incarnation = self.restored.incarnation;
         let ops = files.records(&mut RestoredSystem {
             disk: &mut system,
@@ -342,7 +343,6 @@ impl Building<'_> {
             ..Extra::default()
         };
         system.commit_system(&ops, now(), extra)?;
-        self.count(system.head.head.count);
         system.keys.revoke();
         system.rows.truncate_log().map_err(VaultError::from)?;
         system.rows.close().map_err(VaultError::from)?;

@@ -5,6 +5,7 @@
 //! sealed, 1 for everything else.
 
 mod audit;
+mod backup;
 mod binding;
 mod bundle;
 mod certificate;
@@ -103,6 +104,8 @@ enum Command {
     Registry(binding::RegistryArgs),
     Bundle(bundle::BundleArgs),
     Audit(audit::AuditArgs),
+    Backup(backup::BackupArgs),
+    Restore(backup::RestoreArgs),
     Tools(tools::ToolsArgs),
     Call(tools::CallArgs),
     Connect(connect::ConnectArgs),
@@ -194,6 +197,8 @@ async fn dispatch(command: Command, context: Context) -> Result<u8> {
         Command::Seal(args) => unseal::seal(&context, args).await,
         Command::Share(args) => share::run(&context, args),
         Command::Witness(args) => witness::run(&context, args).await,
+        Command::Backup(args) => backup::backup(&context, args).await,
+        Command::Restore(args) => backup::restore(&context, args).await,
         Command::Vault(args) => store::vault(&context, args).await,
         Command::Credential(args) => store::credential(&context, args).await,
         Command::Principal(args) => policy::principal(&context, args).await,

@@ -12,8 +12,8 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use mcpist_core::api::{
-    ApiError, CredentialStored, ExportFrom, Exported, Imported, Purpose, Redeemed, ShareOutcome,
-    TicketRequest, path,
+    ApiError, BackupMade, CredentialStored, ExportFrom, Exported, Imported, OpenRestore, Purpose,
+    Redeemed, ShareOutcome, TicketRequest, path,
 };
 use mcpist_core::error::ErrorCode;
 use mcpist_secret::Secret;
@@ -72,6 +72,30 @@ pub(crate) async fn credential(
 ) -> Result<CredentialStored> {
     match send(client, purpose, payload).await? {
         Redeemed::Credential(stored) => Ok(stored),
+        other => Err(unexpected(other)),
+    }
+}
+
+/// Hands over a new, empty file for a backup.
+pub(crate) async fn backup(client: &Client, target: &File) -> Result<BackupMade> {
+    match pass(client, Purpose::Backup, target).await? {
+        Redeemed::Backup(made) => Ok(made),
+        other => Err(unexpected(other)),
+    }
+}
+
+/// Hands over a backup to verify.
+pub(crate) async fn verify_backup(client: &Client, file: &File) -> Result<BackupMade> {
+    match pass(client, Purpose::VerifyBackup, file).await? {
+        Redeemed::Backup(made) => Ok(made),
+        other => Err(unexpected(other)),
+    }
+}
+
+/// Hands over a backup to restore.
+pub(crate) async fn restore(client: &Client, file: &File) -> Result<OpenRestore> {
+    match pass(client, Purpose::Restore, file).await? {
+        Redeemed::Restore(open) => Ok(open),
         other => Err(unexpected(other)),
     }
 }

@@ -71,6 +71,22 @@ fn show(status: &Status) -> String {
         ),
         Some(floor) => line("floor", format!("{}, for bundles", date::date(floor))),
     }
+    if let Some(backup) = &status.backup {
+        line(
+            "backup",
+            format!(
+                "of {}, generation {}",
+                date::date(backup.created),
+                backup.generation
+            ),
+        );
+    }
+    if status.old_store {
+        line(
+            "old store",
+            "kept aside by a restore; next: mcpist restore --remove-old".to_owned(),
+        );
+    }
     line(
         "daemon",
         format!(

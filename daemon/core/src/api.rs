@@ -28,11 +28,14 @@
 //! | `GET`, `DELETE` [`path::change`] | | [`Proposed`], [`Done`] |
 //! | `POST` [`path::approvals`] | [`Approve`] | [`ChangeOutcome`] |
 //! | `POST` [`path::MASK_EXPLAIN`] | [`ExplainMask`] | [`Explanation`](crate::mask::Explanation) |
+//! | `GET`, `DELETE` [`path::RESTORE`] | | [`OpenRestore`], [`Done`] |
+//! | `DELETE` [`path::RESTORE_OLD`] | | [`OldRemoved`] |
 //! | `GET` [`path::AUDIT_HEAD`] | | [`AuditHead`] |
 //! | `POST` [`path::AUDIT_LINES`] | [`AskLines`] | [`Lines`] |
 //! | `POST` [`path::AUDIT_MATCH`] | [`MatchArguments`] | [`Matched`] |
 
 mod audit;
+mod backup;
 mod ceremony;
 pub mod path;
 mod policy;
@@ -49,6 +52,7 @@ use serde::{Deserialize, Serialize};
 pub use audit::{
     AskLines, Cursor, ExportFrom, Exported, Lines, LinesFrom, MatchArguments, Matched,
 };
+pub use backup::{BackupMade, LastBackup, LeftOut, OldRemoved, OpenRestore, RestoreDone};
 pub use ceremony::{
     DeliveredShare, InitConfirm, InitDone, InitPlan, InitRequest, NewHolder, NewOfficer, Progress,
     Purpose, Redeemed, ShareOutcome, Ticket, TicketRequest, UnsealPlan, Unsealed,

@@ -116,6 +116,8 @@ codes! {
     TpmRefused "tpm_refused" 409 "the TPM counter that this store is bound to is not the one that the host has";
     DiskFull "disk_full" 507 "the disk is full but for the space reserved to seal, cancel and export";
     // The rest.
+    BackupRefused "backup_refused" 422 "the backup is damaged, of another store, or does not open";
+    BackupDue "backup_due" 409 "no backup was made since the keys, the shares or the life of the store changed";
     VersionMismatch "version_mismatch" 400 "the two programs do not speak a common version";
     Internal "internal" 500 "a defect: the log of the daemon names it";
 }
@@ -186,6 +188,8 @@ impl ErrorCode {
             | C::StoreBehindLog
             | C::LogForged
             | C::DiskFull => "mcpist status",
+            C::BackupRefused => "mcpist backup inspect FILE, then take another copy of it",
+            C::BackupDue => "mcpist backup FILE",
             C::StoreRolledBack => {
                 "put the newest disk back, or restore the newest backup: mcpist restore FILE"
             }

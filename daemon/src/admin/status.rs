@@ -115,6 +115,8 @@ pub(crate) fn shown(house: &House, view: &View, head: Result<Option<Anchor>, Stu
             role: "run".into(),
             connected: house.runners.is_connected(),
         }],
+        backup: view.backup.clone(),
+        old_store: view.old_store,
         audit: head.ok().flatten().map(shown_head),
         alarms,
     }

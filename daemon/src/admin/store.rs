@@ -66,6 +66,7 @@ async fn issue(call: &Call, body: &[u8]) -> Answer<Ticket> {
         Purpose::InitToken | Purpose::Unseal { .. } => &[Role::Operator],
         Purpose::Credential { .. } => &[Role::Custodian],
         Purpose::Import => &[Role::Officer],
+        Purpose::Backup | Purpose::VerifyBackup | Purpose::Restore => &[Role::Operator],
         Purpose::Export { .. } => &[Role::Auditor, Role::Operator],
     };
     let (uid, name) = (call.caller.uid, purpose.as_str());

@@ -8,6 +8,7 @@
 use mcpist_core::audit::{
     Anchor, AuditKey, CHECKPOINT_LEN, Checkpoint, Statement, UnixMs, public_key,
 };
+use mcpist_core::ids::Digest;
 use mcpist_sealer::{Expect, Op, OpenVault, RecordKey};
 use mcpist_secret::{MemoryError, Secret};
 use ring::rand::{SecureRandom, SystemRandom};
@@ -17,7 +18,7 @@ use super::segment::OpenError;
 
 /// Kind and name of the record.
 const KIND: &str = "audit";
-const NAME: &str = "audit/checkpoint";
+pub(crate) const NAME: &str = "audit/checkpoint";
 const KEY_LEN: usize = 32;
 
 /// Where the checkpoint record is kept. The daemon's is the system vault; tests bring their own.
@@ -83,9 +84,23 @@ impl FirstKey {
         self.public
     }
 
+    /// The write that puts it in the place of the keys of an earlier life of the store.
+    pub(crate) fn renew(self) -> Op {
+        put(self.payload, Expect::Any)
+    }
+
     /// The write that stores it with the store's first commit.
     pub(crate) fn into_op(self) -> Op {
         put(self.payload, Expect::Absent)
+    }
+}
+
+/// Where the log stood that the record `payload` is of: lines and last hash that its newest checkpoint covers.
+pub(crate) fn signed_head(payload: &Secret) -> (u64, Digest) {
+    let signed = payload.expose().get(2 * KEY_LEN..);
+    match signed.and_then(|bytes| Checkpoint::from_bytes(bytes).ok()) {
+        Some(checkpoint) => (checkpoint.statement().count, checkpoint.statement().head),
+        None => (0, Digest::from_bytes([0; 32])),
     }
 }
 

@@ -36,6 +36,10 @@ pub(crate) struct View {
     pub(crate) unseal: Option<api::Progress>,
     /// What the keeper knows and the snapshot does not say.
     pub(crate) alarms: Vec<Alarm>,
+    /// The last backup that was verified.
+    pub(crate) backup: Option<api::LastBackup>,
+    /// The store that a restore replaced is kept aside.
+    pub(crate) old_store: bool,
     /// The modules of the active registries.
     pub(crate) modules: Vec<(ModuleName, RegistryId)>,
     /// Shares are being verified, which may open the store.
@@ -54,6 +58,8 @@ impl View {
             time_floor: None,
             unseal: None,
             alarms: Vec::new(),
+            backup: None,
+            old_store: false,
             modules: Vec::new(),
             opening: false,
             keys: None,
@@ -177,7 +183,7 @@ impl KeeperHandle {
         view.state = StoreState::Sealed;
         (view.site, view.time_floor, view.keys) = (None, None, None);
         view.opening = false;
-        (view.alarms, view.modules) = (Vec::new(), Vec::new());
+        (view.alarms, view.modules, view.backup) = (Vec::new(), Vec::new(), None);
         self.view.store(Arc::new(view));
         log::info!("sealed without the keeper: {reason}");
         super::sealed(matches!(closed, Ok(Ok(true))))

@@ -15,6 +15,7 @@ use mcpist_quorum::{PlanDigest, Progress, SealConfig, Share};
 use mcpist_sealer::{Barrier, Health, Unseal, UnsealReport, Unsealed};
 use mcpist_secret::Secret;
 
+use super::backup::Backups;
 use super::codes::{confirmed, refusal_code};
 use super::init::digest;
 use super::outbox::Copied;
@@ -60,6 +61,9 @@ impl Keeper {
         plan: &Digest,
         text: &Secret,
     ) -> Result<ShareOutcome, ApiError> {
+        if self.restores(plan) {
+            return self.give_restore(uid, plan, text);
+        }
         self.sealed()?;
         ready(&self.house.config.audit()).map_err(|e| unready(&e))?;
         let barrier = self.sealed()?;
@@ -168,6 +172,7 @@ impl Keeper {
                     root: contents.root,
                     proposals: Proposals::default(),
                     copied: contents.copied,
+                    backups: contents.backups,
                     stale: false,
                     last: None,
                     // Announced below.
@@ -225,6 +230,7 @@ impl Keeper {
         let root =
             mcpist_bundle::Root::parse(root.expose()).map_err(|e| damaged(&e.to_string()))?;
         let mut policy = Policy::read(&system).map_err(|e| records_error(&e))?;
+        let backups = Backups::read(&system).map_err(|e| records_error(&e))?;
         super::import::read_manifests(&mut policy, &house.config.registries());
         let enrolled = barrier.config().officers().iter().map(|o| Officer {
             name: o.name.clone(),
@@ -237,6 +243,7 @@ impl Keeper {
             .open(&house.config.audit(), store, house.config.rotation)
             .map_err(|e| ApiError::new(ErrorCode::AuditUnavailable, &e.to_string()))?;
         Ok(Contents {
+            backups,
             policy,
             officers,
             root,
@@ -288,6 +295,7 @@ impl Keeper {
 
 /// What an opened store holds for the keeper.
 struct Contents {
+    backups: Backups,
     policy: Policy,
     officers: Officers,
     root: mcpist_bundle::Root,

@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::audit::{ExportFrom, Exported};
+use super::backup::{BackupMade, OpenRestore, RestoreDone};
 use super::policy::Imported;
 use super::text::{Base64, PublicKey};
 use super::vault::CredentialStored;
@@ -153,6 +154,12 @@ pub enum Purpose {
     },
     /// A bundle, as a file descriptor.
     Import,
+    /// An empty file for a backup, as a file descriptor open for reading and writing.
+    Backup,
+    /// A backup to verify, as a file descriptor.
+    VerifyBackup,
+    /// A backup to restore, as a file descriptor: begins the ceremony.
+    Restore,
     /// An empty file for lines of the audit log, as a file descriptor.
     Export {
         /// The line that they begin with.
@@ -168,6 +175,9 @@ impl Purpose {
             Purpose::Unseal { .. } => "unseal",
             Purpose::Credential { .. } => "credential",
             Purpose::Import => "import",
+            Purpose::Backup => "backup",
+            Purpose::VerifyBackup => "verify_backup",
+            Purpose::Restore => "restore",
             Purpose::Export { .. } => "export",
         }
     }
@@ -200,6 +210,10 @@ pub enum Redeemed {
     Credential(CredentialStored),
     /// A bundle was imported.
     Import(Imported),
+    /// A backup was made, or verified.
+    Backup(BackupMade),
+    /// A restore waits for its quorum.
+    Restore(OpenRestore),
     /// Lines of the audit log were exported.
     Export(Exported),
     /// Nothing came of the frame.
@@ -227,6 +241,8 @@ pub enum ShareOutcome {
         /// How far the ceremony is.
         progress: Progress,
     },
+    /// It was the last one: a store was made of the backup. It is sealed.
+    Restored(Box<RestoreDone>),
     /// It was the last one: the store is open.
     Opened(Unsealed),
 }

@@ -16,6 +16,10 @@ pub const UNSEAL_CANCEL: &str = "/v1/unseal/cancel";
 pub const SEAL: &str = "/v1/seal";
 /// A receipt of the store as it is; presents one of what it was.
 pub const WITNESS: &str = "/v1/witness";
+/// The restore that waits for its quorum.
+pub const RESTORE: &str = "/v1/restore";
+/// The store that a restore replaced.
+pub const RESTORE_OLD: &str = "/v1/restore/old";
 /// A ticket for the secret socket.
 pub const TICKET: &str = "/v1/ticket";
 /// Vaults.

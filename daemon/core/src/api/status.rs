@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::backup::LastBackup;
 use super::ceremony::Progress;
 use super::text::PublicKey;
 use super::witness::WitnessStatus;
@@ -48,6 +49,12 @@ pub struct Status {
     /// What stays outside the store as a witness of it; absent while it is closed.
     #[serde(default)]
     pub witness: Option<WitnessStatus>,
+    /// The last backup that was verified; absent while the store is closed, and where there was none.
+    #[serde(default)]
+    pub backup: Option<LastBackup>,
+    /// The store that a restore replaced is kept beside this one.
+    #[serde(default)]
+    pub old_store: bool,
     /// The audit log, where it is open.
     #[serde(default)]
     pub audit: Option<AuditHead>,

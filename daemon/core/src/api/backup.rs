@@ -1,0 +1,103 @@
+//! Backups and restores. The files go over the secret socket, as descriptors.
+
+use serde::{Deserialize, Serialize};
+
+use super::ceremony::Progress;
+use super::text::{Base64, PublicKey};
+use crate::ids::Digest;
+
+/// A backup that was made or verified: it was read back whole, every record opened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupMade {
+    /// What names it: the digest that a plan to restore it shows.
+    pub backup: Digest,
+    /// When it began, in seconds since 1970.
+    pub created: u64,
+    /// The generation of the system vault then.
+    pub generation: u64,
+    /// Its length.
+    pub bytes: u64,
+    /// Vaults in it, the system vault among them.
+    pub vaults: u32,
+    /// Records in them.
+    pub records: u64,
+    /// Files of registries.
+    pub files: u32,
+    /// Vaults that could not be read, and are not in it.
+    #[serde(default)]
+    pub left_out: Vec<LeftOut>,
+}
+
+/// A vault that is not in a backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOut {
+    /// Its name.
+    pub vault: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// The last backup of this store that was verified, or that one is due.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastBackup {
+    /// What names it.
+    pub backup: Digest,
+    /// When it began, in seconds since 1970.
+    pub created: u64,
+    /// The generation of the system vault then.
+    pub generation: u64,
+}
+
+/// The restore that waits for its quorum.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenRestore {
+    /// The plan's canonical bytes.
+    pub plan: Base64,
+    /// Their digest, which goes with every share.
+    pub digest: Digest,
+    /// What names the backup.
+    pub backup: Digest,
+    /// When the backup began, in seconds since 1970.
+    pub created: u64,
+    /// Its store's uuid.
+    pub store: String,
+    /// The generation of the shares that it takes.
+    pub generation: u32,
+    /// A store is here, which will be kept aside.
+    pub replaces: bool,
+    /// How far it is.
+    pub progress: Progress,
+}
+
+/// What a restore made. The store is sealed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoreDone {
+    /// What names the backup.
+    pub backup: Digest,
+    /// Vaults, the system vault among them.
+    pub vaults: u32,
+    /// Records in them, all of which were opened.
+    pub records: u64,
+    /// Files of registries.
+    pub files: u32,
+    /// Vaults that the backup did not hold: they stay closed.
+    #[serde(default)]
+    pub left_out: Vec<LeftOut>,
+    /// Which life of the store begins: 1 was init's.
+    pub life: u64,
+    /// The store that was here is kept aside.
+    pub kept: bool,
+    /// The first public key of the audit log that begins.
+    pub audit_key: PublicKey,
+    /// The ceremony record, signed by the store's key: canonical bytes.
+    pub record: Base64,
+    /// The ceremony record: text to print.
+    pub record_text: String,
+}
+
+/// Whether a store that a restore replaced was there, and was removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OldRemoved {
+    /// There was one.
+    pub removed: bool,
+}
