@@ -433,6 +433,8 @@ mod tests {
             modules: Vec::new(),
             runners: Vec::new(),
             witness: None,
+            backup: None,
+            old_store: false,
             audit: None,
             alarms: Vec::new(),
         };
