@@ -21,7 +21,7 @@ use crate::create::CONFIG;
 use crate::rows::{Access, RowsError, SharedBackend, Table};
 use crate::sqlite::Sqlite;
 use crate::store::{Store, StoreError};
-use crate::vaults::Vaults;
+use crate::vaults::{Live, Vaults};
 
 /// How vaults use threads and time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +77,29 @@ pub(crate) struct Base {
     pub(crate) backend: SharedBackend,
     pub(crate) options: Options,
     pub(crate) config: SealConfig,
+    /// Nobody knows whether control.db still has this config ([`crate::SwitchError::InDoubt`]).
+    pub(crate) stale: bool,
+}
+
+impl Base {
+    /// Reads the seal config anew where it is in doubt.
+    fn settle_config(&mut self) -> Result<(), OpenError> {
+        if self.stale {
+            self.config = read_config(&self.store, &self.backend)?;
+            self.stale = false;
+        }
+        Ok(())
+    }
+}
+
+fn read_config(store: &Arc<Store>, backend: &SharedBackend) -> Result<SealConfig, OpenError> {
+    let _open = store.lease();
+    let database = |error: RowsError| OpenError::Database(error.to_string());
+    let mut rows = backend.open(&store.control()).map_err(database)?;
+    let mut tx = rows.begin(Access::Read).map_err(database)?;
+    let bytes = tx.get(Table::Config, CONFIG).map_err(database)?;
+    let bytes = bytes.ok_or_else(|| OpenError::Database("it has no seal config".into()))?;
+    Ok(SealConfig::from_bytes(&bytes)?)
 }
 
 /// The state of a barrier that takes shares.
@@ -130,15 +153,7 @@ impl Barrier<Sealed> {
         options: Options,
     ) -> Result<Barrier<Sealed>, OpenError> {
         let store = Store::take(dir)?;
-        let bytes = {
-            let _open = store.lease();
-            let database = |error: RowsError| OpenError::Database(error.to_string());
-            let mut rows = backend.open(&store.control()).map_err(database)?;
-            let mut tx = rows.begin(Access::Read).map_err(database)?;
-            tx.get(Table::Config, CONFIG).map_err(database)?
-        };
-        let bytes = bytes.ok_or_else(|| OpenError::Database("it has no seal config".into()))?;
-        let config = SealConfig::from_bytes(&bytes)?;
+        let config = read_config(&store, &backend)?;
         let state = Sealed::fresh(&config)?;
         Ok(Barrier {
             base: Base {
@@ -146,6 +161,7 @@ impl Barrier<Sealed> {
                 backend,
                 options,
                 config,
+                stale: false,
             },
             state,
         })
@@ -170,6 +186,19 @@ impl Barrier<Sealed> {
         self.renew()
     }
 
+    /// Reads the seal config anew where a switch ended in doubt ([`crate::SwitchError::InDoubt`]), and begins a
+    /// new ceremony for it. A share that comes before tries it too.
+    ///
+    /// # Errors
+    /// The disk of control.db; no randomness for the new plan.
+    pub fn settle(&mut self) -> Result<(), OpenError> {
+        if self.base.stale {
+            self.base.settle_config()?;
+            self.renew()?;
+        }
+        Ok(())
+    }
+
     /// Wipes the shares if the ceremony has expired at `now` and begins a new one; whether it had. Call it
     /// from a timer; `now` is in seconds on a clock that does not go backwards.
     ///
@@ -190,6 +219,10 @@ impl Barrier<Sealed> {
 }
 
 impl Barrier<Unsealed> {
+    pub(crate) fn live(&self) -> &Live {
+        self.state.owner.0.live()
+    }
+
     /// A handle to all that the barrier offers but [`Barrier::seal`], for threads that do not own it.
     pub fn handle(&self) -> Vaults {
         self.state.owner.0.clone()

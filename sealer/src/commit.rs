@@ -10,22 +10,22 @@
 //! control.db's log that all vaults writing at that time share. A delete adds a truncation of the log, and in
 //! the system vault a put over a record too: there the key that signed a checkpoint ends so.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use mcpist_quorum::{Entry, NameHmac};
+use mcpist_quorum::{Buckets, Entry, NameHmac};
 
 use crate::batch::{Committed, MAX_BATCH, Op};
 use crate::disk::{Disk, Role, tampered};
 use crate::error::VaultError;
 use crate::head::HeadState;
 use crate::ids::VaultId;
-use crate::keyring::VaultKeys;
-use crate::ledger::{self, End, Ledger, Point};
+use crate::keyring::{Epoch, KeyCell, VaultKeys};
+use crate::ledger::{self, End, Point};
 use crate::new_vault::NewVault;
 use crate::outbox::Standing;
-use crate::record::{Meta, Opened, name_of, seal_head, seal_outbox, seal_row};
-use crate::rows::{Access, RowsError, Table};
+use crate::record::{Meta, Opened, Row, name_of, seal_head, seal_outbox, seal_row};
+use crate::rows::{Access, RowsError, Table, Transaction};
 
 /// With so many lines handed on, the outbox is cleaned at once and not with the next commit.
 const OUTBOX_DUE: u64 = 256;
@@ -42,9 +42,28 @@ pub(crate) struct Extra {
     pub(crate) confirmed: Option<VaultId>,
     /// The vault that this makes known; it hears how it ends.
     pub(crate) new: Option<Box<NewVault>>,
+    /// The vault that is none any more: its wrapped keys and its place in the ledger go.
+    pub(crate) gone: Option<VaultId>,
+    /// What it replaces must not be found any more.
+    pub(crate) erases: bool,
+    /// Every row of control.db under other keys.
+    pub(crate) resealed: Option<Resealed>,
 }
 
-enum Write {
+/// A whole database under other keys: what stands in for the one that is there, until the transaction is made.
+pub(crate) struct Resealed {
+    pub(crate) writes: Vec<Write>,
+    pub(crate) standing: Standing,
+    pub(crate) twin: Box<Twin>,
+}
+
+/// Keys and the index that belongs to them: before the transaction those to come, after it those that were.
+pub(crate) struct Twin {
+    pub(crate) keys: Arc<KeyCell<VaultKeys>>,
+    pub(crate) buckets: Buckets,
+}
+
+pub(crate) enum Write {
     Put(Table, Vec<u8>, Vec<u8>),
     Delete(Table, Vec<u8>),
 }
@@ -68,6 +87,10 @@ struct Staged {
     erases: bool,
     standing: Standing,
     new: Option<Box<NewVault>>,
+    gone: Option<VaultId>,
+    /// The epochs of the rows under an old key that are replaced or removed.
+    left: Vec<Epoch>,
+    twin: Option<Box<Twin>>,
 }
 
 /// A transaction whose commit failed, and the file did not yet say which head it shows: the old one or this.
@@ -78,6 +101,9 @@ pub(crate) struct Doubt {
     ledger: Vec<(VaultId, ledger::Entry)>,
     standing: Standing,
     new: Option<Box<NewVault>>,
+    gone: Option<VaultId>,
+    left: Vec<Epoch>,
+    twin: Option<Box<Twin>>,
 }
 
 /// Why a staged transaction was not written.
@@ -92,16 +118,17 @@ impl Disk {
     /// Applies a batch.
     pub(crate) fn commit(&mut self, ops: &[Op], now: u64) -> Result<Committed, VaultError> {
         self.ready()?;
+        self.is_free()?;
         self.truncate_log();
         match &self.role {
             Role::System { .. } => self.commit_system(ops, now, Extra::default()),
             Role::Vault(registrar) => {
                 let registrar = Arc::clone(registrar);
                 let vault = self.place.vault;
-                let staged = self.stage(ops, now, Extra::default())?;
+                let mut staged = self.stage(ops, now, Extra::default())?;
                 let point = staged.head.point();
                 if let Err(error) = registrar.intend(vault, point) {
-                    self.unstage(&staged.undo);
+                    self.unstage(&mut staged);
                     registrar.over(vault, point, End::NotMade);
                     return Err(error);
                 }
@@ -181,7 +208,7 @@ impl Disk {
         self.ready()?;
         let handed = through.saturating_add(1).min(self.head.outbox_next);
         self.outbox_handed = self.outbox_handed.max(handed);
-        if self.outbox_handed - self.head.outbox_first < OUTBOX_DUE {
+        if self.outbox_handed - self.head.outbox_first < OUTBOX_DUE || self.is_free().is_err() {
             return Ok(());
         }
         self.commit(&[], now).map(drop)
@@ -198,7 +225,8 @@ impl Disk {
     }
 
     /// Seals a batch, shows it to the index, and seals the head over that. Memory only.
-    fn stage(&mut self, ops: &[Op], now: u64, extra: Extra) -> Result<Staged, VaultError> {
+    fn stage(&mut self, ops: &[Op], now: u64, mut extra: Extra) -> Result<Staged, VaultError> {
+        let resealed = extra.resealed.take();
         let mut staged = Staged {
             writes: Vec::new(),
             redo: Vec::new(),
@@ -207,9 +235,12 @@ impl Disk {
             head_row: Vec::new(),
             ledger: extra.ledger,
             versions: Vec::new(),
-            erases: false,
+            erases: extra.erases,
             standing: self.standing.clone(),
             new: extra.new,
+            gone: extra.gone,
+            left: Vec::new(),
+            twin: None,
         };
         staged.writes.extend(
             extra
@@ -217,6 +248,13 @@ impl Disk {
                 .into_iter()
                 .map(|RawPut(t, k, v)| Write::Put(t, k, v)),
         );
+        if let Some(gone) = extra.gone {
+            staged.erases = true;
+            for table in [Table::Vault, Table::Ledger] {
+                let key = gone.as_bytes().to_vec();
+                staged.writes.push(Write::Delete(table, key));
+            }
+        }
         for sequence in self.head.outbox_first..self.outbox_handed {
             staged.writes.push(Write::Delete(
                 Table::Outbox,
@@ -226,6 +264,13 @@ impl Disk {
         let passed = self.outbox_handed - self.head.outbox_first;
         staged.standing.pass(passed);
         staged.head.outbox_first = self.outbox_handed;
+        if let Some(resealed) = resealed {
+            staged.erases = true;
+            staged.writes.extend(resealed.writes);
+            staged.standing = resealed.standing;
+            staged.twin = Some(resealed.twin);
+            self.swap(&mut staged.twin);
+        }
         let keys = Arc::clone(&self.keys);
         let sealed = keys.lend(|keys| {
             self.stage_ops(keys, ops, now, &mut staged)?;
@@ -234,10 +279,13 @@ impl Disk {
         match sealed {
             Ok(Ok(())) => Ok(staged),
             Ok(Err(error)) => {
-                self.unstage(&staged.undo);
+                self.unstage(&mut staged);
                 Err(error)
             }
-            Err(revoked) => Err(revoked.into()),
+            Err(revoked) => {
+                self.unstage(&mut staged);
+                Err(revoked.into())
+            }
         }
     }
 
@@ -329,8 +377,11 @@ impl Disk {
         staged.head.head.root = self.buckets.root(keys.head());
         staged.head.outbox = staged.standing.digest();
         if let Role::System { ledger, .. } = &self.role {
+            staged
+                .ledger
+                .retain(|(id, _)| staged.gone.is_none_or(|gone| gone != *id));
             let mut next = ledger.clone();
-            next.0.extend(staged.ledger.iter().copied());
+            next.change(&staged.ledger, staged.gone);
             staged.head.ledger = next.mac(keys.head());
             for (id, entry) in &staged.ledger {
                 let (key, row) = (id.as_bytes().to_vec(), entry.encode());
@@ -359,24 +410,45 @@ impl Disk {
         }
     }
 
-    fn unstage(&mut self, undo: &[Change]) {
-        for change in undo.iter().rev() {
+    fn unstage(&mut self, staged: &mut Staged) {
+        for change in staged.undo.iter().rev() {
             self.change(*change);
+        }
+        self.swap(&mut staged.twin);
+    }
+
+    /// Has keys and index change places with those of a twin.
+    fn swap(&mut self, twin: &mut Option<Box<Twin>>) {
+        if let Some(twin) = twin {
+            std::mem::swap(&mut self.keys, &mut twin.keys);
+            std::mem::swap(&mut self.buckets, &mut twin.buckets);
+        }
+    }
+
+    /// The twin's keys are the database's now, also for the handles, which share the cell of those that were.
+    fn settle_twin(&mut self, twin: Option<Box<Twin>>) {
+        if let Some(twin) = twin {
+            let fresh = std::mem::replace(&mut self.keys, twin.keys);
+            // Where the store was sealed meanwhile, there are none and none are wanted.
+            let _ = fresh.take().and_then(|keys| self.keys.replace(keys));
+            self.old_epochs.clear();
         }
     }
 
     /// Writes a staged transaction. No key is needed any more, and none is held.
-    fn write(&mut self, staged: Staged) -> Result<Committed, WriteError> {
-        match self.write_rows(&staged) {
+    fn write(&mut self, mut staged: Staged) -> Result<Committed, WriteError> {
+        match self.write_rows(&mut staged) {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return self.doubted(staged, error.into()),
             Err(error) => {
-                self.unstage(&staged.undo);
+                self.unstage(&mut staged);
                 return Err(WriteError::NotMade(error));
             }
         }
         self.log_due |= staged.erases;
-        self.take_ledger(&staged.ledger);
+        self.take_ledger(&staged.ledger, staged.gone);
+        self.forget_old(&staged.left);
+        self.settle_twin(staged.twin);
         self.adopt(staged.head, staged.head_row, staged.standing);
         self.truncate_log();
         if let Some(new) = staged.new {
@@ -391,7 +463,7 @@ impl Disk {
     /// A commit failed with `error`. A full disk often says so here, and the file can be read all the same: it is asked
     /// at once, so that a refusal is told from a doubt.
     fn doubted(&mut self, mut staged: Staged, error: VaultError) -> Result<Committed, WriteError> {
-        self.unstage(&staged.undo);
+        self.unstage(&mut staged);
         if let Some(new) = &mut staged.new {
             new.in_doubt();
         }
@@ -402,6 +474,9 @@ impl Disk {
             ledger: staged.ledger,
             standing: staged.standing,
             new: staged.new,
+            gone: staged.gone,
+            left: staged.left,
+            twin: staged.twin,
         });
         match self.ask_file() {
             Ok(Some((_, true))) => Ok(Committed {
@@ -420,12 +495,15 @@ impl Disk {
     }
 
     /// The inner result is that of the commit itself.
-    fn write_rows(&mut self, staged: &Staged) -> Result<Result<(), RowsError>, VaultError> {
+    fn write_rows(&mut self, staged: &mut Staged) -> Result<Result<(), RowsError>, VaultError> {
         let mut tx = self.rows.begin(Access::Write)?;
         if tx.get(Table::Head, b"")?.unwrap_or_default() != self.head_row {
             return Err(tampered(
                 "the file shows another head than the one written last",
             ));
+        }
+        if !self.old_epochs.is_empty() {
+            staged.left = left(tx.as_mut(), &staged.undo, &self.old_epochs)?;
         }
         for write in &staged.writes {
             match write {
@@ -471,12 +549,16 @@ impl Disk {
         };
         let point = doubt.head.point();
         if made {
+            let mut twin = doubt.twin;
+            self.swap(&mut twin);
             for change in doubt.redo {
                 self.change(change);
             }
             let keys = Arc::clone(&self.keys);
             keys.lend(|keys| self.buckets.root(keys.head()))?;
-            self.take_ledger(&doubt.ledger);
+            self.take_ledger(&doubt.ledger, doubt.gone);
+            self.forget_old(&doubt.left);
+            self.settle_twin(twin);
             self.log_due = true;
             self.adopt(doubt.head, doubt.head_row, doubt.standing);
         }
@@ -486,13 +568,44 @@ impl Disk {
         Ok(Some((point, made)))
     }
 
-    fn take_ledger(&mut self, changes: &[(VaultId, ledger::Entry)]) {
-        if let Role::System {
-            ledger: Ledger(entries),
-            ..
-        } = &mut self.role
-        {
-            entries.extend(changes.iter().copied());
+    fn take_ledger(&mut self, changes: &[(VaultId, ledger::Entry)], gone: Option<VaultId>) {
+        if let Role::System { ledger, .. } = &mut self.role {
+            ledger.change(changes, gone);
         }
     }
+
+    /// So many rows fewer stand under old epochs.
+    fn forget_old(&mut self, left: &[Epoch]) {
+        for epoch in left {
+            if let Some(rows) = self.old_epochs.get_mut(epoch) {
+                *rows -= 1;
+                if *rows == 0 {
+                    self.old_epochs.remove(epoch);
+                }
+            }
+        }
+    }
+}
+
+/// The epochs of the rows under an old key that go with a transaction, as their rows still say. They are compared with
+/// the index, since an epoch whose count is wrong would be dropped too early.
+fn left(
+    tx: &mut dyn Transaction,
+    undo: &[Change],
+    old: &BTreeMap<Epoch, u64>,
+) -> Result<Vec<Epoch>, VaultError> {
+    let mut left = Vec::new();
+    for change in undo {
+        let Change::Set(name, known) = change else {
+            continue;
+        };
+        let bytes = tx.get(Table::Record, name.as_bytes())?;
+        let bytes = bytes.ok_or_else(|| tampered("a record was taken out of the file"))?;
+        let row = Row::parse(&bytes)?;
+        if row.entry(name)? != *known {
+            return Err(tampered("a record was replaced in the file"));
+        }
+        left.extend(Some(row.epoch).filter(|epoch| old.contains_key(epoch)));
+    }
+    Ok(left)
 }

@@ -8,6 +8,7 @@
 //!
 //! Does not decide what a quarantine means for handles; [`crate::vault`] does.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -18,7 +19,7 @@ use crate::backup::Journal;
 use crate::commit::Doubt;
 use crate::error::VaultError;
 use crate::head::HeadState;
-use crate::keyring::{KeyCell, VaultKeys};
+use crate::keyring::{Epoch, KeyCell, VaultKeys};
 use crate::ledger::{Inbox, Ledger};
 use crate::outbox::Standing;
 use crate::pool::LaneState;
@@ -48,6 +49,10 @@ pub(crate) enum Role {
 pub(crate) struct Stats {
     pub(crate) records: AtomicU64,
     pub(crate) generation: AtomicU64,
+    /// Records under a data key that is not the newest.
+    pub(crate) old_records: AtomicU64,
+    /// The vault is being rebuilt: it takes no change.
+    pub(crate) frozen: AtomicBool,
     /// A wake of the lane is on its way.
     pub(crate) waking: AtomicBool,
     /// What a backup that is being made has to read again.
@@ -67,6 +72,8 @@ pub(crate) struct Disk {
     /// Outbox lines below this one were handed on; they leave the file with the next commit.
     pub(crate) outbox_handed: u64,
     pub(crate) standing: Standing,
+    /// How many records stand under each data key that is not the newest.
+    pub(crate) old_epochs: BTreeMap<Epoch, u64>,
     /// What was erased still stands in the log, which was not yet truncated.
     pub(crate) log_due: bool,
     pub(crate) role: Role,
@@ -103,6 +110,14 @@ impl Disk {
     pub(crate) fn ready(&mut self) -> Result<(), VaultError> {
         self.used = Instant::now();
         self.resolve_doubt()
+    }
+
+    /// Whether the database takes changes.
+    pub(crate) fn is_free(&self) -> Result<(), VaultError> {
+        if self.stats.frozen.load(Ordering::Acquire) {
+            return Err(VaultError::Frozen);
+        }
+        Ok(())
     }
 
     /// Reads one record, still sealed.
@@ -179,17 +194,22 @@ impl Disk {
     /// The outbox lines that were not yet handed on, oldest first, at most 256.
     pub(crate) fn outbox(&mut self) -> Result<Vec<(u64, Vec<u8>)>, VaultError> {
         self.ready()?;
-        let after = (self.outbox_handed - 1).to_be_bytes();
+        self.outbox_from(self.outbox_handed)
+    }
+
+    /// The outbox lines that stand in the file from `first` on, at most 256.
+    pub(crate) fn outbox_from(&mut self, first: u64) -> Result<Vec<(u64, Vec<u8>)>, VaultError> {
+        let after = (first - 1).to_be_bytes();
         let rows =
             self.rows
                 .begin(Access::Read)?
                 .scan(Table::Outbox, Some(&after), OUTBOX_SLICE)?;
-        let waiting = self.head.outbox_next - self.outbox_handed;
+        let waiting = self.head.outbox_next - first;
         if rows.len() as u64 != waiting.min(OUTBOX_SLICE as u64) {
             return Err(tampered("outbox lines were taken out of the file"));
         }
         let mut lines = Vec::with_capacity(rows.len());
-        for ((key, sealed), sequence) in rows.iter().zip(self.outbox_handed..) {
+        for ((key, sealed), sequence) in rows.iter().zip(first..) {
             if key.as_slice() != sequence.to_be_bytes() {
                 return Err(tampered("outbox lines were moved in the file"));
             }
@@ -220,6 +240,9 @@ impl Disk {
         self.stats
             .generation
             .store(self.head.head.generation, Ordering::Relaxed);
+        self.stats
+            .old_records
+            .store(self.old_epochs.values().sum(), Ordering::Relaxed);
     }
 }
 

@@ -30,7 +30,7 @@ use crate::ids::VaultId;
 /// Version byte of a row of wrapped keys.
 const KEYS_V1: u8 = 1;
 /// No vault has more epochs than this at once: rotation keeps the old one until every record is moved.
-const MAX_EPOCHS: u32 = 16;
+pub(crate) const MAX_EPOCHS: u32 = 16;
 
 /// Marks one generation of a vault's data key.
 pub(crate) type Epoch = [u8; 16];
@@ -58,14 +58,26 @@ impl<T> KeyCell<T> {
         keys.as_ref().map(use_them).ok_or(Revoked)
     }
 
+    /// Puts other keys in the place of those that are there; of keys that were taken back there is no other.
+    pub(crate) fn replace(&self, keys: T) -> Result<(), Revoked> {
+        self.update(|there| *there = keys)
+    }
+
+    /// Changes the keys, for all who share the cell.
+    pub(crate) fn update(&self, change: impl FnOnce(&mut T)) -> Result<(), Revoked> {
+        let mut keys = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        keys.as_mut().map(change).ok_or(Revoked)
+    }
+
+    /// Takes the keys out, to be put into another cell.
+    pub(crate) fn take(&self) -> Result<T, Revoked> {
+        let mut keys = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        keys.take().ok_or(Revoked)
+    }
+
     /// Drops the keys. When this returns they are wiped and nobody holds them.
     pub(crate) fn revoke(&self) {
-        let keys = self
-            .0
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        drop(keys);
+        drop(self.take());
     }
 }
 
@@ -77,6 +89,21 @@ pub(crate) fn wrap_root(kek: &Key, config: &[u8], root: &Key) -> Result<Vec<u8>,
 /// Opens what [`wrap_root`] made; fails under another KEK and under an edited config.
 pub(crate) fn unwrap_root(kek: &Key, config: &[u8], wrapped: &[u8]) -> Result<Key, RecordError> {
     unwrap_key(kek, "root", config, wrapped)
+}
+
+/// The data key of an epoch that begins.
+pub(crate) struct NextEpoch {
+    pub(crate) id: Epoch,
+    key: Key,
+}
+
+impl NextEpoch {
+    pub(crate) fn random() -> Result<NextEpoch, MemoryError> {
+        Ok(NextEpoch {
+            id: mcpist_secret::random_bytes()?,
+            key: Key::random()?,
+        })
+    }
 }
 
 /// The keys of one vault.
@@ -104,6 +131,17 @@ impl VaultKeys {
         (*epoch, key)
     }
 
+    /// Every epoch, the newest last.
+    pub(crate) fn epochs(&self) -> impl Iterator<Item = Epoch> {
+        self.epochs.iter().map(|(id, _)| *id)
+    }
+
+    /// The epoch `next` begins; of those before, the ones in `keep` go on.
+    pub(crate) fn advance(&mut self, next: NextEpoch, keep: &[Epoch]) {
+        self.epochs.retain(|(id, _)| keep.contains(id));
+        self.epochs.push((next.id, next.key));
+    }
+
     /// The data key of `epoch`.
     pub(crate) fn epoch(&self, epoch: Epoch) -> Option<&Key> {
         self.epochs
@@ -127,17 +165,43 @@ impl VaultKeys {
         store: StoreId,
         vault: VaultId,
     ) -> Result<Vec<u8>, RecordError> {
+        let epochs = self.epochs.iter().map(|(id, key)| (id, key));
+        self.wrap_epochs(by, store, vault, &epochs.collect::<Vec<_>>())
+    }
+
+    /// What [`VaultKeys::wrap`] will write once [`VaultKeys::advance`] was done.
+    pub(crate) fn wrap_advanced(
+        &self,
+        by: &Key,
+        store: StoreId,
+        vault: VaultId,
+        next: &NextEpoch,
+        keep: &[Epoch],
+    ) -> Result<Vec<u8>, RecordError> {
+        let kept = self.epochs.iter().filter(|(id, _)| keep.contains(id));
+        let kept = kept.map(|(id, key)| (id, key));
+        let epochs: Vec<_> = kept.chain([(&next.id, &next.key)]).collect();
+        self.wrap_epochs(by, store, vault, &epochs)
+    }
+
+    fn wrap_epochs(
+        &self,
+        by: &Key,
+        store: StoreId,
+        vault: VaultId,
+        epochs: &[(&Epoch, &Key)],
+    ) -> Result<Vec<u8>, RecordError> {
         let mut out = vec![KEYS_V1];
         out.extend_from_slice(
-            &u32::try_from(self.epochs.len())
+            &u32::try_from(epochs.len())
                 .unwrap_or(u32::MAX)
                 .to_be_bytes(),
         );
-        for (epoch, key) in &self.epochs {
-            out.extend_from_slice(epoch);
+        for (epoch, key) in epochs {
+            out.extend_from_slice(*epoch);
             put_bytes(
                 &mut out,
-                &wrap_key(by, "vault", &wrap_aad(store, vault, epoch), key)?,
+                &wrap_key(by, "vault", &wrap_aad(store, vault, *epoch), key)?,
             );
         }
         for (purpose, key) in [("names", &self.names), ("head", &self.head)] {

@@ -159,6 +159,14 @@ pub(crate) enum End {
 pub(crate) struct Ledger(pub(crate) BTreeMap<VaultId, Entry>);
 
 impl Ledger {
+    /// What one transaction makes of it.
+    pub(crate) fn change(&mut self, changes: &[(VaultId, Entry)], gone: Option<VaultId>) {
+        self.0.extend(changes.iter().copied());
+        if let Some(gone) = gone {
+            self.0.remove(&gone);
+        }
+    }
+
     pub(crate) fn mac(&self, head_key: &Key) -> [u8; 32] {
         let mut message = b"mcpist-ledger-v1".to_vec();
         for (id, entry) in &self.0 {

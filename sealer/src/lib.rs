@@ -25,7 +25,7 @@
 //! # Where to read on
 //! Bytes: `record` (rows), `head`, `ledger`, `outbox`, `keyring` (wraps). Files: `store`, `rows`, `sqlite`. Threads:
 //! `pool`, `registrar`. A database in memory: `disk`, changed by `commit`, made by `verify`. What others use:
-//! `barrier`, `unseal`, `vaults`, `vault`, `batch`, `create`, `backup`, `restore`.
+//! `barrier`, `unseal`, `rekey`, `vaults`, `vault`, `batch`, `create`.
 
 mod aside;
 mod backup;
@@ -44,9 +44,12 @@ mod ledger;
 mod new_vault;
 mod outbox;
 mod pool;
+mod rebuild;
 mod record;
 mod registrar;
+mod rekey;
 mod restore;
+mod rotate;
 mod rows;
 mod sqlite;
 mod store;
@@ -67,8 +70,11 @@ pub use disk::Listed;
 pub use error::{Health, VaultError};
 pub use ids::{NameError, VaultId};
 pub use keyring::{AuditKey, AuditKeySealed};
+pub use rebuild::Replaced;
 pub use record::{MAX_PAYLOAD, Meta, SealedRecord};
+pub use rekey::{Consented, SwitchError};
 pub use restore::{RestoreError, RestoreFiles, Restored, RestoredSystem, restore};
+pub use rotate::Rotation;
 pub use store::StoreError;
 pub use unseal::{Unseal, UnsealError, UnsealReport};
 pub use vault::{OpenVault, RecordKey, VaultStatus};

@@ -3,7 +3,7 @@
 //! Owns [`NewVault`], which rides with the transaction of control.db that makes the vault known and ends with
 //! it, whoever waits for that: a vault that was made is among the store's from then on; of one that was
 //! certainly not made, neither file nor keys stay; one of which nobody knows keeps both until control.db was
-//! read. Dropping one waits for no disk.
+//! read. One that comes in the place of another has its name from then on. Dropping one waits for no disk.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, Weak};
@@ -15,6 +15,7 @@ use crate::disk::{Disk, Role};
 use crate::error::VaultError;
 use crate::ids::{VaultId, VaultName};
 use crate::keyring::{KeyCell, VaultKeys};
+use crate::rebuild::Replaces;
 use crate::record::Place;
 use crate::store::DbFile;
 use crate::vault::{OpenVault, Shared, now};
@@ -35,6 +36,22 @@ pub(crate) struct NewVault {
     disk: Option<Disk>,
     /// control.db knows the vault, or may know it.
     known: bool,
+    /// The vault in whose place this one comes.
+    pub(crate) replaces: Option<Replaces>,
+    /// The generation of a write that is missing in the vault in whose place it comes.
+    pub(crate) missing: Option<u64>,
+    _making: Making,
+}
+
+/// One file more in the folder than control.db knows of, until it is dropped.
+struct Making(Weak<Live>);
+
+impl Drop for Making {
+    fn drop(&mut self) {
+        if let Some(live) = self.0.upgrade() {
+            live.making.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
 }
 
 impl NewVault {
@@ -47,6 +64,7 @@ impl NewVault {
             Some(cells) => cells.push(Arc::clone(&keys)),
             None => return Err(VaultError::Sealed),
         }
+        live.making.fetch_add(1, Ordering::Relaxed);
         Ok(NewVault {
             live: Arc::downgrade(live),
             name,
@@ -57,11 +75,21 @@ impl NewVault {
             file: None,
             disk: None,
             known: false,
+            replaces: None,
+            missing: None,
+            _making: Making(Arc::downgrade(live)),
         })
     }
 
     /// Writes the file with its first head.
     pub(crate) fn write(&mut self, live: &Live, of: Incarnation) -> Result<&Disk, VaultError> {
+        let mut disk = self.create(live, of)?;
+        disk.commit_first()?;
+        self.keep(live, disk)
+    }
+
+    /// Makes the file, which has no head yet.
+    pub(crate) fn create(&mut self, live: &Live, of: Incarnation) -> Result<Disk, VaultError> {
         let file = live.store.new_vault(self.id)?;
         self.file = Some(file.clone());
         let candidate = Candidate {
@@ -71,8 +99,11 @@ impl NewVault {
             idle: live.options.idle,
             open: live.store.lease(),
         };
-        let mut disk = candidate.empty(of, Role::Vault(Arc::clone(&live.registrar)));
-        disk.commit_first()?;
+        Ok(candidate.empty(of, Role::Vault(Arc::clone(&live.registrar))))
+    }
+
+    /// Takes the file with its first head.
+    pub(crate) fn keep(&mut self, live: &Live, disk: Disk) -> Result<&Disk, VaultError> {
         live.store.sync_vaults()?;
         Ok(self.disk.insert(disk))
     }
@@ -85,6 +116,8 @@ impl NewVault {
     /// The transaction was made, or it was not.
     pub(crate) fn ended(mut self, made: bool) {
         self.known = made;
+        // Retired only once the new one has its name.
+        let _retired = self.replaces.take().and_then(|r| r.ended(made));
         let (true, Some(live), Some(disk)) = (made, self.live.upgrade(), self.disk.take()) else {
             return;
         };
@@ -102,7 +135,7 @@ impl NewVault {
             lane: Some(Arc::new(live.pool.lane(disk, live.options.deadline))),
             idle: live.options.idle,
             fault: OnceLock::new(),
-            missing: AtomicU64::new(0),
+            missing: AtomicU64::new(self.missing.unwrap_or(0)),
         };
         shared.watch_idle();
         let mut named = live.vaults.write().unwrap_or_else(PoisonError::into_inner);

@@ -60,6 +60,8 @@ struct Queue {
     wake: Option<Instant>,
     on_wake: Arc<dyn Fn() + Send + Sync>,
     on_stop: Option<Work>,
+    /// The state is gone: the queue goes with its last job.
+    ended: bool,
 }
 
 struct Inner {
@@ -134,6 +136,7 @@ impl Pool {
             wake: None,
             on_wake: Arc::new(on_wake),
             on_stop: Some(Box::new(on_stop)),
+            ended: false,
         };
         inner.lanes.insert(id, queue);
         drop(inner);
@@ -198,11 +201,30 @@ impl<S: LaneState> Lane<S> {
         &self,
         job: impl FnOnce(&mut S) -> T + Send + 'static,
     ) -> Result<T, LaneError> {
+        self.run_on(|state| state.as_mut().map(job))
+    }
+
+    /// Has the lane give up its state, whose end this waits for, and take no job any more.
+    pub(crate) fn end(&self) -> Result<(), LaneError> {
+        let shared = Arc::clone(&self.shared);
+        let id = self.id;
+        self.run_on(move |state| {
+            if let Some(queue) = shared.lock().lanes.get_mut(&id) {
+                queue.ended = true;
+            }
+            Some(drop(state.take()))
+        })
+    }
+
+    fn run_on<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Option<S>) -> Option<T> + Send + 'static,
+    ) -> Result<T, LaneError> {
         let (answer, answered) = sync_channel(1);
         let state = Arc::clone(&self.state);
         let work = move || {
             let result = match state.lock() {
-                Ok(mut state) => state.as_mut().map(job).ok_or(LaneError::Broken),
+                Ok(mut state) => job(&mut state).ok_or(LaneError::Broken),
                 Err(_) => Err(LaneError::Broken),
             };
             // The caller may have gone; the job has taken effect all the same.
@@ -356,9 +378,12 @@ fn work(shared: &Shared) {
         queue.running = None;
         let replaced = std::mem::take(&mut queue.overdue);
         let more = !queue.jobs.is_empty();
+        let ended = queue.ended;
         if more {
             inner.ready.push_back(id);
             shared.changed.notify_one();
+        } else if ended {
+            inner.lanes.remove(&id);
         }
         if replaced && !stopped {
             return;

@@ -19,10 +19,10 @@
 use std::sync::Arc;
 
 use mcpist_quorum::{
-    Entry, MAX_PLAINTEXT, NameHmac, RecordAad, RecordError, RecordTag, StoreId, open_record,
-    seal_record,
+    Entry, MAX_PLAINTEXT, NameHmac, OpenRoom, RecordAad, RecordError, RecordTag, StoreId,
+    open_record, seal_record,
 };
-use mcpist_secret::Secret;
+use mcpist_secret::{Key, Secret};
 
 use crate::codec::{Malformed, Reader, put_bytes};
 use crate::ids::VaultId;
@@ -180,7 +180,7 @@ pub(crate) enum RowError {
 
 /// A row, cut into its parts. Nothing is authenticated yet.
 pub(crate) struct Row<'a> {
-    epoch: Epoch,
+    pub(crate) epoch: Epoch,
     pub(crate) version: u64,
     meta: &'a [u8],
     payload: &'a [u8],
@@ -216,19 +216,25 @@ impl<'a> Row<'a> {
         place: &Place,
         name: &NameHmac,
     ) -> Result<Opened, RowError> {
+        self.meta_by(keys, place, name, |key, aad, sealed| {
+            Ok(Opened::decode(open_record(key, aad, sealed)?.expose())?)
+        })
+    }
+
+    /// Opens both parts, one after the other in the same room; the payload stands there afterwards.
+    pub(crate) fn open_in<'r>(
+        &self,
+        room: &'r mut OpenRoom,
+        keys: &VaultKeys,
+        place: &Place,
+        name: &NameHmac,
+    ) -> Result<(Opened, &'r [u8]), RowError> {
+        let opened = self.meta_by(keys, place, name, |key, aad, sealed| {
+            Ok(Opened::decode(room.open(key, aad, sealed)?)?)
+        })?;
         let key = keys.epoch(self.epoch).ok_or(RowError::Epoch)?;
-        let (found_by, beside) = meta_aad(name, &RecordTag::parse(self.payload)?);
-        let aad = RecordAad {
-            owner: &beside,
-            version: self.version,
-            ..place.aad(self.epoch, &found_by, KIND_META)
-        };
-        let opened = Opened::decode(open_record(key, &aad, self.meta)?.expose())?;
-        let named = name_of(keys, place, &opened.owner, &opened.name);
-        if named != *name || opened.meta.version != self.version {
-            return Err(RowError::Misplaced);
-        }
-        Ok(opened)
+        let payload = room.open(key, &opened.payload_aad(place, self.epoch), self.payload)?;
+        Ok((opened, payload))
     }
 
     /// Opens the payload of a row whose meta was opened.
@@ -244,6 +250,28 @@ impl<'a> Row<'a> {
             &opened.payload_aad(place, self.epoch),
             self.payload,
         )?)
+    }
+
+    fn meta_by(
+        &self,
+        keys: &VaultKeys,
+        place: &Place,
+        name: &NameHmac,
+        open: impl FnOnce(&Key, &RecordAad<'_>, &[u8]) -> Result<Opened, RowError>,
+    ) -> Result<Opened, RowError> {
+        let key = keys.epoch(self.epoch).ok_or(RowError::Epoch)?;
+        let (found_by, beside) = meta_aad(name, &RecordTag::parse(self.payload)?);
+        let aad = RecordAad {
+            owner: &beside,
+            version: self.version,
+            ..place.aad(self.epoch, &found_by, KIND_META)
+        };
+        let opened = open(key, &aad, self.meta)?;
+        let named = name_of(keys, place, &opened.owner, &opened.name);
+        if named != *name || opened.meta.version != self.version {
+            return Err(RowError::Misplaced);
+        }
+        Ok(opened)
     }
 
     pub(crate) fn keep(&self, place: &Place, opened: Opened) -> SealedRecord {

@@ -10,7 +10,7 @@
 //! at the recorded point nor at the intended one.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::thread;
@@ -22,7 +22,7 @@ use mcpist_quorum::{
 };
 use mcpist_secret::{Key, MemoryError};
 
-use crate::barrier::{Barrier, Base, Owner, Sealed, Unsealed};
+use crate::barrier::{Barrier, Base, OpenError, Owner, Sealed, Unsealed};
 use crate::create::{AUDIT, ROOT};
 use crate::disk::{Disk, Role, Stats, tampered};
 use crate::error::VaultError;
@@ -67,6 +67,9 @@ pub enum UnsealError {
     /// control.db is not what was written.
     #[error("control.db: {0}")]
     System(VaultError),
+    /// The seal config that opens the store cannot be read.
+    #[error(transparent)]
+    Config(#[from] OpenError),
     /// A disk job of the last session has not ended.
     #[error(
         "a disk of the store does not answer, so its files are still in use: look at the disk and try again"
@@ -119,6 +122,9 @@ impl Barrier<Sealed> {
     /// `now` is in seconds on a clock that does not go backwards. The last share blocks until every vault is
     /// verified.
     pub fn submit(mut self, share: Share, plan: PlanDigest, now: u64) -> Unseal {
+        if let Err(error) = self.settle() {
+            return Unseal::Failed(self, error.into());
+        }
         match self.state.collector.submit(share, plan, now) {
             Submission::Pending(progress) => Unseal::Pending(self, progress),
             Submission::Refused(refusal) => {
@@ -320,6 +326,7 @@ impl Opening<'_> {
             vaults: RwLock::new(vaults),
             cells: Mutex::new(Some(cells)),
             creating: Mutex::new(()),
+            making: AtomicUsize::new(0),
             registrar,
             system_pool,
             pool,
@@ -391,6 +398,7 @@ impl Opening<'_> {
             backend,
             options,
             config,
+            ..
         } = self.base;
         let candidate = Candidate {
             place: Place::new(config.store(), id),

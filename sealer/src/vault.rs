@@ -24,7 +24,7 @@ use crate::error::{Health, VaultError};
 use crate::ids::{VaultId, check_record};
 use crate::keyring::{KeyCell, VaultKeys};
 use crate::pool::Lane;
-use crate::record::{Meta, SealedRecord};
+use crate::record::{Meta, RowError, SealedRecord};
 
 /// Names a record of a vault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +72,8 @@ pub struct VaultStatus {
     pub records: u64,
     /// How many batches were committed to it.
     pub generation: u64,
+    /// How many of the records stand under an earlier key than the newest.
+    pub old_records: u64,
     /// The generation of a write that was announced and is not there, until a custodian confirms it.
     pub last_write_missing: Option<u64>,
 }
@@ -101,13 +103,21 @@ impl OpenVault {
     /// Opens a record that was loaded from this vault. Memory only; microseconds.
     ///
     /// # Errors
-    /// The vault is sealed or quarantined, the record is from another vault, or secret memory is full.
+    /// The vault is sealed or quarantined, the record is from another vault, its key was rotated away since it was
+    /// loaded ([`VaultError::Rotated`]), or secret memory is full.
     pub fn open(&self, sealed: &SealedRecord) -> Result<Secret, VaultError> {
         if sealed.vault() != self.0.id {
             return Err(VaultError::OtherVault);
         }
         self.0.usable()?;
-        Ok(self.0.keys.lend(|keys| sealed.open(keys))??)
+        self.0
+            .keys
+            .lend(|keys| sealed.open(keys))?
+            .map_err(|error| match error {
+                // Loaded before, and its key went with the last record under it.
+                RowError::Epoch => VaultError::Rotated,
+                error => error.into(),
+            })
     }
 
     /// What may be known of a record without its payload. Reads the disk like [`OpenVault::load`].
@@ -224,6 +234,7 @@ impl OpenVault {
             health: self.health(),
             records: shared.stats.records.load(Ordering::Relaxed),
             generation: shared.stats.generation.load(Ordering::Relaxed),
+            old_records: shared.stats.old_records.load(Ordering::Relaxed),
             last_write_missing: Some(shared.missing.load(Ordering::Relaxed)).filter(|g| *g != 0),
         }
     }
@@ -246,7 +257,7 @@ impl OpenVault {
         }
     }
 
-    fn faulty<T>(&self, error: VaultError) -> Result<T, VaultError> {
+    pub(crate) fn faulty<T>(&self, error: VaultError) -> Result<T, VaultError> {
         let fault = self.0.fault.get_or_init(|| {
             log::error!("vault {}: {error}", self.0.name);
             error

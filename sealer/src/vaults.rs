@@ -5,7 +5,7 @@
 //! holds, also those of a vault that is just being made, and waits for no disk.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::thread;
@@ -18,7 +18,7 @@ use crate::batch::{Expect, Op};
 use crate::commit::{Extra, RawPut};
 use crate::disk::Disk;
 use crate::error::VaultError;
-use crate::ids::VaultName;
+use crate::ids::{VaultId, VaultName};
 use crate::keyring::{AuditKey, KeyCell, VaultKeys};
 use crate::ledger::{Entry, Point};
 use crate::new_vault::NewVault;
@@ -47,6 +47,8 @@ pub(crate) struct Live {
     pub(crate) cells: Mutex<Option<Vec<Cell>>>,
     /// One vault is made at a time.
     pub(crate) creating: Mutex<()>,
+    /// Files of vaults that control.db does not know yet.
+    pub(crate) making: AtomicUsize,
     pub(crate) registrar: Arc<Registrar>,
     pub(crate) system_pool: Pool,
     pub(crate) pool: Pool,
@@ -84,10 +86,6 @@ impl Vaults {
         Vaults(Arc::new(live))
     }
 
-    pub(crate) fn live(&self) -> &Arc<Live> {
-        &self.0
-    }
-
     /// Takes all keys back, wipes them and lets the threads end: what [`crate::Barrier::seal`] does, for a thread that
     /// does not own the barrier. Its owner still has to seal it. Waits for arithmetic only, and may be called again.
     pub fn revoke(&self) {
@@ -100,6 +98,10 @@ impl Vaults {
         }
         live.pool.stop();
         live.system_pool.stop();
+    }
+
+    pub(crate) fn live(&self) -> &Arc<Live> {
+        &self.0
     }
 
     /// How vaults reach control.db.
@@ -164,15 +166,7 @@ impl Vaults {
         }
         let (new, point) = self.make_file(NewVault::begin(live, name.clone())?, of)?;
         let (id, created) = (new.id, new.created);
-        let mut ops = vec![Op::Put {
-            owner: Some(OWNER_VAULTS.to_owned()),
-            name: name.as_str().to_owned(),
-            kind: KIND_VAULT.to_owned(),
-            expiry: 0,
-            hosts: Vec::new(),
-            payload: Secret::copy_of(id.as_bytes())?,
-            expect: Expect::Absent,
-        }];
+        let mut ops = vec![name_record(&name, id, Expect::Absent)?];
         ops.extend(line);
         let extra = Extra {
             puts: vec![RawPut(
@@ -273,7 +267,20 @@ impl Vaults {
     }
 }
 
-fn outbox_line(line: Option<Vec<u8>>) -> Result<Option<Op>, VaultError> {
+/// The system vault's record that names a vault.
+pub(crate) fn name_record(name: &VaultName, id: VaultId, expect: Expect) -> Result<Op, VaultError> {
+    Ok(Op::Put {
+        owner: Some(OWNER_VAULTS.to_owned()),
+        name: name.as_str().to_owned(),
+        kind: KIND_VAULT.to_owned(),
+        expiry: 0,
+        hosts: Vec::new(),
+        payload: Secret::copy_of(id.as_bytes())?,
+        expect,
+    })
+}
+
+pub(crate) fn outbox_line(line: Option<Vec<u8>>) -> Result<Option<Op>, VaultError> {
     match line {
         Some(line) if line.len() > MAX_PAYLOAD => Err(VaultError::TooLarge {
             found: line.len(),

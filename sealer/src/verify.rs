@@ -5,29 +5,30 @@
 //! is the one that the head was sealed over. What is found differs from what was written in the first
 //! place that the error names.
 //!
-//! Cost: reading is one scan; opening is spread over the cores. Memory: one slice of rows, however large they were
-//! made, and the index.
+//! Cost: reading is one scan; opening is spread over the cores, while the next slice is read. Memory: two slices of rows,
+//! however large they were made, and the index.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
-use mcpist_quorum::{Buckets, Entry, Incarnation};
+use mcpist_quorum::{Buckets, Entry, Incarnation, OpenRoom};
 
 use crate::disk::{Disk, Role, Stats, tampered};
 use crate::error::VaultError;
 use crate::head::HeadState;
 use crate::ids::VaultId;
-use crate::keyring::{KeyCell, VaultKeys};
+use crate::keyring::{Epoch, KeyCell, VaultKeys};
 use crate::ledger::{self, Ledger};
 use crate::outbox::Standing;
 use crate::record::{OWNER_VAULTS, Place, Row, name_from_key, open_head, open_outbox};
 use crate::rows::{self, Access, Rows, Table, for_each_slice};
 use crate::store::OpenGuard;
 
-/// Rows read at once, usually 200 KB.
-const SLICE: usize = 512;
+/// Rows read at once, usually 1 MB.
+const SLICE: usize = 2048;
 /// Fewer rows than this for each core are not worth a thread.
 const WORTH_A_THREAD: usize = 64;
 
@@ -56,6 +57,7 @@ impl Candidate {
             head: HeadState::unwritten(incarnation),
             head_row: Vec::new(),
             standing: Standing::default(),
+            epochs: BTreeMap::new(),
             named: Vec::new(),
         };
         self.disk(empty, role)
@@ -67,6 +69,7 @@ impl Candidate {
             head,
             head_row,
             standing,
+            epochs,
             named: _,
         } = checked;
         let disk = Disk {
@@ -81,6 +84,7 @@ impl Candidate {
             doubt: None,
             outbox_handed: head.outbox_first,
             standing,
+            old_epochs: epochs,
             role,
             stats: Arc::new(Stats::default()),
             idle: self.idle,
@@ -89,6 +93,18 @@ impl Candidate {
         };
         disk.publish_stats();
         disk
+    }
+
+    /// The file of a database that was just written, to be verified like one that was found.
+    pub(crate) fn of(disk: Disk) -> (Candidate, Role) {
+        let candidate = Candidate {
+            place: disk.place,
+            keys: disk.keys,
+            rows: disk.rows,
+            idle: disk.idle,
+            open: disk._open,
+        };
+        (candidate, disk.role)
     }
 
     /// Verifies a vault's file. `alive` is called between slices.
@@ -145,22 +161,37 @@ impl Candidate {
         let Candidate {
             place, keys, rows, ..
         } = self;
+        let (place, keys) = (&*place, &*keys);
         let mut tx = rows.begin(Access::Read)?;
         let head_row = tx
             .get(Table::Head, b"")?
             .ok_or_else(|| tampered("the head is missing"))?;
         let head = keys.lend(|keys| open_head(keys, place, &head_row))??;
         let head = HeadState::decode(head.expose())?;
-        let mut buckets = Buckets::new(place.text());
+        let mut buckets = Buckets::expecting(place.text(), head.head.count);
         let mut named = Vec::new();
-        for_each_slice(tx.as_mut(), Table::Record, SLICE, |rows| {
-            alive();
-            let opened = keys.lend(|keys| open_slice(keys, place, &rows))??;
+        let mut epochs = BTreeMap::new();
+        let mut take = |opened: Opening<'_>| {
+            let opened = opened
+                .join()
+                .unwrap_or_else(|_| Err(tampered("a row broke its reader")))?;
             for one in opened {
                 buckets.set(one.entry);
+                *epochs.entry(one.epoch).or_insert(0) += 1;
                 named.extend(one.named);
             }
             Ok::<(), VaultError>(())
+        };
+        // While one slice is opened, the next one is read.
+        thread::scope(|scope| {
+            let mut before: Option<Opening<'_>> = None;
+            for_each_slice(tx.as_mut(), Table::Record, SLICE, |rows| {
+                alive();
+                let opening =
+                    scope.spawn(move || keys.lend(|keys| open_slice(keys, place, &rows))?);
+                before.replace(opening).map_or(Ok(()), &mut take)
+            })?;
+            before.map_or(Ok(()), &mut take)
         })?;
         let root = keys.lend(|keys| buckets.root(keys.head()))?;
         if buckets.count() != head.head.count {
@@ -195,11 +226,13 @@ impl Candidate {
         if standing.digest() != head.outbox {
             return Err(tampered("the outbox lines are not those of the head"));
         }
+        epochs.remove(&keys.lend(|keys| keys.newest().0)?);
         Ok(Checked {
             buckets,
             head,
             head_row,
             standing,
+            epochs,
             named,
         })
     }
@@ -210,14 +243,20 @@ struct Checked {
     head: HeadState,
     head_row: Vec<u8>,
     standing: Standing,
+    /// The records under each data key but the newest.
+    epochs: BTreeMap<Epoch, u64>,
     named: Vec<NamedVault>,
 }
 
 /// What is kept of a row that opened.
 struct OpenedRow {
     entry: Entry,
+    epoch: Epoch,
     named: Option<NamedVault>,
 }
+
+/// The slice that is being opened.
+type Opening<'scope> = ScopedJoinHandle<'scope, Result<Vec<OpenedRow>, VaultError>>;
 
 /// Opens every row of a slice, on several threads where that pays.
 fn open_slice(
@@ -228,8 +267,9 @@ fn open_slice(
     let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let threads = cores.min(rows.len() / WORTH_A_THREAD).max(1);
     let open = |part: &[rows::Row]| {
+        let mut room = OpenRoom::new()?;
         part.iter()
-            .map(|row| open_row(keys, place, row))
+            .map(|row| open_row(&mut room, keys, place, row))
             .collect::<Result<Vec<_>, _>>()
     };
     if threads == 1 {
@@ -252,16 +292,16 @@ fn open_slice(
 }
 
 fn open_row(
+    room: &mut OpenRoom,
     keys: &VaultKeys,
     place: &Place,
     (key, bytes): &rows::Row,
 ) -> Result<OpenedRow, VaultError> {
     let name = name_from_key(key)?;
     let row = Row::parse(bytes)?;
-    let opened = row.open_meta(keys, place, &name)?;
-    let payload = row.open_payload(keys, place, &opened)?;
+    let (opened, payload) = row.open_in(room, keys, place, &name)?;
     let named = if opened.owner == OWNER_VAULTS {
-        let id = VaultId::from_bytes(payload.expose())
+        let id = VaultId::from_bytes(payload)
             .ok_or_else(|| tampered("a vault's record names no vault"))?;
         Some(NamedVault {
             name: opened.name,
@@ -273,6 +313,7 @@ fn open_row(
     };
     Ok(OpenedRow {
         entry: row.entry(&name)?,
+        epoch: row.epoch,
         named,
     })
 }

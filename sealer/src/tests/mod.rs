@@ -6,5 +6,6 @@ mod barrier;
 mod evidence;
 mod faults;
 mod model;
+mod rekey;
 mod support;
 mod vaults;
