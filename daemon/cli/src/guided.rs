@@ -102,9 +102,12 @@ fn ask_all(terminal: &mut Terminal, out: &Path, dev: bool) -> Result<Asked> {
         },
     )?;
     let most = format!("How many custodians? (2 to {MAX_SHARES}) ");
-    let total = until(terminal, &most, |text| {
-        let total = number(text)?;
-        threshold(total.min(2), total, dev).map(|_| total)
+    let total = until(terminal, &most, |text| match number(text)? {
+        total @ 2..=MAX_SHARES => Ok(total),
+        1 if dev => Ok(1),
+        _ => Err(Error::usage(format!(
+            "give a number from 2 to {MAX_SHARES}"
+        ))),
     })?;
     let needed = until(
         terminal,

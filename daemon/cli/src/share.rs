@@ -24,6 +24,8 @@ pub(crate) use self::given::{Given as GivenShare, ask_share, from_file, type_sha
 /// The longest share file, trust root or record that is read, in bytes.
 pub(crate) const MAX_FILE: u64 = 64 * 1024;
 
+const RECORD_NEXT: &str = "give ceremony.bin as the ceremony wrote it, from where it was kept";
+
 /// Look at shares and ceremony records, without a daemon
 #[derive(Args)]
 pub(crate) struct ShareArgs {
@@ -169,12 +171,15 @@ fn describe(share: &Inspected) -> String {
 
 fn read_record(file: &Path) -> Result<CeremonyRecord> {
     let bytes = secret::read_file(file, MAX_FILE)?;
-    CeremonyRecord::from_bytes(&bytes)
-        .map_err(|e| Error::new("ceremony_record", e).during(file.display()))
+    CeremonyRecord::from_bytes(&bytes).map_err(|e| {
+        Error::new("ceremony_record", e)
+            .during(file.display())
+            .next(RECORD_NEXT)
+    })
 }
 
 fn expect_same_store(record: &CeremonyRecord, init: &CeremonyRecord) -> Result<()> {
-    let other = |what: &str| Err(Error::new("ceremony_record", what));
+    let other = |what: &str| Err(Error::new("ceremony_record", what).next(RECORD_NEXT));
     if init.act() != Recorded::Init {
         return other("the record given as --init is not one of init");
     }
