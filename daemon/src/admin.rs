@@ -6,6 +6,7 @@
 //! no user's connections keep another's out. Does not carry secrets: those come over [`crate::secret_socket`].
 
 mod audit;
+mod ceremony;
 mod clerk;
 mod policy;
 mod restore;
@@ -177,9 +178,20 @@ impl Admin {
             .route(path::INIT_CONFIRM, post(store::init_confirm))
             .route(path::UNSEAL, get(store::unseal_plan))
             .route(path::UNSEAL_CANCEL, post(store::unseal_cancel))
+            .route(
+                path::CEREMONY,
+                get(ceremony::show)
+                    .post(ceremony::begin)
+                    .delete(ceremony::cancel),
+            )
+            .route(path::CEREMONY_SHARES, get(ceremony::shares))
             .route(path::SEAL, post(store::seal))
             .route(path::RESTORE, get(restore::shown).delete(restore::cancel))
             .route(path::RESTORE_OLD, delete(restore::remove_old))
+            .route(
+                path::WITNESS,
+                get(store::pull_receipt).post(store::present_receipt),
+            )
             .route(path::TICKET, post(store::ticket))
             .route(path::VAULTS, get(status::vaults).post(store::new_vault))
             .route(

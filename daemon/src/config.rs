@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use crate::audit::Rotation;
 use crate::roles::Groups;
+use crate::tpm::{OWNERS_INDICES, Tpm};
 
 /// Default size of the arena of secret pages, in KiB: keys, shares, and what is opened for a moment for each call, up to
 /// 64 KiB each. It is resident from the start; 8 MiB is the usual memlock limit of a process.
@@ -34,6 +35,7 @@ struct File {
     limits: LimitsFile,
     #[serde(default)]
     audit: AuditFile,
+    tpm: Option<TpmFile>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -41,6 +43,19 @@ struct File {
 struct ListenerFile {
     path: PathBuf,
     principal: Option<PrincipalName>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TpmFile {
+    device: PathBuf,
+    #[serde(default = "tpm_index")]
+    index: u32,
+}
+
+/// The counter's index unless the file names another: of the owner's range.
+fn tpm_index() -> u32 {
+    0x0180_4d50
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -150,6 +165,8 @@ pub(crate) struct Config {
     pub(crate) runner_uid: Option<u32>,
     /// The Unix groups that give the roles at the admin socket; not looked at in dev.
     pub(crate) roles: Groups,
+    /// The TPM counter that the store is bound to.
+    pub(crate) tpm: Option<Tpm>,
     /// Bytes of secret memory.
     pub(crate) arena_bytes: usize,
     /// Calls in flight per client connection.
@@ -205,6 +222,16 @@ impl Config {
                 path: l.path,
                 principal: l.principal,
             });
+        }
+        if let Some(tpm) = &file.tpm {
+            absolute("tpm.device", &tpm.device)?;
+            if !OWNERS_INDICES.contains(&tpm.index) {
+                return Err(ConfigError::Range {
+                    key: "tpm.index",
+                    value: format!("{:#010x}", tpm.index),
+                    range: "0x01800000 to 0x01bfffff, which are the owner's",
+                });
+            }
         }
         let limits = file.limits;
         range(
@@ -264,6 +291,8 @@ impl Config {
             listeners,
             runner_uid: file.runner.uid,
             roles: file.roles,
+            // A socket is a software TPM: no anchor outside this host's disk.
+            tpm: file.tpm.map(|tpm| Tpm::new(tpm.device, tpm.index, dev)),
             arena_bytes: limits.arena_kib * 1024,
             calls_in_flight: limits.calls_in_flight,
             connections: limits.connections,
@@ -398,6 +427,18 @@ mod tests {
             e.to_string(),
             "state = var is out of range: an absolute path"
         );
+    }
+
+    #[test]
+    fn a_tpm_counter_is_in_the_owners_range() {
+        let of = |index: &str| {
+            let text = format!("{PLAIN}[tpm]\ndevice = \"/dev/tpmrm0\"\n{index}");
+            parse(&text, false).map(|config| config.tpm.map(|tpm| tpm.index()))
+        };
+        assert_eq!(of("").unwrap(), Some(0x0180_4d50));
+        assert_eq!(of("index = 0x01bfffff\n").unwrap(), Some(0x01bf_ffff));
+        let e = of("index = 0x01c00002\n").unwrap_err();
+        assert!(e.to_string().contains("tpm.index = 0x01c00002"), "{e}");
     }
 
     #[test]

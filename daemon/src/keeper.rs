@@ -5,8 +5,10 @@
 //! it publishes a [`View`]. Work on this thread may block on a disk, up to the vaults' deadline; the call path never
 //! comes here.
 
+mod ceremony;
 pub(crate) mod backup;
 mod codes;
+mod counter;
 pub(crate) mod credentials;
 mod handle;
 mod health;
@@ -21,13 +23,15 @@ pub(crate) mod store_change;
 #[cfg(test)]
 mod tests;
 mod unseal;
+mod witness;
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use mcpist_core::api::{ApiError, Done, StoreState};
+use mcpist_core::api::{self, ApiError, StoreState};
+use mcpist_core::audit::Anchor;
 use mcpist_core::change::Officers;
 use mcpist_core::error::ErrorCode;
 use mcpist_core::event::Event;
@@ -84,10 +88,15 @@ pub(crate) struct Open {
     /// A commit ended in doubt, or its snapshot was not made: memory may be behind the store. Clients are cut off, and
     /// no change is taken, until the policy was read anew.
     pub(crate) stale: bool,
+    /// What signs witness receipts.
+    store_key: mcpist_secret::Secret,
+    /// The newest of them.
+    given: Option<witness::Given>,
     /// The last snapshot, served or not: the next one redacts what it did.
     last: Option<Arc<Live>>,
     backups: backup::Backups,
     health: health::Recorded,
+    ceremony: Option<ceremony::Running>,
 }
 
 impl Open {
@@ -127,6 +136,7 @@ pub(crate) struct Keeper {
     phase: Phase,
     /// The one-time token, while no store was opened, and who has shown it.
     init: Option<init::InitGate>,
+    witness: witness::Witness,
     /// Waits for the quorum of a backup.
     restoring: Option<Box<restore::Restoring>>,
     view: Arc<ArcSwap<View>>,
@@ -186,10 +196,7 @@ pub(crate) fn start(house: Arc<House>) -> Result<KeeperHandle, StartError> {
     };
     let init = if to_init {
         let token = config.init_token();
-        log::info!(
-            "no store was opened yet: 'mcpist init' needs {}",
-            token.display()
-        );
+        log::info!("no store was opened yet: 'mcpist init' needs {}", token.display());
         Some(init::InitGate::open(&token)?)
     } else {
         None
@@ -199,6 +206,7 @@ pub(crate) fn start(house: Arc<House>) -> Result<KeeperHandle, StartError> {
         house,
         phase,
         init,
+        witness: witness::Witness::default(),
         restoring: None,
         view,
     };
@@ -240,6 +248,7 @@ impl Keeper {
         if let Phase::Unsealed(open) = &mut self.phase {
             open.proposals.expire(steady_seconds());
         }
+        self.expire_ceremony();
         self.record_health();
         if let Err(e) = self.end_drains(steady_seconds()) {
             log::error!("{}", e.message);
@@ -277,6 +286,7 @@ impl Keeper {
                 view.dev = barrier.config().is_dev();
                 view.store = Some(barrier.config().store().to_string());
                 view.unseal = Some(unseal::progress(barrier.config(), &barrier.progress()));
+                view.alarms.extend(self.witness.alarm());
             }
             // Sealed without the keeper, which has not come to it yet.
             Phase::Unsealed(open) if open.is_revoked() => {
@@ -295,7 +305,9 @@ impl Keeper {
                 view.alarms.extend(open.backups.alarm());
                 view.backup = open.backups.last().cloned();
                 view.modules = open.policy.active_modules();
+                view.witness = open.given;
                 view.keys = Some(open.vaults().clone());
+                view.ceremony = open.ceremony_status();
             }
         }
         self.view.store(Arc::new(view));
@@ -317,25 +329,34 @@ impl Keeper {
         &mut self,
         uid: Option<u32>,
         reason: &'static str,
-    ) -> Result<Done, ApiError> {
+    ) -> Result<api::Sealed, ApiError> {
         if !matches!(self.phase, Phase::Unsealed(_)) {
             return Err(ApiError::of(self.view.load().why_closed()));
         }
-        let Phase::Unsealed(open) = std::mem::replace(&mut self.phase, Phase::Nowhere) else {
+        let Phase::Unsealed(mut open) = std::mem::replace(&mut self.phase, Phase::Nowhere) else {
             return Err(ApiError::of(ErrorCode::Sealed));
         };
         self.house.close();
         lock(&self.house.tickets).clear();
         // Who took the keys back without the keeper has told how the log was closed; the keeper may have been opening it
         // just then.
-        let closed = close_audit(&self.house, uid, reason) || open.is_revoked();
-        // Where the disk hangs, the next unseal settles.
-        if closed {
-            let _ = open.barrier.settle();
+        let (closed, head) = close_audit(&self.house, uid, reason);
+        let closed = closed || open.is_revoked();
+        if closed
+            && let Some(tpm) = &self.house.config.tpm
+            && let Err(e) = counter::raise(open.vaults(), tpm)
+        {
+            log::error!("the TPM counter was not raised: {}", e.message);
         }
+        // Where the disk hangs, the next unseal settles.
+        let receipt = head.filter(|_| closed).and_then(|head| {
+            let made = open.receipt(witness::log_point(&head));
+            made.inspect_err(|e| log::warn!("no witness receipt: {}", e.message))
+                .ok()
+        });
         self.phase = Phase::sealed(open.barrier.seal());
         log::info!("sealed: {reason}");
-        sealed(closed)
+        sealed(closed, receipt.map(|receipt| receipt.to_text()))
     }
 
     /// Refuses an act that the audit log has no room for. Its line is in the act's own commit and copied to the log
@@ -409,8 +430,12 @@ impl Keeper {
 }
 
 /// Writes the log's last lines on a thread of its own: a disk that hangs under the log's mutex must not keep the
-/// keys in memory.
-fn close_audit(house: &Arc<House>, uid: Option<u32>, reason: &'static str) -> bool {
+/// keys in memory. Whether all was written, and where the log stood at its last line.
+fn close_audit(
+    house: &Arc<House>,
+    uid: Option<u32>,
+    reason: &'static str,
+) -> (bool, Option<Anchor>) {
     let (tell, told) = std::sync::mpsc::sync_channel(1);
     let house = Arc::clone(house);
     let started = std::thread::Builder::new()
@@ -425,19 +450,21 @@ fn close_audit(house: &Arc<House>, uid: Option<u32>, reason: &'static str) -> bo
                 );
             }
             let recorded = house.audit.append(&Event::Sealed { uid, reason }).is_ok();
+            let head = house.audit.state().head;
             let left = deadline.saturating_duration_since(Instant::now());
             let closed = house.audit.close(left);
             // Nobody listens any more where the patience is over.
-            let _ = tell.send(late == 0 && recorded && closed);
+            let _ = tell.send((late == 0 && recorded && closed, head));
         });
     let patience = AUDIT_PATIENCE + Duration::from_millis(500);
-    started.is_ok() && told.recv_timeout(patience).unwrap_or(false)
+    let told = started.ok().and_then(|_| told.recv_timeout(patience).ok());
+    told.unwrap_or((false, None))
 }
 
 /// What the caller of a seal is told.
-fn sealed(closed: bool) -> Result<Done, ApiError> {
+fn sealed(closed: bool, receipt: Option<String>) -> Result<api::Sealed, ApiError> {
     if closed {
-        return Ok(Done {});
+        return Ok(api::Sealed { receipt });
     }
     log::error!("audit_lost: the log could not be closed in order");
     Err(ApiError::new(

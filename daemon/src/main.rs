@@ -5,6 +5,7 @@
 //! so that neither a busy call path nor a disk that hangs under it keeps an operator out.
 
 mod admin;
+mod anchor;
 mod attend;
 mod audit;
 mod call;
@@ -29,6 +30,7 @@ mod runner;
 mod secret_socket;
 mod shown;
 mod tickets;
+mod tpm;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

@@ -101,9 +101,7 @@ async fn connection(
         return;
     };
     let redeemed = match frame {
-        Ok(frame) => redeem(house, keeper, frame)
-            .await
-            .unwrap_or_else(Redeemed::Error),
+        Ok(frame) => redeem(house, keeper, frame).await.unwrap_or_else(Redeemed::Error),
         Err(e) => Redeemed::Error(e),
     };
     if let Redeemed::Error(e) = &redeemed {
@@ -218,7 +216,7 @@ async fn redeem(
             .ask(move |k| k.show_init_token(uid, &payload))
             .await
             .map(|()| Redeemed::InitToken),
-        Purpose::Unseal { plan } => keeper
+        Purpose::Share { plan } => keeper
             .ask(move |k| k.submit_share(uid, &plan, &payload))
             .await
             .map(Redeemed::Share),

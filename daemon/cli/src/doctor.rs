@@ -423,6 +423,7 @@ mod tests {
             site: None,
             time_floor: floor,
             unseal: None,
+            ceremony: None,
             uptime_s: 0,
             calls_in_flight: 0,
             memory: MemoryStatus {

@@ -25,8 +25,10 @@ mod mcp;
 mod output;
 mod plan;
 mod policy;
+mod rekey;
 mod reveal;
 mod review;
+mod rotate;
 mod secret;
 mod share;
 mod store;
@@ -91,6 +93,9 @@ enum Command {
     Init(init::InitArgs),
     Unseal(unseal::UnsealArgs),
     Seal(unseal::SealArgs),
+    Rekey(rekey::RekeyArgs),
+    Rotate(rotate::RotateArgs),
+    Ceremony(rekey::CeremonyArgs),
     Share(share::ShareArgs),
     Witness(witness::WitnessArgs),
     Vault(store::VaultArgs),
@@ -197,6 +202,9 @@ async fn dispatch(command: Command, context: Context) -> Result<u8> {
         Command::Seal(args) => unseal::seal(&context, args).await,
         Command::Share(args) => share::run(&context, args),
         Command::Witness(args) => witness::run(&context, args).await,
+        Command::Rekey(args) => rekey::rekey(&context, args).await,
+        Command::Rotate(args) => rotate::rotate(&context, args).await,
+        Command::Ceremony(args) => rekey::ceremony(&context, args).await,
         Command::Backup(args) => backup::backup(&context, args).await,
         Command::Restore(args) => backup::restore(&context, args).await,
         Command::Vault(args) => store::vault(&context, args).await,

@@ -58,7 +58,7 @@ pub(crate) async fn share(
     plan: mcpist_core::ids::Digest,
     share: &Secret,
 ) -> Result<ShareOutcome> {
-    match send(client, Purpose::Unseal { plan }, share).await? {
+    match send(client, Purpose::Share { plan }, share).await? {
         Redeemed::Share(outcome) => Ok(outcome),
         other => Err(unexpected(other)),
     }

@@ -17,6 +17,8 @@
 //! | `POST` [`path::UNSEAL_CANCEL`] | | [`Done`] |
 //! | `POST` [`path::SEAL`] | | [`Sealed`] |
 //! | `GET`, `POST` [`path::WITNESS`] | [`PresentReceipt`] | [`Receipt`], [`Presented`] |
+//! | `GET`, `POST`, `DELETE` [`path::CEREMONY`] | [`CeremonyRequest`] | [`OpenCeremony`], [`Done`] |
+//! | `GET` [`path::CEREMONY_SHARES`] | | [`NewShares`] |
 //! | `POST` [`path::TICKET`] | [`TicketRequest`] | [`Ticket`] |
 //! | secret socket, after a frame | | [`Redeemed`] |
 //! | `GET`, `POST` [`path::VAULTS`] | [`NewVault`] | [`Vaults`], [`Done`] |
@@ -54,7 +56,8 @@ pub use audit::{
 };
 pub use backup::{BackupMade, LastBackup, LeftOut, OldRemoved, OpenRestore, RestoreDone};
 pub use ceremony::{
-    DeliveredShare, InitConfirm, InitDone, InitPlan, InitRequest, NewHolder, NewOfficer, Progress,
+    CeremonyAct, CeremonyDone, CeremonyPhase, CeremonyRequest, DeliveredShare, InitConfirm,
+    InitDone, InitPlan, InitRequest, NewHolder, NewOfficer, NewShares, OpenCeremony, Progress,
     Purpose, Redeemed, ShareOutcome, Ticket, TicketRequest, UnsealPlan, Unsealed,
 };
 pub use policy::{
@@ -62,8 +65,8 @@ pub use policy::{
     Principals, ProposeChange, Proposed, Registries, Registry, RegistryState, WaitingChange,
 };
 pub use status::{
-    Alarm, AuditHead, MemoryStatus, ModuleState, ModuleStatus, RunnerStatus, Status, StoreState,
-    VaultHealth, VaultStatus,
+    Alarm, AuditHead, CeremonyStatus, MemoryStatus, ModuleState, ModuleStatus, RunnerStatus,
+    Status, StoreState, VaultHealth, VaultStatus,
 };
 pub use text::{Base64, PublicKey};
 pub use vault::{Credential, CredentialStored, Credentials, NewVault, Vaults};

@@ -194,7 +194,7 @@ impl ErrorCode {
                 "put the newest disk back, or restore the newest backup: mcpist restore FILE"
             }
             C::Fenced => {
-                "use the host that holds the store now; to end that one instead: mcpist restore FILE"
+                "use the host that holds the store now; to go on here instead, with a backup that it made: mcpist restore FILE"
             }
             C::TpmRefused => {
                 "see to [tpm] of mcpist.toml and its device; where the TPM is lost: mcpist restore FILE"

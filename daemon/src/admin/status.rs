@@ -103,6 +103,7 @@ pub(crate) fn shown(house: &House, view: &View, head: Result<Option<Anchor>, Stu
         site: view.site.clone(),
         time_floor: view.time_floor,
         unseal: view.unseal.clone(),
+        ceremony: view.ceremony.clone(),
         uptime_s: STARTED.get_or_init(Instant::now).elapsed().as_secs(),
         calls_in_flight: house.runners.in_flight(),
         memory: MemoryStatus {
@@ -115,6 +116,7 @@ pub(crate) fn shown(house: &House, view: &View, head: Result<Option<Anchor>, Stu
             role: "run".into(),
             connected: house.runners.is_connected(),
         }],
+        witness: view.witness.as_ref().and_then(|given| given.shown(view)),
         backup: view.backup.clone(),
         old_store: view.old_store,
         audit: head.ok().flatten().map(shown_head),

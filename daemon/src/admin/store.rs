@@ -4,7 +4,8 @@ use axum::body::Bytes;
 use axum::extract::Path;
 use axum::response::Response;
 use mcpist_core::api::{
-    ApiError, Credentials, Done, InitConfirm, InitRequest, NewVault, Ticket, TicketRequest,
+    ApiError, Credentials, Done, InitConfirm, InitRequest, NewVault, PresentReceipt, Sealed,
+    Ticket, TicketRequest,
 };
 use mcpist_core::error::ErrorCode;
 use mcpist_core::ids::{CredentialName, VaultName};
@@ -49,10 +50,27 @@ pub(super) async fn unseal_cancel(call: Call) -> Response {
 
 pub(super) async fn seal(call: Call) -> Response {
     if let Err(e) = call.demand(&[Role::Operator], "seal").await {
-        return reply::<Done>(Err(e));
+        return reply::<Sealed>(Err(e));
     }
     let (keeper, uid) = (&call.admin.keeper, call.caller.uid);
     reply(keeper.seal(Some(uid), "an operator sealed it").await)
+}
+
+pub(super) async fn pull_receipt(call: Call) -> Response {
+    let roles = [Role::Operator, Role::Auditor];
+    call.ask(&roles, "witness_pull", |keeper, uid| {
+        keeper.pull_receipt(uid)
+    })
+    .await
+}
+
+pub(super) async fn present_receipt(call: Call, body: Bytes) -> Response {
+    let roles = [Role::Operator, Role::Auditor];
+    call.ask_with(&roles, "witness_present", &body, |keeper, uid, asked| {
+        let PresentReceipt { receipt } = asked;
+        keeper.present_receipt(uid, &receipt)
+    })
+    .await
 }
 
 /// A ticket for the secret socket, for whoever may use its purpose.
@@ -63,7 +81,7 @@ pub(super) async fn ticket(call: Call, body: Bytes) -> Response {
 async fn issue(call: &Call, body: &[u8]) -> Answer<Ticket> {
     let TicketRequest { purpose } = parse(body)?;
     let roles: &[Role] = match purpose {
-        Purpose::InitToken | Purpose::Unseal { .. } => &[Role::Operator],
+        Purpose::InitToken | Purpose::Share { .. } => &[Role::Operator],
         Purpose::Credential { .. } => &[Role::Custodian],
         Purpose::Import => &[Role::Officer],
         Purpose::Backup | Purpose::VerifyBackup | Purpose::Restore => &[Role::Operator],

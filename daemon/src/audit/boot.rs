@@ -37,7 +37,7 @@ impl Boot {
         self.start = Some((now(), dev));
     }
 
-    /// Notes an event of the sockets and of the runner, and a refused share. All others belong to an open store.
+    /// Notes an event of the sockets and of the runner, a refused share, and what witness receipts said. All others belong to an open store.
     pub(super) fn note(&mut self, event: &Event<'_>) {
         let mut times = 1;
         let (code, uid) = match *event {
@@ -50,6 +50,8 @@ impl Boot {
             Event::RunnerConnected { uid, .. } => ("", Some(uid)),
             Event::RunnerLost { reason, .. } => (reason, None),
             Event::RunnerRefused { uid, reason, .. } => (reason, Some(uid)),
+            Event::ReceiptIgnored { reason, uid } => (reason, Some(uid)),
+            Event::StoreRefused { reason, uid, .. } => (reason, uid),
             Event::Ceremony {
                 step: Step::ShareRefused { reason },
                 uid,

@@ -10,7 +10,7 @@ use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use mcpist_core::api::{self, Alarm, ApiError, Done, StoreState};
+use mcpist_core::api::{self, Alarm, ApiError, StoreState};
 use mcpist_core::error::ErrorCode;
 use mcpist_core::ids::{ModuleName, RegistryId, SiteId};
 use mcpist_sealer::Vaults;
@@ -34,6 +34,8 @@ pub(crate) struct View {
     /// In seconds since 1970; none while the store is closed.
     pub(crate) time_floor: Option<u64>,
     pub(crate) unseal: Option<api::Progress>,
+    /// The ceremony of an open store.
+    pub(crate) ceremony: Option<api::CeremonyStatus>,
     /// What the keeper knows and the snapshot does not say.
     pub(crate) alarms: Vec<Alarm>,
     /// The last backup that was verified.
@@ -42,6 +44,8 @@ pub(crate) struct View {
     pub(crate) old_store: bool,
     /// The modules of the active registries.
     pub(crate) modules: Vec<(ModuleName, RegistryId)>,
+    /// The newest witness receipt that was given out.
+    pub(crate) witness: Option<super::witness::Given>,
     /// Shares are being verified, which may open the store.
     pub(crate) opening: bool,
     /// The keys that are in memory, also those of an unseal that is not finished yet.
@@ -57,10 +61,12 @@ impl View {
             site: None,
             time_floor: None,
             unseal: None,
+            ceremony: None,
             alarms: Vec::new(),
             backup: None,
             old_store: false,
             modules: Vec::new(),
+            witness: None,
             opening: false,
             keys: None,
         }
@@ -135,7 +141,7 @@ impl KeeperHandle {
         &self,
         uid: Option<u32>,
         reason: &'static str,
-    ) -> Result<Done, ApiError> {
+    ) -> Result<api::Sealed, ApiError> {
         self.seal_within(KEEPER_PATIENCE, uid, reason).await
     }
 
@@ -144,7 +150,7 @@ impl KeeperHandle {
         patience: Duration,
         uid: Option<u32>,
         reason: &'static str,
-    ) -> Result<Done, ApiError> {
+    ) -> Result<api::Sealed, ApiError> {
         let view = self.view();
         if view.keys.is_none() && !view.opening {
             return Err(ApiError::of(view.why_closed()));
@@ -172,7 +178,7 @@ impl KeeperHandle {
         keys: &Vaults,
         uid: Option<u32>,
         reason: &'static str,
-    ) -> Result<Done, ApiError> {
+    ) -> Result<api::Sealed, ApiError> {
         log::error!("the keeper does not answer; the keys are taken back without it");
         let house = Arc::clone(&self.house);
         let closing = tokio::task::spawn_blocking(move || close_audit(&house, uid, reason));
@@ -184,8 +190,10 @@ impl KeeperHandle {
         (view.site, view.time_floor, view.keys) = (None, None, None);
         view.opening = false;
         (view.alarms, view.modules, view.backup) = (Vec::new(), Vec::new(), None);
+        view.ceremony = None;
         self.view.store(Arc::new(view));
         log::info!("sealed without the keeper: {reason}");
-        super::sealed(matches!(closed, Ok(Ok(true))))
+        let (closed, _) = closed.ok().and_then(Result::ok).unwrap_or((false, None));
+        super::sealed(closed, None)
     }
 }

@@ -214,11 +214,12 @@ impl Keeper {
         if open.stale {
             self.cut_off();
         }
-        let imported = committed?;
+        let mut imported = committed?;
         if is_repair {
             self.follow(Ok(()))?;
         }
         self.drain_system()?;
+        imported.receipt = self.witnessed();
         log::info!("bundle imported: registry {}", id.short());
         Ok(imported)
     }
@@ -405,6 +406,7 @@ fn commit(open: &mut Open, uid: u32, staged: Staged) -> Result<Imported, ApiErro
     Ok(Imported {
         registry: shown(id, &record),
         widens: widens.map(str::to_owned).into_iter().collect(),
+        receipt: None,
     })
 }
 

@@ -1,8 +1,8 @@
 //! Unseal: the ceremony that opens the store.
 //!
 //! Shares come in under the digest of the plan that their holders saw; the last one verifies everything, opens the audit
-//! log and makes the first snapshot. Promises that a refused share costs nothing, and that a store whose audit log cannot
-//! be opened is sealed again.
+//! log and makes the first snapshot. Promises that a refused share costs nothing, and that a store which a witness receipt
+//! contradicts, or whose audit log cannot be opened, is sealed again.
 
 use std::sync::Arc;
 
@@ -54,7 +54,7 @@ impl Keeper {
         }
     }
 
-    /// Takes one share, given under `plan`; none where the audit log could not be opened after the last one.
+    /// Takes one share, given under `plan`: of an open store's ceremony, or to open a closed one; none where the audit log could not be opened after the last one.
     pub(crate) fn submit_share(
         &mut self,
         uid: u32,
@@ -63,6 +63,12 @@ impl Keeper {
     ) -> Result<ShareOutcome, ApiError> {
         if self.restores(plan) {
             return self.give_restore(uid, plan, text);
+        }
+        if matches!(self.phase, Phase::Unsealed(_)) {
+            return match Share::parse(text.expose()) {
+                Ok(share) => self.give(uid, plan, share),
+                Err(e) => self.give_nothing(uid, plan, &e.to_string()),
+            };
         }
         self.sealed()?;
         ready(&self.house.config.audit()).map_err(|e| unready(&e))?;
@@ -163,7 +169,10 @@ impl Keeper {
         let mut view = super::View::clone(&self.view.load());
         view.keys = Some(barrier.handle());
         self.view.store(Arc::new(view));
-        match self.read_open(&barrier) {
+        let read = self
+            .judge_witness(uid, &barrier)
+            .and_then(|()| self.read_open(&barrier));
+        match read {
             Ok(contents) => {
                 self.phase = Phase::Unsealed(Box::new(Open {
                     barrier,
@@ -174,7 +183,10 @@ impl Keeper {
                     copied: contents.copied,
                     backups: contents.backups,
                     stale: false,
+                    store_key: contents.store_key,
+                    given: None,
                     last: None,
+                    ceremony: None,
                     // Announced below.
                     health: (report.quarantined.iter())
                         .filter_map(|(name, reason)| {
@@ -194,6 +206,7 @@ impl Keeper {
         self.drain_all();
         let finished = self
             .announce(uid, plan, report)
+            .and_then(|()| self.raise_counter(uid))
             .and_then(|()| self.refresh());
         if let Err(e) = finished {
             let _ = self.seal(None, "the unseal could not be finished");
@@ -204,6 +217,8 @@ impl Keeper {
             report.verified,
             report.records
         );
+        self.witness_agreed();
+        let receipt = self.receipt();
         let name = |n: &String| VaultName::parse(n).ok();
         Ok(ShareOutcome::Opened(api::Unsealed {
             vaults: report.verified as u64,
@@ -214,6 +229,7 @@ impl Keeper {
                 .filter_map(|(n, _)| name(n))
                 .collect(),
             last_write_missing: report.last_write_missing.iter().filter_map(name).collect(),
+            receipt,
         }))
     }
 
@@ -221,6 +237,7 @@ impl Keeper {
         let house = &self.house;
         let system = barrier.system();
         let damaged = |what: &str| ApiError::new(ErrorCode::VaultQuarantined, what);
+        super::ceremony::judge_config(barrier.config(), &system)?;
         let root = records::open(&system, records::ROOT).map_err(|e| records_error(&e))?;
         if Digest::of(root.expose()).as_bytes() != barrier.config().root_digest() {
             return Err(damaged(
@@ -248,6 +265,7 @@ impl Keeper {
             officers,
             root,
             copied: Copied::of(copied),
+            store_key: super::witness::store_key(barrier)?,
         })
     }
 
@@ -300,6 +318,7 @@ struct Contents {
     officers: Officers,
     root: mcpist_bundle::Root,
     copied: Copied,
+    store_key: Secret,
 }
 
 /// Progress with the labels of those who gave.

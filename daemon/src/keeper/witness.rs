@@ -91,10 +91,25 @@ impl Open {
 
 impl Keeper {
     /// The text of a receipt for the answer of an act that is done.
-    pub(crate) fn receipt(&mut self) -> Option<String> {
+    pub(super) fn receipt(&mut self) -> Option<String> {
         let made = self.make_receipt();
         let made = made.inspect_err(|e| log::warn!("no witness receipt: {}", e.message));
         made.ok().map(|receipt| receipt.to_text())
+    }
+
+    /// [`Keeper::receipt`] of an act that raises the TPM counter as well. It is done, whatever the counter says: the next
+    /// unseal holds that against the store.
+    pub(super) fn witnessed(&mut self) -> Option<String> {
+        let house = Arc::clone(&self.house);
+        if let Some(tpm) = &house.config.tpm {
+            let raised = self
+                .open()
+                .and_then(|open| counter::raise(open.vaults(), tpm));
+            if let Err(e) = raised {
+                log::error!("the TPM counter was not raised: {}", e.message);
+            }
+        }
+        self.receipt()
     }
 
     /// A receipt for who asks for one.

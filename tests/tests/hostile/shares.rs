@@ -87,7 +87,7 @@ fn a_share_under_another_plan_is_refused() {
     SEALED.with(|site| {
         refused_share(site, "other_plan", |s| {
             let plan = "00".repeat(32);
-            let ticket = s.ticket(&json!({ "unseal": { "plan": plan } }));
+            let ticket = s.ticket(&json!({ "share": { "plan": plan } }));
             s.bring(&ticket, &s.share(2))
         });
     });
@@ -100,7 +100,7 @@ fn a_ticket_serves_once_also_when_that_was_refused() {
     SEALED.with(|site| {
         site.ask("POST", "/v1/unseal/cancel", None);
         let plan = site.ask("GET", "/v1/unseal", None);
-        let ticket = site.ticket(&json!({ "unseal": { "plan": plan["digest"] } }));
+        let ticket = site.ticket(&json!({ "share": { "plan": plan["digest"] } }));
         let first = site.bring(&ticket, &secret(b"no share"));
         assert_eq!(first["share"]["refused"]["reason"], "not_a_share");
         let again = site.bring(&ticket, &site.share(1));

@@ -4,8 +4,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::audit::{ExportFrom, Exported};
 use super::backup::{BackupMade, OpenRestore, RestoreDone};
+use super::audit::{ExportFrom, Exported};
 use super::policy::Imported;
 use super::text::{Base64, PublicKey};
 use super::vault::CredentialStored;
@@ -116,6 +116,78 @@ pub struct Progress {
     pub expires_s: Option<u64>,
 }
 
+/// Begins a ceremony of an open store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum CeremonyRequest {
+    /// New shares, for new holders or the same.
+    Rekey {
+        /// New shares that open the store.
+        threshold: u8,
+        /// Who gets one, in order.
+        holders: Vec<NewHolder>,
+        /// Replaces the root key too, so that what opened under the old one opens nothing any more.
+        #[serde(default)]
+        rotate_root: bool,
+    },
+    /// A new root key under the same shares.
+    RotateRoot,
+}
+
+/// What a ceremony does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CeremonyAct {
+    /// New shares.
+    Rekey,
+    /// A new root key.
+    RotateRoot,
+}
+
+/// Whose shares a ceremony waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CeremonyPhase {
+    /// The shares that open the store: their holders consent.
+    Consent,
+    /// The new shares: their holders prove that they have them.
+    Proof,
+}
+
+/// The ceremony that is open.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenCeremony {
+    /// The plan's canonical bytes.
+    pub plan: Base64,
+    /// Their digest, which goes with every share.
+    pub digest: Digest,
+    /// What it does.
+    pub act: CeremonyAct,
+    /// Whose shares it waits for.
+    pub phase: CeremonyPhase,
+    /// How far that phase is.
+    pub progress: Progress,
+}
+
+/// The new shares of the open ceremony.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewShares {
+    /// A share for each holder.
+    pub shares: Vec<DeliveredShare>,
+}
+
+/// What a ceremony made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CeremonyDone {
+    /// What it did.
+    pub act: CeremonyAct,
+    /// The generation of the shares that open the store from now on.
+    pub generation: u32,
+    /// A witness receipt of the store afterwards, to be kept outside of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receipt: Option<String>,
+}
+
 /// Asks for a ticket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -130,9 +202,9 @@ pub struct TicketRequest {
 pub enum Purpose {
     /// The one-time token that allows init.
     InitToken,
-    /// A share for the plan with this digest.
-    Unseal {
-        /// [`UnsealPlan::digest`], as the holder saw it.
+    /// A share for the plan with this digest: to open the store, or of the open ceremony.
+    Share {
+        /// [`UnsealPlan::digest`] or [`OpenCeremony::digest`], as the holder computed it.
         plan: Digest,
     },
     /// The payload of a credential.
@@ -172,7 +244,7 @@ impl Purpose {
     pub fn as_str(&self) -> &'static str {
         match self {
             Purpose::InitToken => "init_token",
-            Purpose::Unseal { .. } => "unseal",
+            Purpose::Share { .. } => "share",
             Purpose::Credential { .. } => "credential",
             Purpose::Import => "import",
             Purpose::Backup => "backup",
@@ -245,6 +317,17 @@ pub enum ShareOutcome {
     Restored(Box<RestoreDone>),
     /// It was the last one: the store is open.
     Opened(Unsealed),
+    /// It was the last consent: the new shares are made, and wait for their holders' proof.
+    Delivered {
+        /// A share for each holder.
+        shares: Vec<DeliveredShare>,
+        /// How far the proof is.
+        progress: Progress,
+    },
+    /// Its holder has the new share; more holders are waited for.
+    Proven(Progress),
+    /// It was the last one: the ceremony is done.
+    Completed(CeremonyDone),
 }
 
 /// What unsealing found.

@@ -12,6 +12,10 @@ pub const INIT_CONFIRM: &str = "/v1/init/confirm";
 pub const UNSEAL: &str = "/v1/unseal";
 /// Ends the open plan and drops its shares.
 pub const UNSEAL_CANCEL: &str = "/v1/unseal/cancel";
+/// The open ceremony of an open store.
+pub const CEREMONY: &str = "/v1/ceremony";
+/// The new shares of the open ceremony.
+pub const CEREMONY_SHARES: &str = "/v1/ceremony/shares";
 /// Closes the store.
 pub const SEAL: &str = "/v1/seal";
 /// A receipt of the store as it is; presents one of what it was.

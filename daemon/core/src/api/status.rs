@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::backup::LastBackup;
-use super::ceremony::Progress;
+use super::ceremony::{CeremonyAct, CeremonyPhase, Progress};
 use super::text::PublicKey;
 use super::witness::WitnessStatus;
 use crate::error::ErrorCode;
@@ -31,6 +31,9 @@ pub struct Status {
     /// How far an open unseal is.
     #[serde(default)]
     pub unseal: Option<Progress>,
+    /// The ceremony that an open store waits for shares of.
+    #[serde(default)]
+    pub ceremony: Option<CeremonyStatus>,
     /// Seconds since the daemon started.
     pub uptime_s: u64,
     /// Calls that are being made.
@@ -61,6 +64,17 @@ pub struct Status {
     /// What an operator should look at; empty when all is well.
     #[serde(default)]
     pub alarms: Vec<Alarm>,
+}
+
+/// How far the open ceremony is. Its plan is for operators ([`super::OpenCeremony`]).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CeremonyStatus {
+    /// What it does.
+    pub act: CeremonyAct,
+    /// Whose shares it waits for.
+    pub phase: CeremonyPhase,
+    /// How far that phase is.
+    pub progress: Progress,
 }
 
 /// The state of the store.

@@ -24,7 +24,7 @@ fn a_reply_and_a_failure_carry_the_schema_version() {
 fn a_request_with_an_unknown_field_is_refused() {
     for text in [
         json!({"purpose": "import", "path": "/etc/passwd"}),
-        json!({"purpose": {"unseal": {"plan": Digest::of(b"").to_string(), "share": "x"}}}),
+        json!({"purpose": {"share": {"plan": Digest::of(b"").to_string(), "share": "x"}}}),
         json!({"purpose": "everything"}),
     ] {
         assert!(

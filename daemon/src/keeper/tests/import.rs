@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Sender, channel};
 
 use mcpist_bundle::TakeError;
-use mcpist_core::api::{ApiError, Done, Imported, ModuleState, RegistryState};
+use mcpist_core::api::{ApiError, Imported, ModuleState, RegistryState};
 use mcpist_core::change::Change;
 use mcpist_core::error::ErrorCode;
 use tokio::task::JoinHandle;
@@ -43,7 +43,7 @@ fn a_stick_that_hangs_keeps_nobody_waiting_and_a_seal_comes_through() {
         // Other acts go on.
         site.put_credential().await;
         let sealed = site.keeper.ask(|k| k.seal(Some(UID), "a test")).await;
-        assert_eq!(sealed, Ok(Done {}));
+        assert!(sealed.is_ok(), "{sealed:?}");
         // What began before the seal ends without a registry, also where the store is open again.
         site.unseal().await;
         release.send(()).unwrap();

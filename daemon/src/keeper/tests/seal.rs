@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use mcpist_core::api::{Done, ShareOutcome, StoreState};
+use mcpist_core::api::{ShareOutcome, StoreState};
 use mcpist_core::error::ErrorCode;
 use mcpist_core::event::Event;
 use mcpist_core::ids::Digest;
@@ -38,7 +38,7 @@ fn a_keeper_that_hangs_does_not_keep_the_keys() {
             .keeper
             .seal_within(Duration::ZERO, Some(UID), "a test")
             .await;
-        assert_eq!(sealed, Ok(Done {}));
+        assert!(sealed.is_ok(), "{sealed:?}");
         // Everything of it while the keeper still hangs.
         assert!(matches!(vault.open(&kept), Err(VaultError::Sealed)));
         assert!(vaults.audit_mac_key().mac(b"x").is_err());
@@ -67,7 +67,7 @@ fn an_act_that_comes_after_the_keys_were_taken_back_finds_the_store_sealed() {
         assert_eq!(made.unwrap_err().code, ErrorCode::Sealed);
         assert_eq!(site.keeper.view().state, StoreState::Sealed);
         let sealed = site.inside(|k| k.seal(None, "a test")).await;
-        assert_eq!(sealed, Ok(Done {}));
+        assert!(sealed.is_ok(), "{sealed:?}");
         // The log too, which nobody had closed.
         let (uid, reason) = (None, "a test");
         let late = site

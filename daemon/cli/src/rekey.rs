@@ -1,0 +1,267 @@
+//! `rekey`, and `ceremony`: what an open store's quorum is asked for, and what came of it.
+//!
+//! Promises that a plan is shown under the digest that this program computed before a share is asked for, that new
+//! shares are written to new files alone and can be fetched again, and that each step names the next one.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use mcpist_core::api::{
+    CeremonyAct, CeremonyPhase, CeremonyRequest, DeliveredShare, Done, NewHolder, NewShares,
+    OpenCeremony, ShareOutcome, path,
+};
+use mcpist_core::ids::Digest;
+use serde::Serialize;
+
+use crate::Context;
+use crate::error::{Error, Result};
+use crate::init::pair;
+use crate::plan::{confirm, describe, read_plan};
+use crate::secret;
+use crate::share::{GivenShare, share_file};
+use crate::store::expires;
+use crate::unseal;
+use crate::witness::Keeping;
+
+/// Give the store to new shares: a custodian leaves, comes, or has lost a share
+#[derive(Args)]
+#[command(after_help = "Examples:
+  mcpist rekey --threshold 2 --holder ada=age1… --holder bob=age1… --holder eve=age1…
+  mcpist rekey --threshold 3 --holder … --rotate-root    where an old share may be in wrong hands
+
+The holders of the current shares consent (mcpist ceremony give), the new shares leave encrypted, and their holders each give
+theirs once to prove that they have it. Until then the current shares open the store, afterwards the new ones alone.")]
+pub(crate) struct RekeyArgs {
+    /// New shares that open the store
+    #[arg(long, value_name = "N")]
+    threshold: u8,
+    /// A holder of a new share and the age recipient to encrypt it to; repeat
+    #[arg(long = "holder", value_name = "LABEL=RECIPIENT", required = true)]
+    holders: Vec<String>,
+    /// Replace the root key too: an old copy of the disk opens nothing written from then on
+    #[arg(long)]
+    rotate_root: bool,
+    /// Do not ask for confirmation
+    #[arg(long)]
+    yes: bool,
+}
+
+/// See the open ceremony, give a share of it, or end it
+#[derive(Args)]
+#[command(after_help = "Examples:
+  mcpist ceremony                      what is open, and whose shares it waits for
+  mcpist ceremony give --share-file share-1-ada.age --identity ada.txt
+  mcpist ceremony shares --out new     the new shares once more
+  mcpist ceremony cancel")]
+pub(crate) struct CeremonyArgs {
+    #[command(subcommand)]
+    command: Option<CeremonyCommand>,
+}
+
+#[derive(Subcommand)]
+enum CeremonyCommand {
+    /// Give a share: a current one as consent, or a new one to prove that you have it
+    #[command(after_help = "Examples:
+  mcpist ceremony give                 asks for the share, its text or its words
+  mcpist ceremony give --share-file share-1-ada.age --identity ada.txt --out new")]
+    Give {
+        #[command(flatten)]
+        given: GivenShare,
+        /// Folder for the new shares, should this consent be the last
+        #[arg(long, value_name = "DIR", default_value = ".")]
+        out: PathBuf,
+    },
+    /// Write the new shares to files, each encrypted to its holder; as often as needed until the ceremony ends
+    #[command(after_help = "Examples:
+  mcpist ceremony shares --out new")]
+    Shares {
+        /// Folder for the files
+        #[arg(long, value_name = "DIR", default_value = ".")]
+        out: PathBuf,
+    },
+    /// End the ceremony; the store stays as it is
+    #[command(after_help = "Examples:
+  mcpist ceremony cancel")]
+    Cancel,
+}
+
+/// What came of a share, with the files that were written.
+#[derive(Serialize)]
+struct Given {
+    outcome: ShareOutcome,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    files: Vec<PathBuf>,
+}
+
+/// The files of new shares.
+#[derive(Serialize)]
+struct Written {
+    files: Vec<PathBuf>,
+}
+
+pub(crate) async fn rekey(context: &Context, args: RekeyArgs) -> Result<()> {
+    let mut holders = Vec::new();
+    for text in &args.holders {
+        let (label, recipient) = pair(text)?;
+        holders.push(NewHolder { label, recipient });
+    }
+    let request = CeremonyRequest::Rekey {
+        threshold: args.threshold,
+        holders,
+        rotate_root: args.rotate_root,
+    };
+    begin(
+        context,
+        &request,
+        args.yes,
+        "Begin to give the store to these holders?",
+    )
+    .await
+}
+
+/// Has a ceremony planned, and cancels it where the plan is not confirmed.
+pub(crate) async fn begin(
+    context: &Context,
+    request: &CeremonyRequest,
+    yes: bool,
+    question: &str,
+) -> Result<()> {
+    let open: OpenCeremony = context.client.post(path::CEREMONY, request).await?;
+    let (plan, digest) = read_plan(&open.plan)?;
+    context.out.terms(&describe(&plan, &digest));
+    if !yes && let Err(e) = confirm(question) {
+        let _: Done = context.client.delete(path::CEREMONY).await?;
+        return Err(e);
+    }
+    context.out.data(&open, waits_for)
+}
+
+pub(crate) async fn ceremony(context: &Context, args: CeremonyArgs) -> Result<()> {
+    match args.command {
+        None => {
+            let (open, _) = shown(context).await?;
+            context.out.data(&open, waits_for)
+        }
+        Some(CeremonyCommand::Give { given, out }) => give(context, &given, &out).await,
+        Some(CeremonyCommand::Shares { out }) => {
+            let NewShares { shares } = context.client.get(path::CEREMONY_SHARES).await?;
+            let files = write(&out, &shares)?;
+            context.out.data(&Written { files }, |w| listed(&w.files))
+        }
+        Some(CeremonyCommand::Cancel) => {
+            let done: Done = context.client.delete(path::CEREMONY).await?;
+            context.out.data(&done, |_| {
+                "the ceremony was ended; the store is as it was, and no new share will ever open it"
+                    .to_owned()
+            })
+        }
+    }
+}
+
+/// The open ceremony, its plan shown under the digest that was computed here.
+async fn shown(context: &Context) -> Result<(OpenCeremony, Digest)> {
+    let open: OpenCeremony = context.client.get(path::CEREMONY).await?;
+    let (plan, digest) = read_plan(&open.plan)?;
+    context.out.terms(&describe(&plan, &digest));
+    Ok((open, digest))
+}
+
+async fn give(context: &Context, given: &GivenShare, out: &Path) -> Result<()> {
+    let (open, digest) = shown(context).await?;
+    context.out.note(&format!("  {}", waits_for(&open)));
+    let share = given.read()?.to_text()?;
+    let outcome = unseal::give(context, digest, &share)
+        .await
+        .map_err(|e| match e.code() {
+            "share_refused" => e.next("mcpist ceremony"),
+            _ => e,
+        })?;
+    let files = match &outcome {
+        ShareOutcome::Delivered { shares, .. } => write(out, shares).map_err(|e| {
+            e.during("the new shares are made and wait")
+                .next("mcpist ceremony shares --out DIR")
+        })?,
+        _ => Vec::new(),
+    };
+    if let ShareOutcome::Completed(done) = &outcome {
+        Keeping::default().keep(context, done.receipt.as_deref());
+    }
+    context.out.data(&Given { outcome, files }, told)
+}
+
+/// Whose shares the ceremony waits for, and how to give one.
+fn waits_for(open: &OpenCeremony) -> String {
+    let p = &open.progress;
+    let whose = match open.phase {
+        CeremonyPhase::Consent => "waits for the consent of the current holders",
+        CeremonyPhase::Proof => "waits for the new holders, who each give their new share once",
+    };
+    let given = match p.holders.is_empty() {
+        true => String::new(),
+        false => format!(" ({})", p.holders.join(", ")),
+    };
+    format!(
+        "{whose}: {} of {} given{given}{}\nnext: mcpist ceremony give",
+        p.given,
+        p.needed,
+        expires(p)
+    )
+}
+
+fn told(given: &Given) -> String {
+    match &given.outcome {
+        ShareOutcome::Pending(p) => format!(
+            "taken as consent: {} of {} ({}){}\nnext: the next holder runs mcpist ceremony give",
+            p.given,
+            p.needed,
+            p.holders.join(", "),
+            expires(p)
+        ),
+        ShareOutcome::Delivered { progress, .. } => format!(
+            "the quorum consents. {}\nthe current shares open the store until {} of the new holders have proved to have theirs\nnext: give each file to its holder, who runs mcpist ceremony give",
+            listed(&given.files),
+            progress.needed
+        ),
+        ShareOutcome::Proven(p) => format!(
+            "proved: {} of {} ({}); the share itself was not kept\nnext: the next new holder runs mcpist ceremony give",
+            p.given,
+            p.needed,
+            p.holders.join(", ")
+        ),
+        ShareOutcome::Completed(done) => match done.act {
+            CeremonyAct::Rekey => format!(
+                "done: the shares of generation {} open the store, the ones before open nothing any more\nnext: mcpist backup create; destroy the old shares",
+                done.generation
+            ),
+            CeremonyAct::RotateRoot => {
+                "done: the store has a new root key; its shares are the same\nnext: mcpist backup create"
+                    .to_owned()
+            }
+        },
+        ShareOutcome::Opened(_) => "the store is open".to_owned(),
+        ShareOutcome::Restored(_) => "the store is restored, and sealed; next: mcpist unseal".to_owned(),
+        ShareOutcome::Refused { message, .. } => message.clone(),
+    }
+}
+
+fn listed(files: &[PathBuf]) -> String {
+    let lines = files.iter().map(|f| format!("\n  {}", f.display()));
+    format!(
+        "New shares, each encrypted to its holder:{}",
+        lines.collect::<String>()
+    )
+}
+
+/// Writes each share to a file of its own; nothing is overwritten.
+fn write(folder: &Path, shares: &[DeliveredShare]) -> Result<Vec<PathBuf>> {
+    std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, e))?;
+    let mut files = Vec::new();
+    for (index, share) in shares.iter().enumerate() {
+        let path = folder.join(share_file(index, &share.label));
+        secret::create(&path, 0o600, share.age.as_bytes())
+            .map_err(|e| e.next("name another folder: mcpist ceremony shares --out DIR"))?;
+        files.push(path);
+    }
+    secret::sync_folder(folder)?;
+    Ok(files)
+}
