@@ -226,6 +226,45 @@ fn a_file_system_without_room_takes_no_share_until_there_is_room() {
     works(&site);
 }
 
+#[test]
+fn a_full_disk_leaves_space_to_seal_to_unseal_and_to_export() {
+    let (site, audit) = on_a_small_disk();
+    let mut more = std::fs::File::create(audit.join("more-in-the-way")).expect("a file");
+    while more.write_all(&[0; 4096]).is_ok() {}
+    // What is reserved for the log takes calls until the rest of it is kept.
+    std::thread::scope(|at_once| {
+        for _ in 0..8 {
+            at_once.spawn(|| {
+                let mut ada = site.client("ada");
+                let mut get = || ada.call("echo", "get", &json!({ "item": "x" }));
+                while code(&get()) != "audit_unavailable" {}
+            });
+        }
+    });
+    stopped(&site, "disk_full");
+    let (status, sealed) = site.admin("POST", "/v1/seal", None);
+    assert_eq!(status, 200, "its last line is written and signed: {sealed}");
+    site.unseal();
+    stopped(&site, "disk_full");
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    let file = elsewhere.path().join("log.jsonl");
+    let mcpist = |arguments: &[&str]| {
+        let out = Command::new(program("mcpist"))
+            .arg("--run")
+            .arg(site.folder().join("run"))
+            .args(["audit", arguments[0]])
+            .arg(&file)
+            .args(&arguments[1..])
+            .output()
+            .expect("mcpist runs");
+        assert!(out.status.success(), "{out:?}");
+    };
+    mcpist(&["export"]);
+    mcpist(&["verify", "--key", &super::audit::first_key(&site)]);
+    std::fs::remove_file(audit.join("in-the-way")).expect("a file");
+    goes_on(&site, &audit);
+}
+
 /// A path of the folder as it is in the daemon's own namespace.
 fn seen_by_daemon(site: &Site, path: &str) -> PathBuf {
     let root = PathBuf::from(format!("/proc/{}/root", site.pid()));

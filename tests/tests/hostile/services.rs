@@ -1,6 +1,9 @@
 //! A service that turned hostile, or is only broken: a code for the client, and nothing of it for the others.
 
-use mcpist_tests::service::encodings;
+use mcpist_tests::appliance::Appliance;
+use mcpist_tests::programs::program;
+use mcpist_tests::service::{Service, encodings};
+use mcpist_tests::start::Start;
 use serde_json::{Value, json};
 
 use super::large::peak_kib;
@@ -113,4 +116,38 @@ fn a_credential_that_comes_back_is_taken_out_in_each_encoding() {
         );
         assert!(!value.contains(&CREDENTIAL[..12]), "{name}: {value}");
     }
+}
+
+#[test]
+fn a_service_that_gives_the_credential_back_again_and_again_gets_no_calls_until_officers_say_so() {
+    let start = Start::dev(program("mcpistd")).with_config("[limits]\nleaking-answers = 3\n");
+    let (mut appliance, service) = (Appliance::start_by(start), Service::start());
+    appliance.set_up(service.port(), CREDENTIAL);
+    let site = Site { appliance, service };
+    let module = || site.ask("GET", "/v1/status", None)["modules"][0].clone();
+    for _ in 0..3 {
+        works(&site);
+        assert_eq!(get(&site, "echo")["isError"], false);
+    }
+    let seen = site.service.seen().len();
+    for item in ["echo", "x"] {
+        assert_eq!(code(&get(&site, item)), "module_quarantined");
+    }
+    assert_eq!(site.service.seen().len(), seen, "the service was asked");
+    let status = site.ask("GET", "/v1/status", None);
+    assert_eq!(module()["state"], "quarantined", "{status}");
+    assert!(
+        status["alarms"].to_string().contains("module_quarantined"),
+        "{status}"
+    );
+
+    let registry = module()["registry"].clone();
+    site.change(&json!({ "registry-retire": registry }));
+    site.change(&json!({ "registry-activate": registry }));
+    works(&site);
+    assert_eq!(module()["state"], "ready");
+    site.ask("POST", "/v1/seal", None);
+    let log = super::audit::audit_files(site.folder()).concat();
+    let log = String::from_utf8(log).expect("UTF-8");
+    assert_eq!(log.matches("\"event\":\"module_quarantined\"").count(), 1);
 }
