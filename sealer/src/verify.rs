@@ -5,13 +5,14 @@
 //! is the one that the head was sealed over. What is found differs from what was written in the first
 //! place that the error names.
 //!
-//! Cost: reading is one scan; opening is spread over the cores, while the next slice is read. Memory: two slices of rows,
-//! however large they were made, and the index.
+//! Cost: reading is one scan; opening is spread over the cores, while the next slices are read. Memory: a few slices of
+//! rows, however large they were made, and the index.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
-use std::sync::Arc;
-use std::thread::{self, ScopedJoinHandle};
+use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use mcpist_quorum::{Buckets, Entry, Incarnation, OpenRoom};
@@ -24,13 +25,13 @@ use crate::keyring::{Epoch, KeyCell, VaultKeys};
 use crate::ledger::{self, Ledger};
 use crate::outbox::Standing;
 use crate::record::{OWNER_VAULTS, Place, Row, name_from_key, open_head, open_outbox};
-use crate::rows::{self, Access, Rows, Table, for_each_slice};
+use crate::rows::{self, Access, Rows, Table, Transaction, for_each_slice};
 use crate::store::OpenGuard;
 
-/// Rows read at once, usually 1 MB.
-const SLICE: usize = 2048;
-/// Fewer rows than this for each core are not worth a thread.
-const WORTH_A_THREAD: usize = 64;
+/// Rows read at once, usually 200 KB.
+const SLICE: usize = 512;
+/// Fewer records than this are not worth a thread.
+const WORTH_A_THREAD: u64 = 128;
 
 /// A vault that a record of the system vault names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -171,27 +172,11 @@ impl Candidate {
         let mut buckets = Buckets::expecting(place.text(), head.head.count);
         let mut named = Vec::new();
         let mut epochs = BTreeMap::new();
-        let mut take = |opened: Opening<'_>| {
-            let opened = opened
-                .join()
-                .unwrap_or_else(|_| Err(tampered("a row broke its reader")))?;
-            for one in opened {
-                buckets.set(one.entry);
-                *epochs.entry(one.epoch).or_insert(0) += 1;
-                named.extend(one.named);
-            }
-            Ok::<(), VaultError>(())
-        };
-        // While one slice is opened, the next one is read.
-        thread::scope(|scope| {
-            let mut before: Option<Opening<'_>> = None;
-            for_each_slice(tx.as_mut(), Table::Record, SLICE, |rows| {
-                alive();
-                let opening =
-                    scope.spawn(move || keys.lend(|keys| open_slice(keys, place, &rows))?);
-                before.replace(opening).map_or(Ok(()), &mut take)
-            })?;
-            before.map_or(Ok(()), &mut take)
+        let reader = Reader { keys, place };
+        reader.open_all(tx.as_mut(), head.head.count, alive, |one| {
+            buckets.set(one.entry);
+            *epochs.entry(one.epoch).or_insert(0) += 1;
+            named.extend(one.named);
         })?;
         let root = keys.lend(|keys| buckets.root(keys.head()))?;
         if buckets.count() != head.head.count {
@@ -255,40 +240,92 @@ struct OpenedRow {
     named: Option<NamedVault>,
 }
 
-/// The slice that is being opened.
-type Opening<'scope> = ScopedJoinHandle<'scope, Result<Vec<OpenedRow>, VaultError>>;
+fn broken() -> VaultError {
+    tampered("a row broke its reader")
+}
 
-/// Opens every row of a slice, on several threads where that pays.
-fn open_slice(
-    keys: &VaultKeys,
-    place: &Place,
-    rows: &[rows::Row],
-) -> Result<Vec<OpenedRow>, VaultError> {
-    let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    let threads = cores.min(rows.len() / WORTH_A_THREAD).max(1);
-    let open = |part: &[rows::Row]| {
-        let mut room = OpenRoom::new()?;
-        part.iter()
-            .map(|row| open_row(&mut room, keys, place, row))
-            .collect::<Result<Vec<_>, _>>()
-    };
-    if threads == 1 {
-        return open(rows);
+/// Opens the records of a file.
+#[derive(Clone, Copy)]
+struct Reader<'a> {
+    keys: &'a KeyCell<VaultKeys>,
+    place: &'a Place,
+}
+
+impl Reader<'_> {
+    /// Opens every record, and tells `each` what is kept of it. Where there are enough of them the cores open one slice
+    /// each while the next ones are read, so that `each` hears of them in an order that is none.
+    fn open_all(
+        self,
+        tx: &mut dyn Transaction,
+        count: u64,
+        alive: &mut dyn FnMut(),
+        mut each: impl FnMut(OpenedRow),
+    ) -> Result<(), VaultError> {
+        let mut take = |opened: Result<Vec<OpenedRow>, VaultError>| {
+            opened?.into_iter().for_each(&mut each);
+            Ok::<(), VaultError>(())
+        };
+        if count < WORTH_A_THREAD {
+            let mut room = OpenRoom::new()?;
+            return for_each_slice(tx, Table::Record, SLICE, |rows| {
+                alive();
+                take(self.open(&mut room, &rows))
+            });
+        }
+        let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let (give, slices) = sync_channel(1);
+        let slices = Arc::new(Mutex::new(slices));
+        let (tell, opened) = channel();
+        thread::scope(|scope| {
+            let workers: Vec<_> = (0..cores)
+                .map(|_| {
+                    let (slices, tell) = (Arc::clone(&slices), tell.clone());
+                    scope.spawn(move || self.work(&slices, &tell))
+                })
+                .collect();
+            // Theirs alone: what they all left has no taker.
+            drop(slices);
+            let read = for_each_slice(tx, Table::Record, SLICE, |rows| {
+                alive();
+                give.send(rows).map_err(|_| broken())?;
+                opened.try_iter().try_for_each(&mut take)
+            });
+            drop(give);
+            let whole = workers
+                .into_iter()
+                .fold(true, |whole, worker| whole & worker.join().is_ok());
+            read?;
+            opened.try_iter().try_for_each(&mut take)?;
+            if whole { Ok(()) } else { Err(broken()) }
+        })
     }
-    let parts = thread::scope(|scope| {
-        let running: Vec<_> = rows
-            .chunks(rows.len().div_ceil(threads))
-            .map(|part| scope.spawn(move || open(part)))
-            .collect();
-        running
-            .into_iter()
-            .map(|part| {
-                part.join()
-                    .unwrap_or_else(|_| Err(tampered("a row broke its reader")))
-            })
-            .collect::<Result<Vec<_>, _>>()
-    })?;
-    Ok(parts.into_iter().flatten().collect())
+
+    /// The life of a worker: slices, until there are no more.
+    fn work(
+        self,
+        slices: &Mutex<Receiver<Vec<rows::Row>>>,
+        tell: &Sender<Result<Vec<OpenedRow>, VaultError>>,
+    ) {
+        let next = || slices.lock().ok()?.recv().ok();
+        let mut room = OpenRoom::new();
+        while let Some(rows) = next() {
+            let opened = match &mut room {
+                Ok(room) => self.open(room, &rows),
+                Err(error) => Err((*error).into()),
+            };
+            // Whoever listens has ended where an earlier slice was an error.
+            drop(tell.send(opened));
+        }
+    }
+
+    /// Opens every row of a slice, for which the keys are lent.
+    fn open(self, room: &mut OpenRoom, rows: &[rows::Row]) -> Result<Vec<OpenedRow>, VaultError> {
+        self.keys.lend(|keys| {
+            rows.iter()
+                .map(|row| open_row(room, keys, self.place, row))
+                .collect()
+        })?
+    }
 }
 
 fn open_row(
