@@ -1,0 +1,119 @@
+//! What is done while the disk fails: one small value for each act.
+
+use mcpist_quorum::Identity;
+use mcpist_tests::desk::Trouble;
+use serde_json::{Value, json};
+
+use crate::site::{Done, Site, Template, said};
+
+/// An act, what it begins with, and the line that the log has if and only if it took effect.
+pub(crate) struct Scenario {
+    pub(crate) name: &'static str,
+    /// Begins with a store that was made.
+    pub(crate) made: bool,
+    /// What is done to the template beside what every one has.
+    pub(crate) prepare: fn(&Template),
+    pub(crate) act: fn(&Site<'_>) -> Done,
+    pub(crate) event: Option<&'static str>,
+}
+
+const fn on_store(name: &'static str, event: &'static str, act: fn(&Site<'_>) -> Done) -> Scenario {
+    Scenario {
+        name,
+        made: true,
+        prepare: |_| (),
+        act,
+        event: Some(event),
+    }
+}
+
+/// Every scenario, in the order in which they are played.
+pub(crate) const ALL: &[Scenario] = &[
+    Scenario {
+        name: "init",
+        made: false,
+        prepare: |_| (),
+        act: init,
+        event: None,
+    },
+    Scenario {
+        name: "unseal and seal",
+        made: true,
+        prepare: |_| (),
+        act: |_| Ok(Value::Null),
+        event: None,
+    },
+    on_store("put", "credential_put", |site| {
+        site.put("second", crate::CANARY)
+    }),
+    on_store("rotate credential", "credential_put", |site| {
+        site.put("token", crate::CANARY)
+    }),
+    on_store("delete", "credential_deleted", |site| {
+        site.desk
+            .ask("DELETE", "/v1/vaults/main/credentials/token", None)
+    }),
+    on_store("new vault", "vault_created", |site| {
+        site.desk
+            .ask("POST", "/v1/vaults", Some(&json!({ "name": "more" })))
+    }),
+    on_store("change of policy", "change_stored", |site| {
+        site.change(&json!({ "principal-put": { "name": "carol" } }))
+    }),
+    on_store("import", "bundle_imported", |site| {
+        said(site.desk.pass(&json!("import"), &site.template.bundle)?)
+    }),
+    Scenario {
+        prepare: make_way,
+        ..on_store("activate", "change_stored", |site| {
+            site.change(&json!({ "registry-activate": site.template.registry }))
+        })
+    },
+    Scenario {
+        name: "audit rotation",
+        made: true,
+        prepare: fill_the_log,
+        act: |site| {
+            site.put("second", crate::CANARY)?;
+            site.put("third", crate::CANARY)
+        },
+        event: None,
+    },
+];
+
+/// Makes the store: 2 of 3, in dev.
+pub(crate) fn init(site: &Site<'_>) -> Done {
+    let identities: Vec<Identity> = (0..3).map(|_| Identity::generate()).collect();
+    let root = site.template.appliance.root_text();
+    let request = json!({ "threshold": 2, "root": root, "officers": [], "dev": true });
+    let (shares, record) = site.desk.init(request, &identities)?;
+    std::fs::write(site.path("ceremony-record"), record).map_err(Trouble::Gone)?;
+    site.quorums.borrow_mut().push(shares);
+    Ok(Value::Null)
+}
+
+/// Fills the open segment until the next lines turn it.
+fn fill_the_log(template: &Template) {
+    let folder = template.appliance.folder();
+    let segment = folder.join("state/audit/audit-00000000.jsonl");
+    let length = || std::fs::metadata(&segment).map_or(0, |meta| meta.len());
+    // A segment of 1 MiB turns at seven eighths; the lines of the last opening come on top.
+    let full = (7 << 17) - 3000;
+    while length() < full {
+        template
+            .appliance
+            .put_credential("second", "bearer", crate::CANARY);
+    }
+}
+
+/// Retires the registry that is active, and joins the other one.
+fn make_way(template: &Template) {
+    let site = &template.appliance;
+    let listed = site.ask("GET", "/v1/registries", None);
+    let registries = listed["registries"].as_array().into_iter().flatten();
+    for registry in registries.filter(|r| r["state"] == "active") {
+        site.change(&json!({ "registry-retire": registry["id"] }));
+    }
+    site.change(&json!({ "join-put": {
+        "registry": template.registry, "module": "echo", "slot": "service", "binding": "service" } }));
+}

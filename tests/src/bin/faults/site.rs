@@ -1,0 +1,235 @@
+//! One run's appliance: a copy of a template's state, and a daemon whose disk may fail on order.
+//!
+//! Owns the template, which every run of a scenario begins with, and the copy. Promises that a daemon which is gone is
+//! met as [`Trouble::Gone`] and ends no run. Does not judge.
+
+use std::cell::RefCell;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::time::Instant;
+
+use mcpist_secret::Secret;
+use mcpist_tests::appliance::Appliance;
+use mcpist_tests::desk::{Desk, Trouble};
+use mcpist_tests::look::PATIENCE;
+use mcpist_tests::start::Start;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+
+use crate::Result;
+
+/// What a request came to.
+pub(crate) type Done = std::result::Result<Value, Trouble>;
+
+/// How `program` is started in every run.
+fn start(program: &Path) -> Start {
+    Start::dev(program).with_config("[audit]\nrotate-mib = 1\n")
+}
+
+/// What the runs of a scenario begin with: a state folder that no process has open, and what is known of it.
+pub(crate) struct Template {
+    pub(crate) appliance: Appliance,
+    program: PathBuf,
+    /// A bundle that is not imported.
+    pub(crate) bundle: Vec<u8>,
+    /// The registry of another bundle, imported and not active.
+    pub(crate) registry: String,
+    /// The store was made.
+    pub(crate) made: bool,
+}
+
+impl Template {
+    /// A blank appliance, or with `made` one with a vault, a credential, principals, an active registry and another one.
+    pub(crate) fn make(program: &Path, made: bool, prepare: fn(&Template)) -> Template {
+        let mut template = Template {
+            appliance: Appliance::start_by(start(program)),
+            program: program.to_owned(),
+            bundle: Vec::new(),
+            registry: String::new(),
+            made,
+        };
+        if made {
+            template.furnish();
+            prepare(&template);
+            template.appliance.ask("POST", "/v1/seal", None);
+        }
+        template.appliance.stop();
+        template
+    }
+
+    fn furnish(&mut self) {
+        let echo = mcpist_tests::programs::workspace().join("tests/fixtures/echo");
+        // No call is made: nothing listens there.
+        self.appliance.set_up(9, crate::CREDENTIAL);
+        let bundle = self.appliance.bundle(&echo);
+        let imported = self.appliance.import(&bundle);
+        let id = imported["import"]["registry"]["id"].as_str();
+        self.registry = id.expect("a registry").to_owned();
+        self.bundle = self.appliance.bundle(&echo);
+    }
+
+    fn shares(&self) -> Vec<Secret> {
+        let numbers = if self.made { 1..=3 } else { 1..=0 };
+        numbers.map(|n| self.appliance.share(n)).collect()
+    }
+}
+
+/// The appliance of one run.
+pub(crate) struct Site<'t> {
+    folder: tempfile::TempDir,
+    daemon: Child,
+    pub(crate) desk: Desk,
+    pub(crate) template: &'t Template,
+    /// The shares of every quorum that came out of a ceremony, the newest last.
+    pub(crate) quorums: RefCell<Vec<Vec<Secret>>>,
+}
+
+impl<'t> Site<'t> {
+    /// Starts a daemon under `order` (`MCPIST_FAULTS`) on a copy of the template.
+    pub(crate) fn begin(template: &'t Template, order: &str) -> Result<Site<'t>> {
+        let folder = tempfile::tempdir()?;
+        let start = start(&template.program);
+        start.furnish(folder.path());
+        let copied = Command::new("cp")
+            .arg("-a")
+            .arg(template.appliance.folder().join("state/."))
+            .arg(folder.path().join("state"))
+            .status()?;
+        if !copied.success() {
+            return Err("the template could not be copied".into());
+        }
+        let order = format!("MCPIST_FAULTS={order}");
+        let daemon = start.behind(&["env", &order]).launch(folder.path());
+        Ok(Site {
+            desk: Desk::of(folder.path()),
+            folder,
+            daemon,
+            template,
+            quorums: RefCell::new(Vec::from_iter([template.shares()])),
+        })
+    }
+
+    /// Starts a daemon whose disk is sound on the same folder, after [`Site::end`].
+    pub(crate) fn resume(&mut self) {
+        self.daemon = start(&self.template.program).launch(self.folder.path());
+    }
+
+    /// Waits until the daemon answers; `false` where it ended instead.
+    pub(crate) fn is_up(&mut self) -> Result<bool> {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            match self.desk.ask("GET", "/v1/status", None) {
+                Ok(_) => return Ok(true),
+                Err(Trouble::Refused(said)) => return Err(said.to_string().into()),
+                Err(Trouble::Gone(_)) if self.daemon.try_wait()?.is_some() => return Ok(false),
+                Err(Trouble::Gone(_)) => std::thread::sleep(std::time::Duration::from_millis(1)),
+            }
+        }
+        Err("the daemon neither answers nor ends".into())
+    }
+
+    /// Ends the daemon in order where it still runs; whether SIGKILL ended it.
+    pub(crate) fn end(&mut self) -> Result<bool> {
+        if self.daemon.try_wait()?.is_none() {
+            kill(
+                Pid::from_raw(i32::try_from(self.daemon.id())?),
+                Signal::SIGTERM,
+            )?;
+        }
+        Ok(self.daemon.wait()?.signal() == Some(Signal::SIGKILL as i32))
+    }
+
+    pub(crate) fn path(&self, below: &str) -> PathBuf {
+        self.folder.path().join(below)
+    }
+
+    /// What the daemons of this run logged.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+
+    /// Unseals with the newest quorum that the store takes; gives what the last share was answered.
+    pub(crate) fn unseal(&self) -> Done {
+        let mut said = Value::Null;
+        for quorum in self.quorums.borrow().iter().rev() {
+            for share in quorum.iter().take(2) {
+                said = self.desk.give(share)?;
+                if said["share"]["opened"].is_object() {
+                    return Ok(said["share"]["opened"].take());
+                }
+            }
+        }
+        Err(Trouble::Refused(said))
+    }
+
+    /// Puts a credential into the vault `main`.
+    pub(crate) fn put(&self, name: &str, secret: &str) -> Done {
+        let of = json!({ "vault": "main", "name": name, "kind": "bearer", "hosts": ["127.0.0.1"] });
+        let ticket = self.desk.ticket(&json!({ "credential": of }))?;
+        let secret = Secret::copy_of(secret.as_bytes()).map_err(std::io::Error::other)?;
+        said(self.desk.bring(&ticket, &secret)?)
+    }
+
+    /// Proposes a change and approves it with the development key.
+    pub(crate) fn change(&self, change: &Value) -> Done {
+        let change = json!({ "change": change });
+        let proposed = self.desk.ask("POST", "/v1/changes", Some(&change))?;
+        let digest = proposed["review"]["change"].as_str().unwrap_or_default();
+        let path = format!("/v1/changes/{digest}/approvals");
+        self.desk.ask("POST", &path, Some(&json!("dev")))
+    }
+
+    /// What stands in the store, without what differs from run to run.
+    pub(crate) fn view(&self) -> Done {
+        let mut view = json!({});
+        for list in [
+            "vaults",
+            "principals",
+            "grants",
+            "bindings",
+            "joins",
+            "registries",
+        ] {
+            view[list] = self.desk.ask("GET", &format!("/v1/{list}"), None)?;
+        }
+        view["main"] = self.desk.ask("GET", "/v1/vaults/main/credentials", None)?;
+        strip(&mut view);
+        Ok(view)
+    }
+}
+
+impl Drop for Site<'_> {
+    fn drop(&mut self) {
+        let _ = self.end();
+    }
+}
+
+/// The line of the secret socket, as a refusal where it is one.
+pub(crate) fn said(mut line: Value) -> Done {
+    match line["error"].take() {
+        Value::Null => Ok(line),
+        error => Err(Trouble::Refused(error)),
+    }
+}
+
+/// Takes out what says when, and what a lucky or an unlucky run may both say.
+fn strip(value: &mut Value) {
+    match value {
+        Value::Array(list) => list.iter_mut().for_each(strip),
+        Value::Object(members) => {
+            for volatile in [
+                "created",
+                "generation",
+                "last_write_missing",
+                "imported",
+                "since",
+            ] {
+                members.remove(volatile);
+            }
+            members.values_mut().for_each(strip);
+        }
+        _ => {}
+    }
+}
