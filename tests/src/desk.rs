@@ -148,7 +148,8 @@ impl Desk {
     }
 
     /// Makes the store with the token that the daemon has left: `request` is what `POST /v1/init` takes, with as many
-    /// holders as `identities`, which are added here. Gives the texts of the shares and the ceremony record.
+    /// holders as `identities`, which are added here. Gives the texts of the shares and of the ceremony record,
+    /// and leaves the record's bytes in the appliance's folder as `ceremony.bin`.
     ///
     /// # Errors
     /// [`Trouble`].
@@ -175,6 +176,9 @@ impl Desk {
             share.to_text().map_err(io::Error::other)
         };
         let shares = identities.iter().zip(files).map(open);
+        let bytes: mcpist_core::api::Base64 =
+            serde_json::from_value(done["record"].clone()).map_err(io::Error::other)?;
+        std::fs::write(self.folder.join("ceremony.bin"), bytes.0)?;
         let record = done["record_text"].as_str().unwrap_or_default();
         Ok((shares.collect::<io::Result<_>>()?, record.to_owned()))
     }

@@ -210,6 +210,7 @@ impl Host {
             .args(["-c", &format!("exec 2>&1\n{}", self.local(line))])
             .current_dir(self.path("desk"))
             .env_clear()
+            .env("HOME", self.path("desk"))
             .env(
                 "PATH",
                 format!("{path}:/usr/local/bin:/usr/bin:/bin:/usr/sbin"),
