@@ -11,12 +11,15 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use mcpist_core::access::Access;
 use mcpist_core::api::ApiError;
-use mcpist_core::audit::{Anchor, Chain, Copied, UnixMs};
+use mcpist_core::audit::{Anchor, Chain, Copied, Seq, UnixMs};
 use mcpist_core::change::Change;
 use mcpist_core::error::ErrorCode;
-use mcpist_core::event::Event;
-use mcpist_core::ids::Digest;
+use mcpist_core::event::{ArgumentsMac, Event, Outcome};
+use mcpist_core::ids::{
+    CallId, Digest, ModuleName, ModuleRev, PrincipalName, RegistryId, ToolName,
+};
 use serde_json::{Value, json};
 
 const FIRST_KEY: &str = "1111111111111111111111111111111111111111111111111111111111111111";
@@ -178,6 +181,10 @@ fn help() {
         "audit",
         "audit verify",
         "audit head",
+        "audit export",
+        "audit tail",
+        "audit report",
+        "audit match",
         "tools",
         "call",
         "connect",
@@ -276,7 +283,8 @@ fn audit_verdicts() {
         .output()
         .unwrap();
     let head = String::from_utf8(head.stdout).unwrap();
-    let head = head.trim_end().rsplit(' ').next().unwrap();
+    let head = head.lines().find_map(|l| l.strip_prefix("head "));
+    let head = head.unwrap();
     golden(
         "audit.txt",
         folder.path(),
@@ -288,6 +296,74 @@ fn audit_verdicts() {
             &format!("audit verify missing --key {FIRST_KEY}"),
             "audit verify audit --key 11",
             "audit verify audit",
+        ],
+    );
+}
+
+#[test]
+fn an_audit_report_is_a_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut chain = Chain::new(Anchor::genesis([0x11; 32]));
+    let mut bytes = Vec::new();
+    let at = |second: u64| UnixMs(1_700_000_000_000 + second * 1_000);
+    chain.append_segment(at(0), 0, &Copied::new(), &mut bytes);
+    let point = chain.anchor().point();
+    let ada = PrincipalName::parse("ada").unwrap();
+    let rev = ModuleRev {
+        registry: RegistryId::of_manifest(b"manifest"),
+        module: ModuleName::parse("plant").unwrap(),
+    };
+    let tool = ToolName::parse("read").unwrap();
+    let (arguments, recorded) = (ArgumentsMac([7; 32]), &[]);
+    for (second, call) in [(1, 1), (3, 2), (2, 3)] {
+        let (call, principal, rev, tool) = (CallId(call), &ada, &rev, &tool);
+        let access = Access::Read;
+        let intent = Event::CallIntent {
+            call,
+            principal,
+            rev,
+            tool,
+            access,
+            arguments,
+            recorded,
+        };
+        let Seq(intent) = chain.append(at(second), &intent, &mut bytes);
+        let error = (call == CallId(2)).then_some(ErrorCode::UpstreamStatus);
+        let outcome = Outcome {
+            error,
+            is_error: error.is_some(),
+            truncated: false,
+            bytes: 9,
+            hits: 0,
+            micros: 4_000,
+        };
+        if call != CallId(3) {
+            let outcome = Event::CallOutcome {
+                call,
+                intent,
+                outcome,
+            };
+            chain.append(at(second), &outcome, &mut bytes);
+        }
+    }
+    let denied = Event::CallDenied {
+        principal: &ada,
+        module: "<b>plant</b>",
+        tool: "write\u{202e}",
+        code: ErrorCode::UnknownTool,
+    };
+    chain.append(at(4), &denied, &mut bytes);
+    std::fs::write(folder.path().join("march.jsonl"), bytes).unwrap();
+    golden(
+        "report.txt",
+        folder.path(),
+        &[
+            &format!("audit report march.jsonl --point {point}"),
+            "audit report march.jsonl --tool plant.read --from 2023-11-14T22:13:22Z",
+            "audit report march.jsonl --principal nobody",
+            "audit report march.jsonl --format html",
+            "audit report march.jsonl --from yesterday",
+            "audit report march.jsonl --key 1111111111111111111111111111111111111111111111111111111111111111 --point 11",
         ],
     );
 }

@@ -51,7 +51,7 @@ fn verification(page: &Page) -> String {
         let at: Vec<String> = page.clock_back_at.iter().map(u64::to_string).collect();
         let _ = write!(
             said,
-            " At {} lines the host's clock went back (line {}): their order is that of the log, times and spans there are not to be relied on.",
+            " The host's clock went back {} times (line {}): rows stand in the order of the log, and times and spans there are not to be relied on.",
             page.clock_back,
             at.join(", ")
         );

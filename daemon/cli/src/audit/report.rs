@@ -219,17 +219,17 @@ impl Book {
             return;
         };
         let row = &mut self.rows[row];
-        let code = text(value, "error");
+        let code = text(value, "code");
         let ms = value["micros"].as_u64().unwrap_or_default() / 1_000;
         let is_error = value["is_error"] == true;
-        row.kind = if code.is_empty() && !is_error {
+        row.kind = if code == "ok" && !is_error {
             Kind::Succeeded
         } else {
             Kind::Failed
         };
         row.outcome = match (code, is_error) {
-            ("", false) => format!("done in {ms} ms"),
-            ("", true) => format!("the tool reported a failure, {ms} ms"),
+            ("ok", false) => format!("done in {ms} ms"),
+            ("ok", true) => format!("the tool reported a failure, {ms} ms"),
             (code, _) => format!("{}, {ms} ms", excerpt(code, CELL)),
         };
     }
@@ -420,12 +420,12 @@ mod tests {
             ("10:00:00", INTENT),
             (
                 "10:00:01",
-                r#""event":"call_outcome","call":1,"intent":1,"is_error":false,"micros":2500"#,
+                r#""event":"call_outcome","call":1,"intent":1,"code":"ok","is_error":false,"micros":2500"#,
             ),
             ("10:00:02", INTENT),
             (
                 "10:00:03",
-                r#""event":"call_outcome","call":2,"intent":3,"error":"upstream_status","is_error":true,"micros":1000"#,
+                r#""event":"call_outcome","call":2,"intent":3,"code":"upstream_status","is_error":true,"micros":1000"#,
             ),
             ("10:00:04", INTENT),
             ("10:00:05", DENIED),
@@ -487,7 +487,7 @@ mod tests {
             (order, page.clock_back, page.clock_back_at.clone()),
             (vec![1, 2, 3], 1, vec![2])
         );
-        assert!(page::text(&page).contains("the host's clock went back"));
+        assert!(page::text(&page).contains("The host's clock went back 1 times (line 2)"));
     }
 
     #[test]
