@@ -15,6 +15,7 @@ use mcpist_quorum::{
     CeremonyRecord, Foundation, InitTerms, OfficerKey, Plan, PlannedHolder, Recorded, StoreId,
     Threshold, check_recipient, seal_shares_to,
 };
+use mcpist_sealer::fault::point;
 use mcpist_sealer::{Barrier, Expect, Op};
 use mcpist_secret::Secret;
 use ring::rand::{SecureRandom, SystemRandom};
@@ -287,15 +288,18 @@ impl Unopened {
         let text: String = stores.iter().map(|store| format!("{store}\n")).collect();
         std::fs::write(&new, text)
             .and_then(|()| std::fs::File::open(&new)?.sync_all())
+            .and_then(|()| point("init.mark"))
             .and_then(|()| std::fs::rename(&new, &self.0))
             .and_then(|()| self.sync())
+            .and_then(|()| point("init.marked"))
             .map_err(|e| self.failed(&e))
     }
 
     fn remove(&self) -> Result<(), ApiError> {
-        match std::fs::remove_file(&self.0) {
+        let removed = point("init.unmark").and_then(|()| std::fs::remove_file(&self.0));
+        match removed {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),
-            _ => self.sync(),
+            _ => self.sync().and_then(|()| point("init.unmarked")),
         }
         .map_err(|e| self.failed(&e))
     }

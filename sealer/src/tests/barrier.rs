@@ -4,12 +4,14 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
-use mcpist_quorum::{ClosedBy, SealConfig, Share, ShareRefusal};
+use mcpist_quorum::{
+    ClosedBy, Foundation, InitTerms, Plan, PlannedHolder, SealConfig, Share, ShareRefusal,
+};
 use mcpist_secret::Key;
 
 use super::support::{Site, edit, key, put, read, rows};
 use crate::barrier::{Barrier, OpenError, Sealed};
-use crate::create::{CreateError, create};
+use crate::create::{CreateError, create, replace_with};
 use crate::error::{Health, VaultError};
 use crate::store::StoreError;
 use crate::unseal::{Unseal, UnsealError};
@@ -271,6 +273,59 @@ fn init_does_not_touch_a_store_that_is_there() {
         "{error}"
     );
     site.unseal();
+}
+
+fn replace(site: &Site) -> Result<Foundation, CreateError> {
+    let plan = |other: &Foundation| {
+        let config = other.config();
+        let holders = config.holders().iter().map(|holder| PlannedHolder {
+            label: holder.label.clone(),
+            recipient: holder.recipient.clone(),
+        });
+        let terms = InitTerms {
+            holders: holders.collect(),
+            officers: config.officers().to_vec(),
+            root_digest: *config.root_digest(),
+            dev: true,
+        };
+        Plan::init(config.threshold(), terms).unwrap()
+    };
+    let made = Foundation::lay(&plan(&site.foundation), 1_790_000_000).unwrap();
+    let config = made.config().clone();
+    replace_with(&site.path, config, made.kek(), 0, Vec::new()).map(|()| made)
+}
+
+#[test]
+fn a_store_that_init_made_is_replaced_whole() {
+    let site = Site::new();
+    let open = site.open();
+    let error = replace(&site).unwrap_err();
+    assert!(
+        matches!(error, CreateError::Store(StoreError::StoreLocked(_))),
+        "{error}"
+    );
+    drop(open);
+    let made = replace(&site).unwrap();
+    assert_eq!(site.open().config(), made.config());
+    assert_ne!(made.config().store(), site.foundation.config().store());
+}
+
+#[test]
+fn a_store_that_was_in_use_is_not_replaced() {
+    for used in [
+        "vaults/11111111-1111-4111-9111-111111111111.db",
+        "control.db-wal",
+    ] {
+        let site = Site::new();
+        fs::write(site.path.join(used), "x").unwrap();
+        let error = replace(&site).unwrap_err();
+        assert!(
+            matches!(error, CreateError::Store(StoreError::InUse(_))),
+            "{used}: {error}"
+        );
+        fs::remove_file(site.path.join(used)).unwrap();
+        site.unseal();
+    }
 }
 
 #[test]
