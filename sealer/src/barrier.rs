@@ -57,6 +57,9 @@ pub enum OpenError {
     /// control.db cannot be read.
     #[error("control.db could not be read: {0}; restore it from a backup")]
     Database(String),
+    /// A newer program wrote control.db.
+    #[error("control.db: {0}")]
+    Newer(String),
     /// The seal config is not one.
     #[error("the seal config in control.db is damaged: {0}; restore it from a backup")]
     Config(#[from] ConfigError),
@@ -94,7 +97,10 @@ impl Base {
 
 fn read_config(store: &Arc<Store>, backend: &SharedBackend) -> Result<SealConfig, OpenError> {
     let _open = store.lease();
-    let database = |error: RowsError| OpenError::Database(error.to_string());
+    let database = |error: RowsError| match error {
+        RowsError::Newer { .. } => OpenError::Newer(error.to_string()),
+        error => OpenError::Database(error.to_string()),
+    };
     let mut rows = backend.open(&store.control()).map_err(database)?;
     let mut tx = rows.begin(Access::Read).map_err(database)?;
     let bytes = tx.get(Table::Config, CONFIG).map_err(database)?;

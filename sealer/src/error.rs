@@ -151,6 +151,7 @@ impl From<RowsError> for VaultError {
     fn from(error: RowsError) -> Self {
         match error {
             RowsError::Damaged(_) => VaultError::Quarantined(error.to_string()),
+            RowsError::Newer { .. } => VaultError::Storage(error.to_string()),
             RowsError::Full(text) => VaultError::Full(text),
             RowsError::Failed(text) => VaultError::Storage(text),
         }

@@ -51,6 +51,7 @@ mod rekey;
 mod restore;
 mod rotate;
 mod rows;
+mod schema;
 mod sqlite;
 mod store;
 #[cfg(test)]

@@ -77,6 +77,16 @@ pub(crate) enum RowsError {
     /// The file is not what this program wrote: schema, format, magic or page structure.
     #[error("the file is damaged or was not written by this program: {0}")]
     Damaged(String),
+    /// A newer program wrote the file.
+    #[error(
+        "a newer release wrote this store: its schema has version {found}, this one knows {known}; start that release again, nothing was changed"
+    )]
+    Newer {
+        /// The file's version.
+        found: i32,
+        /// The newest that is known here.
+        known: i32,
+    },
     /// There is no room on the disk.
     #[error("the disk is full: {0}")]
     Full(String),

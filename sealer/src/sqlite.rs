@@ -18,12 +18,17 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior};
 
 use crate::fault;
 use crate::rows::{Access, Backend, Row, Rows, RowsError, SCAN_BYTES, Table, Transaction};
+use crate::schema::{Version, Way, way};
 use crate::store::{DbFile, Role};
 
 /// Marks a file as ours (`PRAGMA application_id`): "MCPi".
 const APPLICATION_ID: i32 = 0x4d43_5069;
-/// Version of the schema (`PRAGMA user_version`).
-const USER_VERSION: i32 = 1;
+/// The versions of the schema (`PRAGMA user_version`) that this program knows, its own last.
+static VERSIONS: [Version; 1] = [Version {
+    number: 1,
+    tables: |role| schema(role).iter().map(|table| table.create).collect(),
+    steps: |_| Vec::new(),
+}];
 /// How long a second connection waits for the first one, which a `seal` may just be closing.
 const BUSY: Duration = Duration::from_secs(2);
 /// No value, statement or row is longer than this: a record is at most 64 KiB of payload and its meta.
@@ -125,13 +130,14 @@ impl Backend for Sqlite {
             tx.execute(table.create, [])?;
         }
         tx.pragma_update(None, "application_id", APPLICATION_ID)?;
-        tx.pragma_update(None, "user_version", USER_VERSION)?;
+        tx.pragma_update(None, "user_version", VERSIONS[VERSIONS.len() - 1].number)?;
         tx.commit()?;
         fault::database(file.role(), "created")?;
-        check_schema(&conn, file.role())?;
+        check_tables(&conn, &(VERSIONS[VERSIONS.len() - 1].tables)(file.role()))?;
         Ok(Box::new(SqliteRows {
             file: file.clone(),
             conn: Some(conn),
+            known: &VERSIONS,
         }))
     }
 
@@ -139,6 +145,7 @@ impl Backend for Sqlite {
         Ok(Box::new(SqliteRows {
             file: file.clone(),
             conn: None,
+            known: &VERSIONS,
         }))
     }
 }
@@ -194,29 +201,75 @@ fn set(conn: &Connection, name: &str, value: &str, expect: &str) -> Result<(), R
     }
 }
 
-/// Compares the file's schema with ours, byte for byte.
-fn check_schema(conn: &Connection, role: Role) -> Result<(), RowsError> {
+/// Opens a file of any version that is known, and has it at the newest one.
+fn open_known(file: &DbFile, known: &[Version]) -> Result<Connection, RowsError> {
+    let conn = connect(file)?;
     let application: i32 = conn.pragma_query_value(None, "application_id", |row| row.get(0))?;
-    let version: i32 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let found: i32 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
     if application != APPLICATION_ID {
         return Err(RowsError::Damaged("not a file of this program".into()));
     }
-    if version != USER_VERSION {
-        return Err(RowsError::Damaged(format!(
-            "schema version {version}, this program knows {USER_VERSION}"
-        )));
+    let tables = |version: &Version| (version.tables)(file.role());
+    match way(known, found) {
+        Way::Here(version) => check_tables(&conn, &tables(version))?,
+        Way::Up { from, through } => {
+            check_tables(&conn, &tables(from))?;
+            return migrate(file, conn, from, through);
+        }
+        Way::Newer => {
+            let known = known.last().map_or(0, |version| version.number);
+            return Err(RowsError::Newer { found, known });
+        }
+        Way::Nowhere => {
+            return Err(RowsError::Damaged(format!(
+                "no release wrote schema version {found}"
+            )));
+        }
     }
+    Ok(conn)
+}
+
+/// Takes a file of the version `from` up, after a copy of it was made: in one transaction, so that it is of the one or of
+/// the other whatever happens.
+fn migrate(
+    file: &DbFile,
+    conn: Connection,
+    from: &Version,
+    through: &[Version],
+) -> Result<Connection, RowsError> {
+    conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+    conn.close().map_err(|(_, error)| RowsError::from(error))?;
+    file.keep_copy(from.number)
+        .map_err(|error| RowsError::Failed(error.to_string()))?;
+    let mut conn = connect(file)?;
+    let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for version in through {
+        for step in (version.steps)(file.role()) {
+            tx.execute(step, [])?;
+        }
+        tx.pragma_update(None, "user_version", version.number)?;
+        check_tables(&tx, &(version.tables)(file.role()))?;
+        log::info!(
+            "{}: schema version {}",
+            file.path().display(),
+            version.number
+        );
+    }
+    fault::database(file.role(), "migrate")?;
+    tx.commit()?;
+    fault::database(file.role(), "migrated")?;
+    Ok(conn)
+}
+
+/// Compares the file's schema with the one that it should have, byte for byte.
+fn check_tables(conn: &Connection, tables: &[&str]) -> Result<(), RowsError> {
     let mut found = Vec::new();
     let mut query = conn.prepare("SELECT sql FROM sqlite_schema ORDER BY name LIMIT 32")?;
     let mut rows = query.query([])?;
     while let Some(row) = rows.next()? {
         found.push(row.get::<_, Option<String>>(0)?.unwrap_or_default());
     }
-    if found
-        .iter()
-        .map(String::as_str)
-        .eq(schema(role).iter().map(|table| table.create))
-    {
+    if found.iter().map(String::as_str).eq(tables.iter().copied()) {
         Ok(())
     } else {
         Err(RowsError::Damaged("the schema was changed".into()))
@@ -226,15 +279,14 @@ fn check_schema(conn: &Connection, role: Role) -> Result<(), RowsError> {
 struct SqliteRows {
     file: DbFile,
     conn: Option<Connection>,
+    known: &'static [Version],
 }
 
 impl SqliteRows {
     fn conn(&mut self) -> Result<&mut Connection, RowsError> {
         if self.conn.is_none() {
             fault::database(self.file.role(), "open")?;
-            let conn = connect(&self.file)?;
-            check_schema(&conn, self.file.role())?;
-            self.conn = Some(conn);
+            self.conn = Some(open_known(&self.file, self.known)?);
         }
         self.conn
             .as_mut()
@@ -366,6 +418,105 @@ mod tests {
         })
         .unwrap();
         assert!(slices.into_iter().eq(0..40), "none is left out");
+    }
+
+    /// A program of the next release: records have a column more.
+    const NEXT_RECORD: &str = "CREATE TABLE record (key BLOB PRIMARY KEY NOT NULL, value BLOB NOT NULL, note BLOB) STRICT, WITHOUT ROWID";
+
+    static NEXT: [Version; 2] = [
+        Version {
+            number: 1,
+            tables: |role| schema(role).iter().map(|table| table.create).collect(),
+            steps: |_| Vec::new(),
+        },
+        Version {
+            number: 2,
+            tables: |role| {
+                let table = |table: &Sql| match table.create {
+                    record if record == RECORD.create => NEXT_RECORD,
+                    other => other,
+                };
+                schema(role).iter().map(table).collect()
+            },
+            steps: |_| vec!["ALTER TABLE record ADD COLUMN note BLOB"],
+        },
+    ];
+
+    /// A file of today with one row, closed.
+    fn written(dir: &tempfile::TempDir) -> DbFile {
+        let store = Store::prepare(&dir.path().join("store")).unwrap();
+        let file = store.new_vault(VaultId::random().unwrap()).unwrap();
+        let mut rows = Sqlite.create(&file).unwrap();
+        let mut tx = rows.begin(Access::Write).unwrap();
+        tx.put(Table::Record, b"key", b"value").unwrap();
+        tx.commit().unwrap();
+        rows.close().unwrap();
+        file
+    }
+
+    fn read(file: &DbFile, known: &'static [Version]) -> Result<Option<Vec<u8>>, RowsError> {
+        let mut rows = SqliteRows {
+            file: file.clone(),
+            conn: None,
+            known,
+        };
+        let row = rows.begin(Access::Read)?.get(Table::Record, b"key")?;
+        rows.close()?;
+        Ok(row)
+    }
+
+    #[test]
+    fn a_newer_program_copies_a_file_aside_and_takes_it_up_and_an_older_one_refuses_it_then() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = written(&dir);
+        let before = std::fs::read(file.path()).unwrap();
+        assert_eq!(read(&file, &NEXT).unwrap().unwrap(), b"value");
+        let copy = file.path().with_extension("db.v1");
+        assert_eq!(std::fs::read(copy).unwrap(), before, "the copy is the file");
+        assert_eq!(read(&file, &NEXT).unwrap().unwrap(), b"value");
+        let after = std::fs::read(file.path()).unwrap();
+        let refused = read(&file, &VERSIONS).unwrap_err();
+        assert!(matches!(refused, RowsError::Newer { found: 2, known: 1 }));
+        assert!(refused.to_string().contains("version 2"), "{refused}");
+        assert_eq!(
+            std::fs::read(file.path()).unwrap(),
+            after,
+            "nothing changed"
+        );
+    }
+
+    #[test]
+    fn a_migration_that_was_cut_off_left_the_old_file_and_is_done_again() {
+        static BROKEN: [Version; 2] = [
+            Version {
+                number: 1,
+                tables: |role| schema(role).iter().map(|table| table.create).collect(),
+                steps: |_| Vec::new(),
+            },
+            Version {
+                number: 2,
+                tables: |_| Vec::new(),
+                steps: |_| vec!["DROP TABLE record", "DROP TABLE nothing"],
+            },
+        ];
+        let dir = tempfile::tempdir().unwrap();
+        let file = written(&dir);
+        assert!(read(&file, &BROKEN).is_err());
+        assert_eq!(read(&file, &VERSIONS).unwrap().unwrap(), b"value");
+        // A copy stands there, and half a one of another attempt.
+        std::fs::write(file.path().with_extension("db.v1.new"), b"half").unwrap();
+        assert_eq!(read(&file, &NEXT).unwrap().unwrap(), b"value");
+    }
+
+    #[test]
+    fn a_file_that_was_changed_is_not_taken_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = written(&dir);
+        let conn = Connection::open(file.path()).unwrap();
+        conn.execute("CREATE VIEW more AS SELECT 1", []).unwrap();
+        drop(conn);
+        assert!(matches!(read(&file, &NEXT), Err(RowsError::Damaged(_))));
+        assert!(!file.path().with_extension("db.v1").exists());
     }
 
     #[test]

@@ -97,6 +97,38 @@ impl DbFile {
         self.store.lease()
     }
 
+    /// Copies the closed database aside before its schema changes: `NAME.vVERSION`, whole or not at all. One of an earlier
+    /// attempt is replaced; it is removed by hand.
+    pub(crate) fn keep_copy(&self, version: i32) -> Result<(), StoreError> {
+        let named = |suffix: &str| {
+            let mut name = self.path.clone().into_os_string();
+            name.push(suffix);
+            PathBuf::from(name)
+        };
+        let (new, copy) = (
+            named(&format!(".v{version}.new")),
+            named(&format!(".v{version}")),
+        );
+        match fs::remove_file(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(StoreError::io(&new)(error));
+            }
+            _ => {}
+        }
+        fault::point("store.copy")
+            .and_then(|()| {
+                let mut to = open_file(&new, true)?;
+                io::copy(&mut open_file(&self.path, false)?, &mut to)?;
+                to.sync_all()?;
+                fs::rename(&new, &copy)
+            })
+            .map_err(StoreError::io(&copy))?;
+        match copy.parent() {
+            Some(folder) => sync_folder(folder),
+            None => Ok(()),
+        }
+    }
+
     /// Removes the closed database with all that belongs to it; what is not there is no error.
     pub(crate) fn remove(&self) -> Result<(), StoreError> {
         for suffix in ["", "-wal", "-journal", "-shm"] {
