@@ -19,6 +19,7 @@ pub(crate) mod policy;
 mod proposals;
 pub(crate) mod records;
 pub(crate) mod restore;
+mod sharings;
 pub(crate) mod store_change;
 #[cfg(test)]
 mod tests;

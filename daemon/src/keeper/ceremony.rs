@@ -19,27 +19,14 @@ use mcpist_quorum::{
     ShareRefusal, Submission, Switch, Threshold, ValidShares, check_recipient,
 };
 use mcpist_sealer::{Op, SwitchError};
-use serde::{Deserialize, Serialize};
 
 use super::backup::{CHANGED, due_op};
 use super::codes::refusal_code;
 use super::init::digest;
+use super::sharings::Sharings;
 use super::unseal::progress;
-use super::{Keeper, Open, audit_error, outbox_line, records, records_error, today, vault_error};
+use super::{Keeper, Open, audit_error, outbox_line, records_error, today, vault_error};
 use crate::clock::steady_seconds;
-
-/// Kind and name of the record that counts sharings.
-const SHARINGS: &str = "sharings";
-
-/// The generations of the store's sharings.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Sharings {
-    /// The highest that shares were made of.
-    tried: u32,
-    /// The one that opens the store.
-    current: u32,
-}
 
 /// A ceremony that waits for shares.
 pub(super) enum Running {
@@ -133,17 +120,6 @@ impl Open {
         })
     }
 
-    /// What the store says of its sharings. A store that was never rekeyed has no record of it.
-    fn sharings(&self) -> Result<Sharings, ApiError> {
-        let current = self.barrier.config().generation().get();
-        let stored: Option<Sharings> =
-            records::get(&self.system(), SHARINGS).map_err(|e| records_error(&e))?;
-        Ok(stored.unwrap_or(Sharings {
-            tried: current,
-            current,
-        }))
-    }
-
     fn plan_rekey(
         &self,
         threshold: u8,
@@ -167,7 +143,8 @@ impl Open {
             label: h.label,
             recipient: h.recipient,
         });
-        let next = Generation::new(self.sharings()?.tried).and_then(Generation::next);
+        let next = Generation::new(Sharings::read(&self.system(), config)?.tried)
+            .and_then(Generation::next);
         let next = next.ok_or_else(|| invalid(&"this store has no further generation"))?;
         Plan::rekey(
             config,
@@ -513,33 +490,6 @@ impl Keeper {
         if let Err(e) = self.house.audit.append(event) {
             log::error!("audit_lost: a step of a ceremony: {e}");
         }
-    }
-}
-
-impl Sharings {
-    fn op(self) -> Result<Op, ApiError> {
-        let expect = mcpist_sealer::Expect::Any;
-        records::put(SHARINGS, SHARINGS.to_owned(), Some(&self), expect)
-            .map_err(|e| records_error(&e))
-    }
-}
-
-/// Refuses a store whose seal config is not the one that its last rekey left: somebody put an old one back.
-pub(super) fn judge_config(
-    config: &SealConfig,
-    system: &mcpist_sealer::OpenVault,
-) -> Result<(), ApiError> {
-    let stored: Option<Sharings> = records::get(system, SHARINGS).map_err(|e| records_error(&e))?;
-    match stored {
-        Some(sharings) if sharings.current != config.generation().get() => Err(ApiError::new(
-            ErrorCode::VaultQuarantined,
-            &format!(
-                "the seal config was put back: it is of generation {}, the store was rekeyed to {}; restore control.db from a backup, and find out who had the disk",
-                config.generation(),
-                sharings.current
-            ),
-        )),
-        _ => Ok(()),
     }
 }
 

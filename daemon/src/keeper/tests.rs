@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod calls;
+mod ceremony;
 mod drain;
 mod import;
 mod outbox;

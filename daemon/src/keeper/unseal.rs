@@ -237,7 +237,7 @@ impl Keeper {
         let house = &self.house;
         let system = barrier.system();
         let damaged = |what: &str| ApiError::new(ErrorCode::VaultQuarantined, what);
-        super::ceremony::judge_config(barrier.config(), &system)?;
+        super::sharings::Sharings::judge(&system, barrier.config())?;
         let root = records::open(&system, records::ROOT).map_err(|e| records_error(&e))?;
         if Digest::of(root.expose()).as_bytes() != barrier.config().root_digest() {
             return Err(damaged(

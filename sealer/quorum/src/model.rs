@@ -76,8 +76,8 @@ enum Running {
 struct World {
     disk: Disk,
     backups: Vec<Disk>,
-    /// Every share that ever left, by generation.
-    issued: BTreeMap<u32, Vec<Share>>,
+    /// Every share that ever left, by the digest of the config that knows it.
+    issued: BTreeMap<[u8; 32], Vec<Share>>,
     /// The root key of an open store.
     root: Option<Key>,
     running: Option<Running>,
@@ -112,7 +112,7 @@ enum Step {
     },
     /// A share of any sharing that ever was, under this ceremony's plan.
     GiveAny {
-        generation: usize,
+        sharing: usize,
         holder: usize,
     },
     OtherPlan {
@@ -148,7 +148,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => Just(Step::Rotate),
         24 => (holder.clone(), crash.clone()).prop_map(|(holder, crash)| Step::Give { holder, crash }),
         2 => (0..5_usize, holder.clone())
-            .prop_map(|(generation, holder)| Step::GiveAny { generation, holder }),
+            .prop_map(|(sharing, holder)| Step::GiveAny { sharing, holder }),
         1 => holder.clone().prop_map(|holder| Step::OtherPlan { holder }),
         1 => holder.prop_map(|holder| Step::Damaged { holder }),
         1 => Just(Step::Cancel),
@@ -181,10 +181,11 @@ impl World {
         let made = Foundation::lay(&plan, 0).unwrap();
         let root = Key::random().unwrap();
         let disk = Disk::write(made.config().clone(), made.kek(), &root, 1);
+        let first = made.shares().iter().map(again).collect();
         World {
             disk,
             backups: Vec::new(),
-            issued: BTreeMap::from([(1, made.shares().iter().map(again).collect())]),
+            issued: BTreeMap::from([(*made.config().digest().as_bytes(), first)]),
             root: None,
             running: None,
             identities,
@@ -199,7 +200,7 @@ impl World {
     }
 
     fn current(&self) -> &[Share] {
-        &self.issued[&self.disk.config.generation().get()]
+        &self.issued[self.disk.config.digest().as_bytes()]
     }
 
     fn act(&mut self, step: Step) {
@@ -225,16 +226,17 @@ impl World {
             }),
             Step::Rotate => self.begin(|world| Plan::rotate_root(&world.disk.config).unwrap()),
             Step::Give { holder, crash } => {
-                let generation = match &self.running {
-                    Some(Running::Proof(delivery)) => delivery.config().generation().get(),
-                    _ => self.disk.config.generation().get(),
+                let config = match &self.running {
+                    Some(Running::Proof(delivery)) => delivery.config(),
+                    _ => &self.disk.config,
                 };
-                if let Some(share) = self.issued[&generation].get(holder).map(again) {
+                let shares = &self.issued[config.digest().as_bytes()];
+                if let Some(share) = shares.get(holder).map(again) {
                     self.give(share, None, crash);
                 }
             }
-            Step::GiveAny { generation, holder } => {
-                let found = self.issued.values().nth(generation);
+            Step::GiveAny { sharing, holder } => {
+                let found = self.issued.values().nth(sharing);
                 if let Some(share) = found.and_then(|shares| shares.get(holder)).map(again) {
                     self.give(share, None, Crash::Never);
                 }
@@ -327,16 +329,14 @@ impl World {
             return self.forget();
         }
         let generation = delivery.config().generation().get();
-        assert!(
-            !self.issued.contains_key(&generation),
-            "one generation twice"
-        );
+        assert!(generation > self.disk.tried, "one generation twice");
         self.disk.tried = generation;
         let letters = self.identities.iter().zip(delivery.letters());
         let open = |(identity, letter): (&Identity, &crate::Letter)| {
             open_share_file(identity, letter.age.as_bytes()).unwrap()
         };
-        self.issued.insert(generation, letters.map(open).collect());
+        let config = *delivery.config().digest().as_bytes();
+        self.issued.insert(config, letters.map(open).collect());
         if matches!(crash, Crash::After) {
             return self.forget();
         }
@@ -370,8 +370,8 @@ impl World {
         }
     }
 
-    /// A store out of a backup, by the quorum of the config that it carries. No generation is given twice: the new store
-    /// counts on from what was ever tried, which the operators' receipts tell it.
+    /// A store out of a backup, by the quorum of the config that it carries. It counts generations on from its own, so
+    /// that two sharings may have one number; their digests differ.
     fn restore(&mut self, backup: usize, crash: Crash) {
         let Some(backup) = self.backups.get(backup).cloned() else {
             return;
@@ -379,12 +379,11 @@ impl World {
         let plan = Plan::restore(&backup.config, [7; 32]).unwrap();
         let mut consent = Consent::begin(plan, &backup.config, self.now).unwrap();
         let digest = consent.plan().digest();
-        for share in &self.issued[&backup.config.generation().get()] {
+        for share in &self.issued[backup.config.digest().as_bytes()] {
             if let Submission::Complete(shares) = consent.submit(again(share), digest, self.now) {
                 assert_eq!(shares.config(), backup.config.digest());
                 if !matches!(crash, Crash::Before) {
-                    let tried = self.disk.tried.max(backup.tried);
-                    self.disk = Disk { tried, ..backup };
+                    self.disk = backup;
                 }
                 return self.forget();
             }
@@ -401,11 +400,11 @@ impl World {
             assert_eq!(self.disk.secret_of(&root), Some(SECRET));
             assert!(self.disk.open(&quorum[1..]).is_none());
         }
-        let current = self.disk.config.generation().get();
+        let current = self.disk.config.digest();
         let others = self
             .issued
             .iter()
-            .filter(|(generation, _)| **generation != current);
+            .filter(|(config, _)| *config != current.as_bytes());
         // All that were ever given out, and one share fewer than are needed.
         let mut few: Vec<&Share> = others.flat_map(|(_, shares)| shares).collect();
         few.extend(&self.current()[1..needed]);
