@@ -164,10 +164,16 @@ fn bind(
     life: [u8; 16],
     found: Option<Bound>,
 ) -> Result<(), ApiError> {
+    let is_there = match tpm.public() {
+        Ok(()) => true,
+        Err(TpmError::Missing(_)) => false,
+        Err(e) => return Err(tpm_error(&e)),
+    };
     let is_earlier = found.as_ref().is_some_and(|bound| bound.life != life);
     let auth = match found {
-        Some(bound) => bound.auth,
-        None => mcpist_secret::random_bytes::<AUTH_LEN>()
+        // The counter of another TPM has another password: none passes for this one.
+        Some(bound) if is_there || !is_earlier => bound.auth,
+        _ => mcpist_secret::random_bytes::<AUTH_LEN>()
             .and_then(|mut bytes| Secret::take(&mut bytes))
             .map_err(|e| memory(&e))?,
     };
@@ -177,11 +183,6 @@ fn bind(
         index: tpm.index(),
         count: 0,
         auth,
-    };
-    let is_there = match tpm.public() {
-        Ok(()) => true,
-        Err(TpmError::Missing(_)) => false,
-        Err(e) => return Err(tpm_error(&e)),
     };
     if !is_there {
         // Its password first: after a crash the counter is known.

@@ -1,5 +1,6 @@
 //! The whole disk put back: everything on it is consistent, so only what stands outside of it can tell.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -307,4 +308,89 @@ fn a_store_that_is_bound_to_a_tpm_opens_beside_no_other_and_beside_none() {
     std::fs::write(&config, &text).expect("ours");
     appliance.restart();
     appliance.unseal();
+}
+
+fn mcpist(appliance: &Appliance, args: &[&str], input: &[u8]) {
+    let mut child = Command::new(program("mcpist"))
+        .arg("--run")
+        .arg(appliance.folder().join("run"))
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("mcpist starts");
+    // One that asks for nothing may be gone.
+    let _ = child.stdin.take().expect("a pipe").write_all(input);
+    let out = child.wait_with_output().expect("it ends");
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success(), "{args:?}: {said}");
+}
+
+/// Makes the store of `of` out of its backup.
+fn restore(appliance: &Appliance, file: &Path, of: &Appliance) {
+    let token = appliance.folder().join("state/init-token");
+    let (file, token) = (file.display().to_string(), token.display().to_string());
+    mcpist(appliance, &["restore", &file, "--token-file", &token], b"");
+    for share in [1, 2] {
+        mcpist(appliance, &["restore", "--give"], of.share(share).expose());
+    }
+}
+
+#[test]
+fn a_host_is_fenced_once_its_store_goes_on_elsewhere() {
+    let (mut first, standby) = (Appliance::start(), Appliance::start());
+    first.init();
+    first.unseal();
+    let file = first.folder().join("store.backup");
+    mcpist(&first, &["backup", &file.display().to_string()], b"");
+    let before = receipt(&first.ask("GET", "/v1/witness", None));
+    restore(&standby, &file, &first);
+    // What the first life gave out ends with it.
+    assert_eq!(present(&standby, &before).0, 200);
+    standby.give(&first.share(1));
+    let opened = standby.give(&first.share(2));
+    let after = receipt(&opened["share"]["opened"]);
+    let (_, answer) = present(&first, &after);
+    assert_eq!(answer["error"]["code"], "fenced", "{answer}");
+    let status = first.ask("GET", "/v1/status", None);
+    assert_eq!(status["state"], "sealed", "{status}");
+    first.kill_and_restart();
+    assert_eq!(present(&first, &after).0, 200);
+    let error = refused(&first, "fenced");
+    let said = error["message"].as_str().expect("a message");
+    assert!(
+        said.contains("this is life 1") && said.contains("shows life 2"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_restore_binds_the_store_to_the_tpm_of_its_host() {
+    let Some(swtpm) = Swtpm::start() else { return };
+    let Some(other) = Swtpm::start() else { return };
+    let start = Start::dev(program("mcpistd")).with_config(&swtpm.config());
+    let mut appliance = Appliance::start_by(start);
+    appliance.init();
+    appliance.unseal();
+    let file = appliance.folder().join("store.backup");
+    mcpist(&appliance, &["backup", &file.display().to_string()], b"");
+    sealed(&mut appliance);
+    // The TPM is lost, then comes back: each restore begins a life that is bound anew.
+    let config = appliance.folder().join("mcpist.toml");
+    let text = std::fs::read_to_string(&config).expect("a file");
+    let elsewhere = text.replace(&swtpm.config(), &other.config());
+    for host in [&elsewhere, &text] {
+        std::fs::write(&config, host).expect("ours");
+        appliance.restart();
+        restore(&appliance, &file, &appliance);
+        mcpist(&appliance, &["restore", "--remove-old"], b"");
+        appliance.unseal();
+        appliance.kill_and_restart();
+        appliance.unseal();
+        sealed(&mut appliance);
+    }
+    std::fs::write(&config, &elsewhere).expect("ours");
+    appliance.restart();
+    refused(&appliance, "tpm_refused");
 }
