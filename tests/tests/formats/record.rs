@@ -125,4 +125,29 @@ fn an_audit_log_is_these_lines() {
         (report.problem, report.lines, report.checkpoints),
         (None, 3, 1)
     );
+    shows("audit-point", report.anchor.point().as_bytes());
+}
+
+#[test]
+fn an_export_is_told_by_these_lines() {
+    let (log, _, mut chain) = audit_log();
+    let mut told = Vec::new();
+    let exported = Event::AuditExported {
+        first: 1,
+        through: 3,
+        head: &chain.anchor().head.clone(),
+        digest: &Digest::of(&log),
+        uid: 1000,
+    };
+    chain.append(UnixMs(1_700_000_000_300), &exported, &mut told);
+    let removed = Event::AuditRemoved {
+        first_segment: 0,
+        last_segment: 0,
+    };
+    chain.append(UnixMs(1_700_000_000_400), &removed, &mut told);
+    chain.append_segment(UnixMs(1_700_000_000_500), 1, &Copied::new(), &mut told);
+    assert_eq!(
+        text("audit-exported"),
+        std::str::from_utf8(&told).unwrap().trim_end()
+    );
 }
