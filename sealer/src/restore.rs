@@ -160,15 +160,31 @@ pub fn restore(
         return Err(RestoreError::KeptAside);
     }
     discard_unfinished(&new_dir)?;
-    let store = Store::prepare(&new_dir)?;
-    let incarnation = Incarnation::after(header.incarnation())?;
+    let made = build(backup, &root, &new_dir, files);
+    if made.is_err() {
+        // It may have filled the disk.
+        discard_unfinished(&new_dir)?;
+    }
+    let mut restored = made?;
+    restored.is_kept = put_in_place(&new_dir, dir)?;
+    Ok(restored)
+}
+
+/// Builds the new store in a folder of its own.
+fn build(
+    backup: &StoredBackup,
+    root: &KeyCell<Key>,
+    dir: &Path,
+    files: &mut dyn RestoreFiles,
+) -> Result<Restored, RestoreError> {
+    let store = Store::prepare(dir)?;
     let mut building = Building {
         backup,
-        root: &root,
+        root,
         store: &store,
         open: BTreeMap::new(),
         restored: Restored {
-            incarnation,
+            incarnation: Incarnation::after(backup.header().incarnation())?,
             vaults: 0,
             records: 0,
             files: 0,
@@ -178,10 +194,9 @@ pub fn restore(
     };
     building.fill(files)?;
     building.finish(files)?;
-    let mut restored = building.restored;
+    let restored = building.restored;
     store.sync_vaults()?;
     store.publish_control()?;
-    restored.is_kept = put_in_place(&new_dir, dir)?;
     Ok(restored)
 }
 

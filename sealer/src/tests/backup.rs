@@ -171,6 +171,42 @@ fn what_an_interrupted_restore_left_is_dropped_by_the_next() {
     unseal_at(&site, &site.path);
 }
 
+/// Fails at the last moment.
+struct Full(Files);
+
+impl RestoreFiles for Full {
+    fn begin(&mut self, name: &str, length: u64) -> io::Result<()> {
+        self.0.begin(name, length)
+    }
+
+    fn piece(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.piece(bytes)
+    }
+
+    fn end(&mut self) -> io::Result<()> {
+        self.0.end()
+    }
+
+    fn records(&mut self, _: &mut RestoredSystem<'_>) -> Result<Vec<Op>, VaultError> {
+        Err(VaultError::Full("a test".to_owned()))
+    }
+}
+
+#[test]
+fn a_restore_that_fails_leaves_the_old_store_and_no_rest() {
+    let site = Site::new();
+    let (barrier, _) = site.unseal();
+    barrier.system().commit(vec![put("note", "a")]).unwrap();
+    let stored = back_up(&site, &barrier, "backup");
+    barrier.system().commit(vec![put("note", "b")]).unwrap();
+    let sealed = site.seal(barrier);
+    let kek = site.foundation.kek();
+    let failed = restore(&stored, kek, &site.path, &mut Full(Files::default()));
+    assert!(failed.is_err() && !aside(&site.path).exists());
+    let (barrier, _) = site.unseal_from(sealed);
+    assert_eq!(read(&barrier.system(), "note").unwrap(), "b");
+}
+
 #[test]
 fn a_record_that_changes_behind_the_reader_is_read_again() {
     let site = Site::new();
@@ -350,4 +386,44 @@ fn a_seal_ends_a_backup_and_takes_its_keys() {
         vaults.verify_backup(&stored),
         Err(BackupFault::Store(VaultError::Sealed) | BackupFault::Format(BackupError::Sealed(_)))
     ));
+}
+
+#[test]
+fn a_backup_restores_what_stands_under_old_and_new_keys() {
+    let site = Site::new();
+    let (barrier, _) = site.unseal();
+    barrier.system().commit(vec![put("note", "a")]).unwrap();
+    for name in ["lazy", "eager"] {
+        barrier.create_vault(name, None).unwrap();
+        barrier
+            .vault(name)
+            .unwrap()
+            .commit(vec![put("old", name)])
+            .unwrap();
+    }
+    barrier.begin_epoch("lazy", None).unwrap();
+    let lazy = barrier.vault("lazy").unwrap();
+    lazy.commit(vec![put("new", "lazy")]).unwrap();
+    let before = back_up(&site, &barrier, "before");
+    let mut rotation = barrier.rotate("eager").unwrap();
+    rotation.copy(|_| {}).unwrap();
+    drop(rotation.commit(None).unwrap());
+    barrier.reseal_system(None).unwrap();
+    let after = back_up(&site, &barrier, "after");
+    // What was made before is of the same root key, and opens with the keys that it carries.
+    barrier.verify_backup(&before).unwrap();
+    drop(site.seal(barrier));
+    for (name, stored) in [("one", before), ("two", after)] {
+        let standby = site.path.with_file_name(name);
+        let kek = site.foundation.kek();
+        restore(&stored, kek, &standby, &mut Files::default()).unwrap();
+        let (barrier, found) = unseal_at(&site, &standby);
+        assert_eq!((found.verified, found.quarantined.len()), (3, 0), "{name}");
+        let lazy = barrier.vault("lazy").unwrap();
+        assert_eq!(read(&lazy, "old").unwrap(), "lazy");
+        assert_eq!(read(&lazy, "new").unwrap(), "lazy");
+        let eager = barrier.vault("eager").unwrap();
+        assert_eq!(read(&eager, "old").unwrap(), "eager");
+        drop(site.seal(barrier));
+    }
 }
