@@ -41,7 +41,8 @@ pub(crate) fn measure(
     held(&vault, records, reads, &size, report)
 }
 
-/// `load` and `open`: SELECT on the vault's thread, comparison with the index, decryption.
+/// `load` and `open`: SELECT on the vault's thread, comparison with the index, decryption; and what the way to that
+/// thread and back takes by itself.
 fn disk(
     vault: &OpenVault,
     records: usize,
@@ -57,7 +58,15 @@ fn disk(
         times.push(started.elapsed());
         right(&opened, number)?;
     }
-    report.times(&format!("read_{size}"), times, &[]);
+    let read = format!("read_{size}");
+    report.times(&read, times, &[]);
+    let mut times = Vec::with_capacity(reads);
+    for _ in 0..reads {
+        let started = Instant::now();
+        vault.outbox_next()?;
+        times.push(started.elapsed());
+    }
+    report.times(&format!("hop_{size}"), times, &[&read]);
     Ok(())
 }
 
