@@ -390,3 +390,62 @@ fn the_guided_ceremony_begins_anew_where_the_trial_fails() {
     assert_eq!(state(&appliance), "unsealed");
     assert_ne!(store(&appliance), first);
 }
+
+#[test]
+fn new_shares_are_shown_typed_back_and_proved_on_one_terminal() {
+    let mut appliance = Appliance::start();
+    appliance.init();
+    appliance.unseal();
+    let desk = appliance.folder().join("desk");
+    std::fs::create_dir(&desk).unwrap();
+    let joe = Identity::generate();
+    std::fs::write(desk.join("joe.txt"), joe.to_text().unwrap().expose()).unwrap();
+    let (program, run) = (program("mcpist").display(), appliance.folder().join("run"));
+    let command = format!("{program} --run {} rekey --guided --out new", run.display());
+    let mut pty = Pty::run(&desk, &command);
+    pty.answer("How many custodians?", "2");
+    pty.answer("How many of them", "2");
+    pty.answer("Name of custodian 1: ", "kim");
+    pty.answer("Age recipient of", "");
+    pty.answer("Name of custodian 2: ", "joe");
+    pty.answer("Age recipient of", &joe.recipient());
+    pty.answer("Begin to give the store", "y");
+    // Two of the holders of now consent, on one of whom a wrong word is no end.
+    pty.answer("Age file of the next share", "");
+    pty.answer("> ", "nonsensical");
+    pty.expect("word 1 is not on the list");
+    let text =
+        |number: usize| String::from_utf8(appliance.share(number).expose().to_vec()).unwrap();
+    pty.answer("> ", &text(1));
+    pty.expect("1 of 2 given.");
+    pty.answer("Age file of the next share", "");
+    pty.answer("> ", &text(2));
+    // kim writes hers down; what she types back is her proof.
+    pty.answer("Enter shows it.", "");
+    let kim = words(&pty.expect("Enter clears the screen. "));
+    pty.press("\n");
+    pty.answer("> ", &kim.join(" "));
+    pty.answer("It is the share.", "");
+    pty.expect("1 of 2 given.");
+    pty.answer("Age file of the next share", "new/share-2-joe.age");
+    pty.answer("that opens it: ", "joe.txt");
+    let (status, shown) = pty.end();
+    assert!(status.success(), "{shown}");
+    assert!(
+        shown.contains("done: the shares of generation 2 open the store"),
+        "{shown}"
+    );
+    assert!(!stays(&shown).contains(&kim[..3].join(" ")), "{shown}");
+
+    appliance.ask("POST", "/v1/seal", None);
+    let refused = appliance.give(&appliance.share(1));
+    assert_eq!(
+        refused["share"]["refused"]["reason"], "superseded",
+        "{refused}"
+    );
+    let taken = said(&mcpist(&appliance, "unseal", &kim.join("\n")));
+    assert!(taken.contains("taken: 1 of 2 shares (kim)"), "{taken}");
+    let words = "unseal --share-file new/share-2-joe.age --identity joe.txt";
+    let opened = said(&mcpist(&appliance, words, ""));
+    assert!(opened.contains("unsealed: "), "{opened}");
+}

@@ -1,9 +1,11 @@
-//! `init --guided`: the first ceremony, one question and one custodian at a time.
+//! `init --guided`: the first ceremony, one question and one custodian at a time. [`rekey`] is the same for new shares.
 //!
 //! Promises that a wrong answer is asked again; that a custodian without an age recipient sees the share on a screen that
 //! is gone afterwards, and has typed it back from paper before the next one is called; that the ceremony ends with a trial
 //! unseal by as many custodians as are needed; and that until then everything can be begun anew, since the store that was made
 //! holds nothing. No secret is in an argument, a file or the environment, nor on a screen that stays.
+
+pub(crate) mod rekey;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -34,6 +36,14 @@ struct Asked {
     /// By place, the identities of those whose share is shown.
     shown: BTreeMap<usize, Identity>,
     out: PathBuf,
+}
+
+/// Who gets a share.
+struct People {
+    needed: u8,
+    holders: Vec<NewHolder>,
+    /// By place, the identities of those whose share is shown.
+    shown: BTreeMap<usize, Identity>,
 }
 
 /// Where the ceremony's files are, and whether its store stayed open.
@@ -101,6 +111,33 @@ fn ask_all(terminal: &mut Terminal, out: &Path, dev: bool) -> Result<Asked> {
             Ok(bytes)
         },
     )?;
+    let people = ask_people(terminal, dev)?;
+    let officers = ask_officers(terminal, if dev { 0 } else { 2 })?;
+    let folder = format!("Folder for the files [{}]: ", out.display());
+    let labels: Vec<_> = (people.holders.iter()).map(|h| h.label.as_str()).collect();
+    let out = until(terminal, &folder, |text| {
+        let folder = if text.is_empty() {
+            out
+        } else {
+            Path::new(text)
+        };
+        check_room(folder, &labels).map(|()| folder.to_owned())
+    })?;
+    Ok(Asked {
+        request: InitRequest {
+            threshold: people.needed,
+            holders: people.holders,
+            root: Base64(root),
+            officers,
+            dev,
+        },
+        shown: people.shown,
+        out,
+    })
+}
+
+/// How many shares there are to be, and whose.
+fn ask_people(terminal: &mut Terminal, dev: bool) -> Result<People> {
     let most = format!("How many custodians? (2 to {MAX_SHARES}) ");
     let total = until(terminal, &most, |text| match number(text)? {
         total @ 2..=MAX_SHARES => Ok(total),
@@ -139,27 +176,10 @@ fn ask_all(terminal: &mut Terminal, out: &Path, dev: bool) -> Result<Asked> {
         };
         holders.push(NewHolder { label, recipient });
     }
-    let officers = ask_officers(terminal, if dev { 0 } else { 2 })?;
-    let folder = format!("Folder for the files [{}]: ", out.display());
-    let labels: Vec<_> = holders.iter().map(|h| h.label.as_str()).collect();
-    let out = until(terminal, &folder, |text| {
-        let folder = if text.is_empty() {
-            out
-        } else {
-            Path::new(text)
-        };
-        check_room(folder, &labels).map(|()| folder.to_owned())
-    })?;
-    Ok(Asked {
-        request: InitRequest {
-            threshold: needed,
-            holders,
-            root: Base64(root),
-            officers,
-            dev,
-        },
+    Ok(People {
+        needed,
+        holders,
         shown,
-        out,
     })
 }
 
@@ -234,8 +254,7 @@ async fn trial(context: &Context, terminal: &mut Terminal) -> Result<bool> {
                 }
                 continue;
             }
-            "" => terminal.private(ask_share),
-            file => from_asked(terminal, file).map(Some),
+            brought => bring(terminal, brought),
         };
         let given = match share {
             Ok(Some(share)) => give(context, digest, &share.to_text()?).await,
@@ -248,17 +267,27 @@ async fn trial(context: &Context, terminal: &mut Terminal) -> Result<bool> {
                 return Ok(true);
             }
             Ok(_) => {}
-            Err(e) if e.code() == "no_terminal" || e.code() == "daemon_unreachable" => {
-                return Err(e);
-            }
+            Err(e) if is_final(&e) => return Err(e),
             Err(e) => terminal.say(&e.to_string())?,
         }
     }
 }
 
-fn from_asked(terminal: &mut Terminal, file: &str) -> Result<Share> {
+/// The next share: typed where nothing was brought, else from that file; nothing where nothing was typed.
+fn bring(terminal: &mut Terminal, file: &str) -> Result<Option<Share>> {
+    if file.is_empty() {
+        return terminal.private(ask_share);
+    }
     let identity = terminal.ask("File of the age identity that opens it: ")?;
-    from_file(Path::new(file), Some(Path::new(&identity)))
+    from_file(Path::new(file), Some(Path::new(&identity))).map(Some)
+}
+
+/// What ends a ceremony on this terminal; all else is said, and asked for again.
+fn is_final(error: &Error) -> bool {
+    matches!(
+        error.code(),
+        "no_terminal" | "daemon_unreachable" | "not_confirmed"
+    )
 }
 
 /// Asks until the answer is of use.

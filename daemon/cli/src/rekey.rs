@@ -7,36 +7,39 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use mcpist_core::api::{
-    CeremonyAct, CeremonyPhase, CeremonyRequest, DeliveredShare, Done, NewHolder, NewShares,
-    OpenCeremony, ShareOutcome, path,
+    CeremonyAct, CeremonyDone, CeremonyPhase, CeremonyRequest, DeliveredShare, Done, NewHolder,
+    NewShares, OpenCeremony, ShareOutcome, path,
 };
 use mcpist_core::ids::Digest;
 use serde::Serialize;
 
-use crate::Context;
 use crate::error::{Error, Result};
 use crate::init::pair;
 use crate::plan::{confirm, describe, read_plan};
-use crate::secret;
 use crate::share::{GivenShare, share_file};
 use crate::store::expires;
-use crate::unseal;
 use crate::witness::Keeping;
+use crate::{Context, guided, secret, unseal};
 
 /// Give the store to new shares: a custodian leaves, comes, or has lost a share
 #[derive(Args)]
 #[command(after_help = "Examples:
   mcpist rekey --threshold 2 --holder ada=age1… --holder bob=age1… --holder eve=age1…
+  mcpist rekey --guided --out new                        everybody at one terminal, with shares on paper
   mcpist rekey --threshold 3 --holder … --rotate-root    where an old share may be in wrong hands
 
 The holders of the current shares consent (mcpist ceremony give), the new shares leave encrypted, and their holders each give
 theirs once to prove that they have it. Until then the current shares open the store, afterwards the new ones alone.")]
 pub(crate) struct RekeyArgs {
     /// New shares that open the store
-    #[arg(long, value_name = "N")]
-    threshold: u8,
+    #[arg(long, value_name = "N", required_unless_present = "guided")]
+    threshold: Option<u8>,
     /// A holder of a new share and the age recipient to encrypt it to; repeat
-    #[arg(long = "holder", value_name = "LABEL=RECIPIENT", required = true)]
+    #[arg(
+        long = "holder",
+        value_name = "LABEL=RECIPIENT",
+        required_unless_present = "guided"
+    )]
     holders: Vec<String>,
     /// Replace the root key too: an old copy of the disk opens nothing written from then on
     #[arg(long)]
@@ -44,6 +47,12 @@ pub(crate) struct RekeyArgs {
     /// Do not ask for confirmation
     #[arg(long)]
     yes: bool,
+    /// Do all of it on this terminal, one custodian at a time, with shares on paper where there is no age recipient
+    #[arg(long, conflicts_with_all = ["threshold", "holders", "yes"])]
+    guided: bool,
+    /// Folder for the files of new shares, with --guided
+    #[arg(long, value_name = "DIR", default_value = ".", requires = "guided")]
+    out: PathBuf,
 }
 
 /// See the open ceremony, give a share of it, or end it
@@ -67,7 +76,7 @@ enum CeremonyCommand {
     Give {
         #[command(flatten)]
         given: GivenShare,
-        /// Folder for the new shares, should this consent be the last
+        /// Folder for the new shares, should this consent be the last, or for the record, should this proof be
         #[arg(long, value_name = "DIR", default_value = ".")]
         out: PathBuf,
     },
@@ -100,13 +109,22 @@ struct Written {
 }
 
 pub(crate) async fn rekey(context: &Context, args: RekeyArgs) -> Result<()> {
+    if args.guided {
+        return guided::rekey::run(context, args.rotate_root, |at, share| {
+            write_one(&args.out, at, share)
+        })
+        .await;
+    }
+    let Some(threshold) = args.threshold else {
+        return Err(Error::usage("give --threshold, or --guided"));
+    };
     let mut holders = Vec::new();
     for text in &args.holders {
         let (label, recipient) = pair(text)?;
         holders.push(NewHolder { label, recipient });
     }
     let request = CeremonyRequest::Rekey {
-        threshold: args.threshold,
+        threshold,
         holders,
         rotate_root: args.rotate_root,
     };
@@ -181,6 +199,12 @@ async fn give(context: &Context, given: &GivenShare, out: &Path) -> Result<()> {
             e.during("the new shares are made and wait")
                 .next("mcpist ceremony shares --out DIR")
         })?,
+        ShareOutcome::Completed(done) => write_record(out, &digest, done).or_else(|e| {
+            // It is not made again: better here than nowhere.
+            let record = done.record_text.as_deref().unwrap_or_default();
+            context.out.terms(record);
+            Err(e.during("the ceremony is done, and its record could not be kept"))
+        })?,
         _ => Vec::new(),
     };
     if let ShareOutcome::Completed(done) = &outcome {
@@ -230,17 +254,34 @@ fn told(given: &Given) -> String {
         ),
         ShareOutcome::Completed(done) => match done.act {
             CeremonyAct::Rekey => format!(
-                "done: the shares of generation {} open the store, the ones before open nothing any more\nnext: mcpist backup create; destroy the old shares",
-                done.generation
+                "done: the shares of generation {} open the store, the ones before open nothing any more\nnext: mcpist backup FILE; destroy the old shares and backups{}",
+                done.generation,
+                recorded(&given.files)
             ),
             CeremonyAct::RotateRoot => {
-                "done: the store has a new root key; its shares are the same\nnext: mcpist backup create"
-                    .to_owned()
+                format!(
+                    "done: the store has a new root key; its shares are the same\nnext: mcpist backup FILE{}",
+                    recorded(&given.files)
+                )
             }
         },
         ShareOutcome::Opened(_) => "the store is open".to_owned(),
-        ShareOutcome::Restored(_) => "the store is restored, and sealed; next: mcpist unseal".to_owned(),
+        ShareOutcome::Restored(_) => {
+            "the store is restored, and sealed; next: mcpist unseal".to_owned()
+        }
         ShareOutcome::Refused { message, .. } => message.clone(),
+    }
+}
+
+/// Where the record of what was done is.
+fn recorded(files: &[PathBuf]) -> String {
+    let files: Vec<_> = files.iter().map(|f| f.display().to_string()).collect();
+    match files.is_empty() {
+        true => String::new(),
+        false => format!(
+            "\nrecord, to be kept with that of init: {}",
+            files.join(", ")
+        ),
     }
 }
 
@@ -252,16 +293,35 @@ fn listed(files: &[PathBuf]) -> String {
     )
 }
 
-/// Writes each share to a file of its own; nothing is overwritten.
-fn write(folder: &Path, shares: &[DeliveredShare]) -> Result<Vec<PathBuf>> {
+/// Writes the ceremony's record, bytes and text, named by its plan.
+fn write_record(folder: &Path, plan: &Digest, done: &CeremonyDone) -> Result<Vec<PathBuf>> {
+    let (Some(record), Some(text)) = (&done.record, &done.record_text) else {
+        return Ok(Vec::new());
+    };
     std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, e))?;
-    let mut files = Vec::new();
-    for (index, share) in shares.iter().enumerate() {
-        let path = folder.join(share_file(index, &share.label));
-        secret::create(&path, 0o600, share.age.as_bytes())
-            .map_err(|e| e.next("name another folder: mcpist ceremony shares --out DIR"))?;
-        files.push(path);
+    let name = format!("ceremony-{}", plan.short());
+    let files = [
+        (folder.join(format!("{name}.bin")), &record.0[..]),
+        (folder.join(format!("{name}.txt")), text.as_bytes()),
+    ];
+    for (path, bytes) in &files {
+        secret::create(path, 0o644, bytes)?;
     }
     secret::sync_folder(folder)?;
-    Ok(files)
+    Ok(files.map(|(path, _)| path).to_vec())
+}
+
+/// Writes each share to a file of its own; nothing is overwritten.
+fn write(folder: &Path, shares: &[DeliveredShare]) -> Result<Vec<PathBuf>> {
+    let write = |(index, share)| write_one(folder, index, share);
+    shares.iter().enumerate().map(write).collect()
+}
+
+fn write_one(folder: &Path, index: usize, share: &DeliveredShare) -> Result<PathBuf> {
+    std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, e))?;
+    let path = folder.join(share_file(index, &share.label));
+    secret::create(&path, 0o600, share.age.as_bytes())
+        .map_err(|e| e.next("name another folder: mcpist ceremony shares --out DIR"))?;
+    secret::sync_folder(folder)?;
+    Ok(path)
 }

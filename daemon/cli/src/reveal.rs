@@ -48,12 +48,12 @@ pub(crate) fn show(
     })
 }
 
-/// Shows one holder's share as often as the holder asks for it, until it was read back whole.
+/// Shows one holder's share as often as the holder asks for it, until it was read back whole: the share as typed.
 pub(crate) fn show_and_read_back(
     terminal: &mut Terminal,
     identity: &Identity,
     delivered: &DeliveredShare,
-) -> Result<()> {
+) -> Result<Share> {
     let share = opened(identity, delivered)?;
     let label = delivered.label.escape_debug();
     terminal.private(|terminal| {
@@ -66,19 +66,19 @@ pub(crate) fn show_and_read_back(
             terminal.ask(&format!(
                 "\n{label}: write all {SHARE_WORDS} words down, with their numbers. Enter clears the screen. "
             ))?;
-            if read_back(terminal, &label, share.digest())? {
-                return Ok(());
+            if let Some(typed) = read_back(terminal, &label, share.digest())? {
+                return Ok(typed);
             }
         }
     })
 }
 
-/// Whether what the holder types is the share; not where the holder asks to see it again.
+/// The share as the holder types it; nothing where the holder asks to see it again.
 fn read_back(
     terminal: &mut Terminal,
     label: &std::str::EscapeDebug<'_>,
     shown: ShareDigest,
-) -> Result<bool> {
+) -> Result<Option<Share>> {
     terminal.clear()?;
     terminal.say(&format!(
         "{label}: now type the share back from your paper; four letters of a word are enough, and a line may end \
@@ -86,12 +86,12 @@ fn read_back(
     ))?;
     loop {
         let Some(typed) = type_share(terminal)? else {
-            return Ok(false);
+            return Ok(None);
         };
         match read_share(typed.expose()) {
             Ok(share) if share.digest() == shown => {
                 terminal.ask("It is the share. Keep the paper where only you come to it. Enter clears the screen. ")?;
-                return Ok(true);
+                return Ok(Some(share));
             }
             Ok(_) => {
                 terminal.say("This is a share, and another one than was shown. Type yours.")?
