@@ -41,7 +41,7 @@ use disk::Disk;
 pub(crate) use export::ExportError;
 use export::Place;
 pub(crate) use keys::{CheckpointStore, FirstKey, SystemVault};
-pub(crate) use keys::{NAME as CHECKPOINT_RECORD, signed_head};
+pub(crate) use keys::{NAME as CHECKPOINT_RECORD, first_key, signed_head};
 pub(crate) use lines::read as read_lines;
 pub(crate) use ready::{Unready, ready};
 pub(crate) use segment::OpenError;

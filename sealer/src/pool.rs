@@ -212,7 +212,8 @@ impl<S: LaneState> Lane<S> {
             if let Some(queue) = shared.lock().lanes.get_mut(&id) {
                 queue.ended = true;
             }
-            Some(drop(state.take()))
+            drop(state.take());
+            Some(())
         })
     }
 

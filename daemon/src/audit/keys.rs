@@ -95,6 +95,11 @@ impl FirstKey {
     }
 }
 
+/// The first key of the log that the record `payload` is of.
+pub(crate) fn first_key(payload: &Secret) -> Option<AuditKey> {
+    payload.expose().first_chunk().copied()
+}
+
 /// Where the log stood that the record `payload` is of: lines and last hash that its newest checkpoint covers.
 pub(crate) fn signed_head(payload: &Secret) -> (u64, Digest) {
     let signed = payload.expose().get(2 * KEY_LEN..);

@@ -15,17 +15,19 @@ use mcpist_core::error::ErrorCode;
 use mcpist_core::event::{self, Event, Step};
 use mcpist_core::ids::Digest;
 use mcpist_quorum::{
-    Consent, Delivery, Generation, Plan, PlanDigest, PlannedHolder, Proof, SealConfig, Share,
-    ShareRefusal, Submission, Switch, Threshold, ValidShares, check_recipient,
+    CeremonyRecord, Consent, Delivery, Generation, Plan, PlanDigest, PlannedHolder, Proof,
+    Recorded, SealConfig, Share, ShareRefusal, Submission, Switch, Threshold, ValidShares,
+    check_recipient,
 };
 use mcpist_sealer::{Op, SwitchError};
 
 use super::backup::{CHANGED, due_op};
 use super::codes::refusal_code;
-use super::init::digest;
+use super::init::{digest, signer};
 use super::sharings::Sharings;
 use super::unseal::progress;
-use super::{Keeper, Open, audit_error, outbox_line, records_error, today, vault_error};
+use super::{Keeper, Open, audit_error, outbox_line, records, records_error, today, vault_error};
+use crate::audit::{CHECKPOINT_RECORD, first_key};
 use crate::clock::steady_seconds;
 
 /// A ceremony that waits for shares.
@@ -111,6 +113,28 @@ impl Open {
             phase: running.phase(),
             progress: running.progress(self.barrier.config()),
         }
+    }
+
+    /// What was done by `plan`, signed by the store.
+    fn record_of(&self, plan: &Plan) -> Result<CeremonyRecord, ApiError> {
+        let log =
+            records::open(&self.system(), CHECKPOINT_RECORD).map_err(|e| records_error(&e))?;
+        let audit_key = first_key(&log).ok_or(ApiError::of(ErrorCode::Internal))?;
+        let act = match act_of(plan) {
+            CeremonyAct::Rekey => Recorded::Rekey,
+            CeremonyAct::RotateRoot => Recorded::RotateRoot,
+        };
+        let config = self.barrier.config();
+        let key = signer(&self.store_key)?;
+        let under = plan.digest();
+        Ok(CeremonyRecord::sign(
+            act,
+            config,
+            under,
+            today(),
+            audit_key,
+            &key,
+        ))
     }
 
     fn running(&self) -> Result<&Running, ApiError> {
@@ -385,7 +409,7 @@ impl Keeper {
         let ops = vec![due, Op::Outbox(line)];
         let rotated = open.barrier.rotate_root(&consented, ops, today());
         self.switched(rotated)?;
-        self.completed(act)
+        self.completed(plan)
     }
 
     /// Makes the new shares. Their generation is in the store before they leave.
@@ -425,7 +449,8 @@ impl Keeper {
     /// The new quorum has its shares: the store is theirs.
     fn switch(&mut self, uid: u32, switch: Switch) -> Result<ShareOutcome, ApiError> {
         let generation = switch.config().generation().get();
-        let under = digest(switch.plan());
+        let plan = switch.plan().clone();
+        let under = digest(&plan);
         let act = CeremonyAct::Rekey;
         let line = outbox_line(&event_of(act, &under, Step::Completed, Some(uid)));
         let sharings = Sharings {
@@ -451,7 +476,7 @@ impl Keeper {
             open.ceremony = Some(Running::Proof(Box::new(switch.undo())));
         }
         self.switched(switched)?;
-        self.completed(act)
+        self.completed(&plan)
     }
 
     /// Where nobody knows whether the store was switched it is sealed: the next unseal reads which quorum it has.
@@ -466,14 +491,21 @@ impl Keeper {
         Err(switch_error(&error))
     }
 
-    fn completed(&mut self, act: CeremonyAct) -> Result<ShareOutcome, ApiError> {
-        let generation = self.open()?.barrier.config().generation().get();
+    fn completed(&mut self, plan: &Plan) -> Result<ShareOutcome, ApiError> {
+        let act = act_of(plan);
+        let open = self.open()?;
+        let generation = open.barrier.config().generation().get();
+        let record = open.record_of(plan);
+        let record = record.inspect_err(|e| log::warn!("no ceremony record: {}", e.message));
+        let record = record.ok();
         log::info!("ceremony completed: {act:?}, shares of generation {generation} open the store");
         self.drain_system()?;
         let receipt = self.witnessed();
         Ok(ShareOutcome::Completed(CeremonyDone {
             act,
             generation,
+            record: record.as_ref().map(|record| Base64(record.to_bytes())),
+            record_text: record.as_ref().map(CeremonyRecord::to_text),
             receipt,
         }))
     }

@@ -105,10 +105,21 @@ fn a_whole_rekey_by_its_people() {
             file,
             "--identity",
             &identity,
+            "--out",
+            &elsewhere,
         ];
         let said = text(&site, &args, b"");
         assert!(said.contains(expected), "{said}");
     }
+    // The store says who holds it now, signed.
+    let record = fs::read_dir(desk.path().join("again"))
+        .unwrap()
+        .map(|file| file.unwrap().path())
+        .find(|path| path.extension().is_some_and(|end| end == "bin"))
+        .unwrap();
+    let shown = json(&site, &["share", "record", record.to_str().unwrap()], b"");
+    assert_eq!(shown["data"]["ceremony"], "rekey", "{shown}");
+    assert_eq!(shown["data"]["generation"], 2, "{shown}");
     let none = mcpist(&site, &["ceremony", "--output", "json"], b"");
     let error: Value = serde_json::from_slice(&none.stdout)
         .or_else(|_| serde_json::from_slice(&none.stderr))

@@ -2,6 +2,10 @@
 
 use serde_json::json;
 
+use mcpist_tests::appliance::Appliance;
+use mcpist_tests::programs::program;
+use mcpist_tests::start::Start;
+
 use super::Site;
 
 #[test]
@@ -156,4 +160,26 @@ fn nonsense_begins_nothing() {
     site.ask("POST", "/v1/seal", None);
     let sealed = site.admin("POST", "/v1/ceremony", Some(&json!("rotate_root")));
     assert_eq!(sealed.1["error"]["code"], "sealed", "{sealed:?}");
+}
+
+#[test]
+fn nobody_without_the_role_begins_sees_or_ends_a_ceremony() {
+    let start = Start::service(program("mcpistd"), Start::UID)
+        .with_config("[roles]\noperator = \"a-group-of-nobody\"\n");
+    let appliance = Appliance::start_by(start);
+    let begin = json!("rotate_root");
+    for (method, path, body) in [
+        ("POST", "/v1/ceremony", Some(&begin)),
+        ("DELETE", "/v1/ceremony", None),
+        ("GET", "/v1/ceremony/shares", None),
+        (
+            "POST",
+            "/v1/ticket",
+            Some(&json!({ "purpose": { "share": { "plan": "00".repeat(32) } } })),
+        ),
+    ] {
+        let (status, answer) = appliance.admin(method, path, body);
+        assert_eq!(answer["error"]["code"], "forbidden", "{method} {path}");
+        assert_eq!(status, 403);
+    }
 }

@@ -183,6 +183,12 @@ pub struct CeremonyDone {
     pub act: CeremonyAct,
     /// The generation of the shares that open the store from now on.
     pub generation: u32,
+    /// The ceremony record, signed by the store's key: canonical bytes. Absent where the store could not be read for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record: Option<Base64>,
+    /// The ceremony record: text to print.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record_text: Option<String>,
     /// A witness receipt of the store afterwards, to be kept outside of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub receipt: Option<String>,
