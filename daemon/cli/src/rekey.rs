@@ -110,10 +110,7 @@ struct Written {
 
 pub(crate) async fn rekey(context: &Context, args: RekeyArgs) -> Result<()> {
     if args.guided {
-        return guided::rekey::run(context, args.rotate_root, |at, share| {
-            write_one(&args.out, at, share)
-        })
-        .await;
+        return guided::rekey::run(context, args.rotate_root, &args.out).await;
     }
     let Some(threshold) = args.threshold else {
         return Err(Error::usage("give --threshold, or --guided"));
@@ -199,17 +196,9 @@ async fn give(context: &Context, given: &GivenShare, out: &Path) -> Result<()> {
             e.during("the new shares are made and wait")
                 .next("mcpist ceremony shares --out DIR")
         })?,
-        ShareOutcome::Completed(done) => write_record(out, &digest, done).or_else(|e| {
-            // It is not made again: better here than nowhere.
-            let record = done.record_text.as_deref().unwrap_or_default();
-            context.out.terms(record);
-            Err(e.during("the ceremony is done, and its record could not be kept"))
-        })?,
+        ShareOutcome::Completed(done) => keep(context, out, &digest, done)?,
         _ => Vec::new(),
     };
-    if let ShareOutcome::Completed(done) = &outcome {
-        Keeping::default().keep(context, done.receipt.as_deref());
-    }
     context.out.data(&Given { outcome, files }, told)
 }
 
@@ -293,6 +282,23 @@ fn listed(files: &[PathBuf]) -> String {
     )
 }
 
+/// Keeps what a ceremony leaves: its record in files, its receipt among the others.
+pub(crate) fn keep(
+    context: &Context,
+    folder: &Path,
+    plan: &Digest,
+    done: &CeremonyDone,
+) -> Result<Vec<PathBuf>> {
+    Keeping::default().keep(context, done.receipt.as_deref());
+    write_record(folder, plan, done).map_err(|e| {
+        // It is not made again: better here than nowhere.
+        context
+            .out
+            .terms(done.record_text.as_deref().unwrap_or_default());
+        e.during("the ceremony is done, and its record could not be kept")
+    })
+}
+
 /// Writes the ceremony's record, bytes and text, named by its plan.
 fn write_record(folder: &Path, plan: &Digest, done: &CeremonyDone) -> Result<Vec<PathBuf>> {
     let (Some(record), Some(text)) = (&done.record, &done.record_text) else {
@@ -317,7 +323,8 @@ fn write(folder: &Path, shares: &[DeliveredShare]) -> Result<Vec<PathBuf>> {
     shares.iter().enumerate().map(write).collect()
 }
 
-fn write_one(folder: &Path, index: usize, share: &DeliveredShare) -> Result<PathBuf> {
+/// Writes the share at this place to a file of its own.
+pub(crate) fn write_one(folder: &Path, index: usize, share: &DeliveredShare) -> Result<PathBuf> {
     std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, e))?;
     let path = folder.join(share_file(index, &share.label));
     secret::create(&path, 0o600, share.age.as_bytes())

@@ -4,17 +4,16 @@
 //! proofs is given, so that nobody's share is lost with the switch; and that the current shares open the store until then.
 //! What was typed back is the proof: a custodian types it once.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use mcpist_core::api::{
-    CeremonyDone, CeremonyRequest, DeliveredShare, Done, OpenCeremony, ShareOutcome, path,
-};
+use mcpist_core::api::{CeremonyDone, CeremonyRequest, Done, OpenCeremony, ShareOutcome, path};
 use mcpist_core::ids::Digest;
 use mcpist_quorum::Share;
 
 use super::{People, ask_people, bring, is_final};
 use crate::error::{Error, Result};
 use crate::plan::{describe, read_plan};
+use crate::rekey::{keep, write_one};
 use crate::terminal::Terminal;
 use crate::{Context, reveal, unseal};
 
@@ -30,12 +29,8 @@ struct Made {
     done: CeremonyDone,
 }
 
-/// The ceremony from its first question to its end. `write` makes the file of a share, by its place.
-pub(crate) async fn run(
-    context: &Context,
-    rotate_root: bool,
-    write: impl Fn(usize, &DeliveredShare) -> Result<PathBuf>,
-) -> Result<()> {
+/// The ceremony from its first question to its end; its files go to `out`.
+pub(crate) async fn run(context: &Context, rotate_root: bool, out: &Path) -> Result<()> {
     let mut terminal = Terminal::open()?;
     terminal.say(WELCOME)?;
     let People {
@@ -68,7 +63,7 @@ pub(crate) async fn run(
             Some(identity) => {
                 typed.push(reveal::show_and_read_back(&mut terminal, identity, share)?);
             }
-            None => files.push(write(at, share)?),
+            None => files.push(write_one(out, at, share)?),
         }
     }
     let mut end = None;
@@ -86,6 +81,7 @@ pub(crate) async fn run(
     let Some(done) = end else {
         return Err(Error::new("version_mismatch", "the ceremony did not end"));
     };
+    files.extend(keep(context, out, &digest, &done)?);
     context.out.data(&Made { files, done }, |made| {
         let files: Vec<_> = made.files.iter().map(|f| format!("\n  {}", f.display())).collect();
         format!(
