@@ -15,6 +15,7 @@ from processes import PATIENCE, children, end_of, started, wait_until
 
 WORKSPACE = pathlib.Path(__file__).resolve().parents[2]
 SITE, NAMESPACE, VAULT, CREDENTIAL, BINDING = "peers", "peers", "main", "prometheus", "prometheus"
+HOLDERS = ("one", "two", "three")
 
 
 def build():
@@ -41,6 +42,8 @@ class Appliance:
     def __init__(self, folder, programs):
         self.folder, self.program = folder, programs["mcpist"]
         self._daemon = programs["mcpistd"]
+        # What the command line keeps for its user stays in the folder too.
+        self._environment = {**os.environ, "XDG_STATE_HOME": str(folder / "user")}
         self._transcript = folder / "transcript"
 
     def socket(self, name):
@@ -51,11 +54,7 @@ class Appliance:
 
     def command(self, *arguments, secret=None):
         """Runs `mcpist`; `secret` goes through its standard input. Gives the data of its JSON."""
-        command = [self.program, "--run", self.folder / "run", "--output", "json", *arguments]
-        done = subprocess.run(command, input="" if secret is None else secret, capture_output=True, text=True,
-                              cwd=self.folder, timeout=PATIENCE, check=False)
-        with open(self._transcript, "a") as transcript:
-            transcript.write(f"$ {' '.join(map(str, command))}\n{done.stdout}{done.stderr}")
+        done = self.plain("--output", "json", *arguments, secret=secret)
         try:
             answer = json.loads(done.stdout)
         except ValueError:
@@ -64,11 +63,20 @@ class Appliance:
             raise Failed(arguments, answer["error"]["code"], answer["error"]["message"])
         return answer["data"]
 
+    def plain(self, *arguments, secret=None):
+        """`mcpist` as an operator runs it: the finished process. `secret` goes through its standard input."""
+        command = [self.program, "--run", self.folder / "run", *arguments]
+        done = subprocess.run(command, input="" if secret is None else secret, capture_output=True, text=True,
+                              cwd=self.folder, env=self._environment, timeout=PATIENCE, check=False)
+        with open(self._transcript, "a") as transcript:
+            transcript.write(f"$ {' '.join(map(str, command))}\n{done.stdout}{done.stderr}")
+        return done
+
     @contextlib.contextmanager
     def running(self):
         """The daemon; its runner must end with it."""
         for name in ("state", "run"):
-            (self.folder / name).mkdir()
+            (self.folder / name).mkdir(exist_ok=True)
         listeners = "".join(
             f'[[listener]]\npath = "{self.socket(who)}"\nprincipal = "{who}"\n' for who in ("ada", "bob"))
         config = self.folder / "mcpist.toml"
@@ -94,13 +102,7 @@ class Appliance:
 
     def set_up(self, module, service, user, password):
         """Makes the store, 2 of 3, and brings `module` so far that ada may call it. Gives what unsealing said."""
-        keys = {name: self.command("bundle", "keygen", self.folder / f"{name}.key", "--throwaway")["public"]
-                for name in ("first", "second", "officer")}
-        publishers = [part for name in ("first", "second") for part in ("--publisher", keys[name])]
-        root = self.folder / "root.json"
-        self.command("bundle", "root", root, "--site", SITE, "--namespace", NAMESPACE, *publishers,
-                     "--publisher-threshold", "2", "--root-key", keys["first"], "--revoke-key", keys["second"])
-        self._init(root, keys["officer"])
+        root = self.make_store()
         opened = self._unseal()
         self.command("vault", "create", VAULT)
         self.put_password(user, password)
@@ -113,6 +115,17 @@ class Appliance:
             self._decide("principal", "put", who)
         self._decide("grant", "put", "ada", "--principal", "ada", "--module", module.name, "--access", "read")
         return opened
+
+    def make_store(self):
+        """Init of 2 of 3, with the holders' identities and a trust root, whose file it gives."""
+        keys = {name: self.command("bundle", "keygen", self.folder / f"{name}.key", "--throwaway")["public"]
+                for name in ("first", "second", "officer")}
+        publishers = [part for name in ("first", "second") for part in ("--publisher", keys[name])]
+        root = self.folder / "root.json"
+        self.command("bundle", "root", root, "--site", SITE, "--namespace", NAMESPACE, *publishers,
+                     "--publisher-threshold", "2", "--root-key", keys["first"], "--revoke-key", keys["second"])
+        self._init(root, keys["officer"])
+        return root
 
     def put_password(self, user, password):
         """Stores the service's password as a new version."""
@@ -141,14 +154,18 @@ class Appliance:
 
     def _init(self, root, officer):
         holders = []
-        for name in ("one", "two", "three"):
+        for name in HOLDERS:
             identity = self.folder / f"{name}.identity"
             subprocess.run(["age-keygen", "-o", identity], check=True, capture_output=True)
             os.chmod(identity, 0o600)
-            shown = subprocess.run(["age-keygen", "-y", identity], check=True, capture_output=True, text=True)
-            holders += ["--holder", f"{name}={shown.stdout.strip()}"]
+            holders += ["--holder", f"{name}={self.recipient(name)}"]
         self.command("init", "--dev", "--yes", "--threshold", "2", *holders, "--officer", f"officer={officer}",
                      "--root", root, "--token-file", self.folder / "state/init-token", "--out", self.folder / "shares")
+
+    def recipient(self, holder):
+        """The age recipient of a holder's identity."""
+        command = ["age-keygen", "-y", self.folder / f"{holder}.identity"]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
     def _unseal(self):
         """One share by `age`, one by mcpist."""
