@@ -110,7 +110,7 @@ mod tests {
         assert!(leaks.count(&leaking, at));
         assert!(leaks.is_stopped(&leaking) && !leaks.is_stopped(&other));
         assert!(!leaks.count(&leaking, at), "told once");
-        assert_eq!(leaks.stopped(), [leaking.clone()]);
+        assert_eq!(leaks.stopped(), std::slice::from_ref(&leaking));
         leaks.activated(&RegistryId::of_manifest(b"2"));
         assert!(leaks.is_stopped(&leaking));
         leaks.activated(&leaking.registry);

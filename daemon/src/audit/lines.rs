@@ -125,8 +125,8 @@ fn last_line(folder: &Path, found: &[u64]) -> io::Result<u64> {
         let begin = length.saturating_sub(2 * MAX_LINE as u64);
         let mut bytes = vec![0; (length - begin) as usize];
         file.read_exact_at(&mut bytes, begin)?;
-        let whole = bytes.split_inclusive(|b| *b == b'\n');
-        let last = whole.filter(|line| line.ends_with(b"\n")).next_back();
+        let mut lines = bytes.split_inclusive(|b| *b == b'\n');
+        let last = lines.rfind(|line| line.ends_with(b"\n"));
         if let Some((Seq(seq), _)) = last.and_then(place) {
             return Ok(seq);
         }
