@@ -185,6 +185,8 @@ fn normal(text: &str) -> String {
             "AGE"
         } else if shape == [4, 2, 2] && hex(&end.replace('-', "")) {
             "DATE"
+        } else if end.strip_prefix("ceremony-").is_some_and(hex) {
+            "ceremony-HEX"
         } else {
             end
         };
@@ -269,6 +271,16 @@ fn init_guided() {
 #[test]
 fn shares() {
     holds("shares.txt");
+}
+
+#[test]
+fn rekey() {
+    holds("rekey.txt");
+}
+
+#[test]
+fn rekey_guided() {
+    holds("rekey-guided.txt");
 }
 
 #[test]

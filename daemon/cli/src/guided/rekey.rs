@@ -86,7 +86,7 @@ pub(crate) async fn run(context: &Context, rotate_root: bool, out: &Path) -> Res
         let files: Vec<_> = made.files.iter().map(|f| format!("\n  {}", f.display())).collect();
         format!(
             "done: the shares of generation {} open the store, the ones before open nothing any more{}\n\
-             next: mcpist backup create; destroy the old shares",
+             next: mcpist backup FILE; destroy the old shares and backups",
             made.done.generation,
             files.concat()
         )
