@@ -111,3 +111,46 @@ impl Sharing {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::marker::PhantomData;
+
+    use mcpist_secret::frame::Ticket;
+    use mcpist_secret::{Key, Secret};
+
+    use super::*;
+
+    /// Says of a type whether `==` works on it: the inherent constant hides the trait's where it exists.
+    struct Compares<T>(PhantomData<T>);
+
+    trait Otherwise {
+        const WITH_EQ: bool = false;
+    }
+
+    impl<T> Otherwise for Compares<T> {}
+
+    impl<T: PartialEq> Compares<T> {
+        const WITH_EQ: bool = true;
+    }
+
+    #[test]
+    fn nothing_secret_can_be_compared_but_in_constant_time() {
+        assert!(!Compares::<Share>::WITH_EQ);
+        assert!(!Compares::<Key>::WITH_EQ);
+        assert!(!Compares::<Secret>::WITH_EQ);
+        // A share is judged by its digest, and a digest and a ticket compare by `subtle` alone.
+        assert!(Compares::<ShareDigest>::WITH_EQ && Compares::<Ticket>::WITH_EQ);
+        let ids = include_str!("ids.rs");
+        let (_, named) = ids
+            .split_once("macro_rules! named_bytes")
+            .expect("it is there");
+        let (named, _) = named.split_once("\nnamed_bytes!(").expect("it is used");
+        assert!(named.contains("bool::from(self.0.ct_eq(&other.0))"));
+        assert!(!named.contains("derive(Clone, Copy, PartialEq"));
+        let frame = include_str!("../../secret/src/frame.rs");
+        assert!(frame.contains("self.0.ct_eq(&other.0).into()"));
+        let judged = include_str!("sharing.rs");
+        assert!(judged.contains("share.digest() == holder.digest"));
+    }
+}

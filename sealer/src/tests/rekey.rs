@@ -357,3 +357,42 @@ fn consent_is_asked_of_the_disk_and_of_the_keys_in_use() {
         Err(SwitchError::OtherConfig)
     ));
 }
+
+#[test]
+fn a_new_root_key_waits_for_a_vault_that_is_on_its_way() {
+    let (site, mut barrier) = with_vault();
+    let plan = Plan::rotate_root(barrier.config()).unwrap();
+    let (_, shares) = consented(&site, &barrier, &plan);
+    let consented = barrier.consent(&shares).unwrap();
+    let mut rotation = barrier.rotate("prod").unwrap();
+    rotation.copy(|_| ()).unwrap();
+    // Its keys are wrapped under the root key of now, and control.db does not know them yet.
+    let error = barrier.rotate_root(&consented, line(), 0).unwrap_err();
+    assert!(matches!(error, SwitchError::Busy), "{error}");
+    drop(rotation.commit(None).unwrap());
+    barrier.rotate_root(&consented, line(), 0).unwrap();
+    holds_all(&barrier);
+    let (barrier, report) = site.unseal_from(site.seal(barrier));
+    assert!(report.quarantined.is_empty(), "{report:?}");
+    holds_all(&barrier);
+}
+
+#[test]
+fn every_epoch_and_the_system_vault_hang_under_the_new_root_key() {
+    let (site, mut barrier) = with_vault();
+    barrier.begin_epoch("prod", None).unwrap();
+    let vault = barrier.vault("prod").unwrap();
+    vault.commit(vec![put("ci", "newer")]).unwrap();
+    barrier.reseal_system(None).unwrap();
+    let plan = Plan::rotate_root(barrier.config()).unwrap();
+    let (_, shares) = consented(&site, &barrier, &plan);
+    let consented = barrier.consent(&shares).unwrap();
+    barrier.rotate_root(&consented, line(), 0).unwrap();
+    let (barrier, report) = site.unseal_from(site.seal(barrier));
+    assert!(report.quarantined.is_empty(), "{report:?}");
+    holds_all(&barrier);
+    assert_eq!(
+        read(&barrier.vault("prod").unwrap(), "ci").unwrap(),
+        "newer"
+    );
+}
