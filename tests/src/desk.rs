@@ -3,6 +3,7 @@
 //! Owns the requests of the admin and the secret socket. Promises that what did not come back is told from what was
 //! refused: a test that ends the daemon on purpose has to know which. Does not know what the answers mean.
 
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, IoSlice, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
@@ -128,6 +129,14 @@ impl Desk {
     pub fn pass(&self, purpose: &Value, bytes: &[u8]) -> Result<Value, Trouble> {
         let mut file = tempfile::tempfile()?;
         file.write_all(bytes)?;
+        self.pass_file(purpose, &file)
+    }
+
+    /// Passes the descriptor of `file` under a ticket for `purpose` and gives the line that comes back.
+    ///
+    /// # Errors
+    /// [`Trouble`], where there is no ticket or no line.
+    pub fn pass_file(&self, purpose: &Value, file: &File) -> Result<Value, Trouble> {
         let ticket = self.ticket(purpose)?;
         let stream = self.connect("secret")?;
         // A frame has a payload of one byte at least; with a descriptor it says nothing.
@@ -169,18 +178,12 @@ impl Desk {
         let plan = self.ask("POST", "/v1/init", Some(&request))?;
         let confirmed = json!({ "digest": plan["digest"] });
         let done = self.ask("POST", "/v1/init/confirm", Some(&confirmed))?;
-        let files = done["shares"].as_array().ok_or_else(|| torn("no shares"))?;
-        let open = |(identity, file): (&Identity, &Value)| {
-            let age = file["age"].as_str().unwrap_or_default();
-            let share = open_share_file(identity, age.as_bytes()).map_err(io::Error::other)?;
-            share.to_text().map_err(io::Error::other)
-        };
-        let shares = identities.iter().zip(files).map(open);
+        let shares = open_shares(identities, &done["shares"])?;
         let bytes: mcpist_core::api::Base64 =
             serde_json::from_value(done["record"].clone()).map_err(io::Error::other)?;
         std::fs::write(self.folder.join("ceremony.bin"), bytes.0)?;
         let record = done["record_text"].as_str().unwrap_or_default();
-        Ok((shares.collect::<io::Result<_>>()?, record.to_owned()))
+        Ok((shares, record.to_owned()))
     }
 
     /// Gives one share's text under the open plan, and the line that comes back.
@@ -188,10 +191,32 @@ impl Desk {
     /// # Errors
     /// [`Trouble`], where there is no plan, no ticket or no line.
     pub fn give(&self, text: &Secret) -> Result<Value, Trouble> {
-        let plan = self.ask("GET", "/v1/unseal", None)?;
+        self.give_to("/v1/unseal", text)
+    }
+
+    /// Gives one share's text under the plan that `path` shows, and the line that comes back.
+    ///
+    /// # Errors
+    /// [`Trouble`], where there is no plan, no ticket or no line.
+    pub fn give_to(&self, path: &str, text: &Secret) -> Result<Value, Trouble> {
+        let plan = self.ask("GET", path, None)?;
         let ticket = self.ticket(&json!({ "share": { "plan": plan["digest"] } }))?;
         Ok(self.bring(&ticket, text)?)
     }
+}
+
+/// The texts of the shares in `files`, which are each for the identity in its place.
+///
+/// # Errors
+/// They are none.
+pub fn open_shares(identities: &[Identity], files: &Value) -> io::Result<Vec<Secret>> {
+    let files = files.as_array().ok_or_else(|| torn("no shares"))?;
+    let open = |(identity, file): (&Identity, &Value)| {
+        let age = file["age"].as_str().unwrap_or_default();
+        let share = open_share_file(identity, age.as_bytes()).map_err(io::Error::other)?;
+        share.to_text().map_err(io::Error::other)
+    };
+    identities.iter().zip(files).map(open).collect()
 }
 
 fn answer_line(stream: UnixStream) -> io::Result<Value> {

@@ -10,8 +10,8 @@
 //! Does not end the host that the backup came from: a witness receipt of the new life does, at its next unseal.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use mcpist_core::api::{
@@ -70,8 +70,8 @@ impl KeeperHandle {
     }
 }
 
-/// Copies a regular file into one without a name: whatever becomes of the stick, and of this process, nothing stays.
-fn copy(mut source: &File, folder: &Path) -> io::Result<File> {
+/// Copies a regular file, whatever the descriptor's own offset is, into one without a name: whatever becomes of the stick, and of this process, nothing stays.
+fn copy(source: &File, folder: &Path) -> io::Result<File> {
     let found = source.metadata()?;
     if !found.is_file() || found.len() > MAX_BACKUP {
         return Err(io::Error::other(
@@ -90,7 +90,7 @@ fn copy(mut source: &File, folder: &Path) -> io::Result<File> {
     let mut slice = vec![0; SLICE];
     let mut left = found.len();
     while left > 0 {
-        match source.read(&mut slice)? {
+        match source.read_at(&mut slice, found.len() - left)? {
             0 => return Err(io::Error::other("the backup was cut while it was read")),
             n => {
                 let take = n.min(usize::try_from(left).unwrap_or(n));

@@ -4,6 +4,7 @@ use mcpist_quorum::Identity;
 use mcpist_tests::desk::Trouble;
 use serde_json::{Value, json};
 
+use crate::ceremonies;
 use crate::site::{Done, Site, Template, said};
 
 /// An act, what it begins with, and the line that the log has if and only if it took effect.
@@ -12,12 +13,16 @@ pub(crate) struct Scenario {
     /// Begins with a store that was made.
     pub(crate) made: bool,
     /// What is done to the template beside what every one has.
-    pub(crate) prepare: fn(&Template),
+    pub(crate) prepare: fn(&mut Template),
     pub(crate) act: fn(&Site<'_>) -> Done,
     pub(crate) event: Option<&'static str>,
 }
 
-const fn on_store(name: &'static str, event: &'static str, act: fn(&Site<'_>) -> Done) -> Scenario {
+pub(crate) const fn on_store(
+    name: &'static str,
+    event: &'static str,
+    act: fn(&Site<'_>) -> Done,
+) -> Scenario {
     Scenario {
         name,
         made: true,
@@ -79,6 +84,15 @@ pub(crate) const ALL: &[Scenario] = &[
         },
         event: None,
     },
+    on_store("rekey", "rekey completed", ceremonies::rekey),
+    on_store("rotate root", "rotate completed", ceremonies::rotate_root),
+    on_store("backup", "backup_made", |site| {
+        ceremonies::back_up(&site.desk).map(|_| Value::Null)
+    }),
+    Scenario {
+        prepare: ceremonies::back_up_and_go_on,
+        ..on_store("restore", "restored", ceremonies::restore)
+    },
 ];
 
 /// Makes the store: 2 of 3, in dev.
@@ -93,7 +107,7 @@ pub(crate) fn init(site: &Site<'_>) -> Done {
 }
 
 /// Fills the open segment until the next lines turn it.
-fn fill_the_log(template: &Template) {
+fn fill_the_log(template: &mut Template) {
     let folder = template.appliance.folder();
     let segment = folder.join("state/audit/audit-00000000.jsonl");
     let length = || std::fs::metadata(&segment).map_or(0, |meta| meta.len());
@@ -107,7 +121,7 @@ fn fill_the_log(template: &Template) {
 }
 
 /// Retires the registry that is active, and joins the other one.
-fn make_way(template: &Template) {
+fn make_way(template: &mut Template) {
     let site = &template.appliance;
     let listed = site.ask("GET", "/v1/registries", None);
     let registries = listed["registries"].as_array().into_iter().flatten();

@@ -3,7 +3,7 @@
 //! Owns the template, which every run of a scenario begins with, and the copy. Promises that a daemon which is gone is
 //! met as [`Trouble::Gone`] and ends no run. Does not judge.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -32,6 +32,8 @@ fn start(program: &Path) -> Start {
 pub(crate) struct Template {
     pub(crate) appliance: Appliance,
     program: PathBuf,
+    /// A backup, where the scenario has one.
+    pub(crate) backup: Vec<u8>,
     /// A bundle that is not imported.
     pub(crate) bundle: Vec<u8>,
     /// The registry of another bundle, imported and not active.
@@ -42,17 +44,18 @@ pub(crate) struct Template {
 
 impl Template {
     /// A blank appliance, or with `made` one with a vault, a credential, principals, an active registry and another one.
-    pub(crate) fn make(program: &Path, made: bool, prepare: fn(&Template)) -> Template {
+    pub(crate) fn make(program: &Path, made: bool, prepare: fn(&mut Template)) -> Template {
         let mut template = Template {
             appliance: Appliance::start_by(start(program)),
             program: program.to_owned(),
+            backup: Vec::new(),
             bundle: Vec::new(),
             registry: String::new(),
             made,
         };
         if made {
             template.furnish();
-            prepare(&template);
+            prepare(&mut template);
             template.appliance.ask("POST", "/v1/seal", None);
         }
         template.appliance.stop();
@@ -71,7 +74,7 @@ impl Template {
     }
 
     fn shares(&self) -> Vec<Secret> {
-        let numbers = if self.made { 1..=3 } else { 1..=0 };
+        let numbers = (1..=3).filter(|_| self.made);
         numbers.map(|n| self.appliance.share(n)).collect()
     }
 }
@@ -84,6 +87,8 @@ pub(crate) struct Site<'t> {
     pub(crate) template: &'t Template,
     /// The shares of every quorum that came out of a ceremony, the newest last.
     pub(crate) quorums: RefCell<Vec<Vec<Secret>>>,
+    /// The one that has opened the store.
+    opened_by: Cell<usize>,
 }
 
 impl<'t> Site<'t> {
@@ -108,6 +113,7 @@ impl<'t> Site<'t> {
             daemon,
             template,
             quorums: RefCell::new(Vec::from_iter([template.shares()])),
+            opened_by: Cell::new(0),
         })
     }
 
@@ -145,6 +151,19 @@ impl<'t> Site<'t> {
         self.folder.path().join(below)
     }
 
+    /// The folder of the log: `audit`, and after a restore one of the store's new life.
+    pub(crate) fn log_folder(&self) -> Result<PathBuf> {
+        let state = std::fs::read_dir(self.path("state"))?;
+        let mut folders = state.flatten().map(|entry| entry.path());
+        let is_later = |path: &PathBuf| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name.starts_with("audit-")
+        };
+        Ok(folders
+            .find(is_later)
+            .unwrap_or_else(|| self.path("state/audit")))
+    }
+
     /// What the daemons of this run logged.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.path("log")).unwrap_or_default()
@@ -153,10 +172,11 @@ impl<'t> Site<'t> {
     /// Unseals with the newest quorum that the store takes; gives what the last share was answered.
     pub(crate) fn unseal(&self) -> Done {
         let mut said = Value::Null;
-        for quorum in self.quorums.borrow().iter().rev() {
+        for (number, quorum) in self.quorums.borrow().iter().enumerate().rev() {
             for share in quorum.iter().take(2) {
                 said = self.desk.give(share)?;
                 if said["share"]["opened"].is_object() {
+                    self.opened_by.set(number);
                     return Ok(said["share"]["opened"].take());
                 }
             }
@@ -196,6 +216,9 @@ impl<'t> Site<'t> {
         }
         view["main"] = self.desk.ask("GET", "/v1/vaults/main/credentials", None)?;
         strip(&mut view);
+        let status = self.desk.ask("GET", "/v1/status", None)?;
+        view["backed up"] = status["backup"].is_object().into();
+        view["quorum"] = self.opened_by.get().into();
         Ok(view)
     }
 }
@@ -220,6 +243,7 @@ fn strip(value: &mut Value) {
         Value::Array(list) => list.iter_mut().for_each(strip),
         Value::Object(members) => {
             for volatile in [
+                "records",
                 "created",
                 "generation",
                 "last_write_missing",
