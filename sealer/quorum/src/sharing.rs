@@ -136,11 +136,13 @@ mod tests {
 
     #[test]
     fn nothing_secret_can_be_compared_but_in_constant_time() {
-        assert!(!Compares::<Share>::WITH_EQ);
-        assert!(!Compares::<Key>::WITH_EQ);
-        assert!(!Compares::<Secret>::WITH_EQ);
-        // A share is judged by its digest, and a digest and a ticket compare by `subtle` alone.
-        assert!(Compares::<ShareDigest>::WITH_EQ && Compares::<Ticket>::WITH_EQ);
+        const {
+            assert!(!Compares::<Share>::WITH_EQ);
+            assert!(!Compares::<Key>::WITH_EQ);
+            assert!(!Compares::<Secret>::WITH_EQ);
+            // A share is judged by its digest, and a digest and a ticket compare by `subtle` alone.
+            assert!(Compares::<ShareDigest>::WITH_EQ && Compares::<Ticket>::WITH_EQ);
+        }
         let ids = include_str!("ids.rs");
         let (_, named) = ids
             .split_once("macro_rules! named_bytes")
