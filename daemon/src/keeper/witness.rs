@@ -7,6 +7,7 @@
 //! cannot be made fails no act: the act is done, the receipt is missing, the log says why.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use mcpist_core::api::{self, Alarm, ApiError, Presented, WitnessStatus};
 use mcpist_core::audit::{Anchor, Seq};
@@ -22,6 +23,7 @@ use super::{
     Keeper, Open, Phase, View, audit_error, counter, records, records_error, today, vault_error,
 };
 use crate::anchor::Receipts;
+use crate::audit::Asker;
 use crate::clock::steady_seconds;
 
 /// What the keeper knows from outside the disk.
@@ -261,11 +263,10 @@ impl Keeper {
 
     fn note_ignored(&self, uid: u32, reason: &'static str) {
         log::warn!("a witness receipt of uid {uid} says nothing about this store: {reason}");
-        // While the log is closed it notes this for its opening.
-        let _ = self
-            .house
-            .audit
-            .append(&Event::ReceiptIgnored { reason, uid });
+        // While the log is closed it notes this for its opening; while it is open, a user has a share of lines.
+        let event = Event::ReceiptIgnored { reason, uid };
+        let (audit, asker) = (&self.house.audit, Asker::User(uid));
+        let _ = audit.append_denied(asker, &event, Instant::now());
     }
 
     /// Tells log and status that the store must not be open, and gives the error that says so.
