@@ -262,10 +262,13 @@ fn a_store_that_is_written_all_the_time_is_backed_up_whole() {
             }
             n
         });
-        let stored = back_up(&site, &barrier, "backup");
+        let (file, _) = target(&site, "backup");
+        let made = barrier.backup(barrier.config(), &file, &[]);
+        // The writer ends whatever came of it.
         stop.store(true, Ordering::Relaxed);
         assert!(written.join().unwrap() > 0);
-        stored
+        made.unwrap();
+        StoredBackup::read(file).unwrap()
     });
     drop(site.seal(barrier));
     let standby = site.path.with_file_name("standby");
