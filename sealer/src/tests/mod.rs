@@ -1,6 +1,7 @@
 //! Tests of the whole crate from its own inside: with faults below the rows trait, and with files that are
 //! changed behind the store's back.
 
+mod attacks;
 mod backup;
 mod barrier;
 mod evidence;
