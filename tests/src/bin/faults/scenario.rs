@@ -84,6 +84,16 @@ pub(crate) const ALL: &[Scenario] = &[
         },
         event: None,
     },
+    Scenario {
+        name: "audit export",
+        made: true,
+        prepare: |_| (),
+        act: |site| {
+            let from = json!({ "export": { "from": "beginning" } });
+            said(site.desk.pass(&from, b"")?)
+        },
+        event: None,
+    },
     on_store("rekey", "rekey completed", ceremonies::rekey),
     on_store("rotate root", "rotate completed", ceremonies::rotate_root),
     on_store("backup", "backup_made", |site| {
