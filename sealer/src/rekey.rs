@@ -81,11 +81,11 @@ pub struct Consented {
 }
 
 /// What a transaction replaces of the keys.
-struct Rewrapped {
+pub(crate) struct Rewrapped {
     root: Key,
     /// The rows of wrapped keys as they were, which they must still be.
-    from: Vec<Row>,
-    puts: Vec<RawPut>,
+    pub(crate) from: Vec<Row>,
+    pub(crate) puts: Vec<RawPut>,
 }
 
 impl Barrier<Unsealed> {
@@ -207,7 +207,7 @@ impl Barrier<Unsealed> {
 
 /// Writes it all in one transaction, in which `from` must still be the rows of wrapped keys. Whether a failed one was made
 /// shows by the root key's wrap.
-fn commit(
+pub(crate) fn commit(
     live: &Live,
     puts: Vec<RawPut>,
     from: Option<Vec<Row>>,
@@ -225,21 +225,16 @@ fn commit(
         }
         let extra = Extra {
             puts,
+            erases: true,
             ..Extra::default()
         };
-        disk.commit_system(&ops, now, extra)?;
-        disk.log_due = true;
-        disk.truncate_log();
-        Ok(())
+        disk.commit_system(&ops, now, extra).map(drop)
     });
     match written {
         Err(VaultError::OutcomeUnknown) => {}
         written => return Ok(written?),
     }
-    let found = live.system.run(|disk| {
-        disk.log_due = true;
-        clear_row(disk, ROOT)
-    });
+    let found = live.system.run(|disk| clear_row(disk, ROOT));
     match found {
         Ok(found) if found == wrap => Ok(()),
         Ok(_) => {
@@ -251,7 +246,7 @@ fn commit(
 }
 
 /// A fresh root key, and everything that hangs under the one of now wrapped under it.
-fn rewrap(live: &Live) -> Result<Rewrapped, SwitchError> {
+pub(crate) fn rewrap(live: &Live) -> Result<Rewrapped, SwitchError> {
     if live.making.load(Ordering::Relaxed) > 0 {
         return Err(SwitchError::Busy);
     }
