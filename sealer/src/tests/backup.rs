@@ -6,14 +6,15 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use mcpist_quorum::BackupError;
+use mcpist_quorum::{BackupError, BackupItem, BackupWriter};
 
 use super::support::{Site, delete, edit, file_name, put, read};
 use crate::aside::{aside, remove_aside};
-use crate::backup::{BackupFault, SourceFile, StoredBackup, take};
+use crate::backup::{BackupFault, SourceFile, StoredBackup, items, take};
 use crate::batch::Op;
 use crate::error::VaultError;
 use crate::restore::{RestoreError, RestoreFiles, RestoredSystem, restore};
+use crate::rows::Table;
 use crate::{Barrier, OpenError, UnsealReport, Unsealed};
 
 /// A file to back up into, with its path.
@@ -119,6 +120,8 @@ fn what_a_backup_held_is_in_the_store_that_a_restore_makes() {
     let after = barrier.point().unwrap().incarnation;
     assert_eq!(after, restored.incarnation);
     assert_eq!((after.counter, after.parent), (2, before.id));
+    let of_vault = vault.run(|disk| Ok(disk.head.head.incarnation)).unwrap();
+    assert_eq!(of_vault, after, "every head begins the new life");
     vault.commit(vec![put("new", "life")]).unwrap();
     let (barrier, _) = unseal_at(&site, {
         drop(site.seal(barrier));
@@ -224,7 +227,7 @@ fn a_record_that_changes_behind_the_reader_is_read_again() {
         .unwrap();
     let gone = last.rows.iter().filter(|(_, _, row)| row.is_none()).count();
     let here = (last.rows.iter())
-        .filter(|(table, _, row)| *table == crate::rows::Table::Record && row.is_some())
+        .filter(|(table, _, row)| *table == Table::Record && row.is_some())
         .count();
     assert_eq!((gone, here, last.records), (1, 1, 599));
     // Once the backup is over, nothing is noted.
@@ -355,6 +358,62 @@ fn a_changed_backup_restores_nothing_and_touches_no_store() {
     file.set_len(length + 1).unwrap();
     assert!(StoredBackup::read(File::open(&path).unwrap()).is_err());
     site.unseal_from(sealed);
+}
+
+/// The same backup under the same keys, but for the items that `keep` does not want.
+fn without(
+    barrier: &Barrier<Unsealed>,
+    stored: &StoredBackup,
+    out: &File,
+    mut keep: impl FnMut(&BackupItem<'_>) -> bool,
+) -> StoredBackup {
+    let root = &barrier.live().root;
+    let (mut writer, begin) = BackupWriter::new(stored.header().clone());
+    out.write_all_at(&begin, 0).unwrap();
+    items(stored, root, |item| {
+        if keep(&item) {
+            // All of it goes into one chunk.
+            assert!(!writer.push(&item)?);
+        }
+        Ok::<(), BackupFault>(())
+    })
+    .unwrap();
+    let (end, _) = root.lend(|root| writer.finish(root)).unwrap().unwrap();
+    out.write_all_at(&end, begin.len() as u64).unwrap();
+    StoredBackup::read(out.try_clone().unwrap()).unwrap()
+}
+
+#[test]
+fn a_backup_that_lacks_a_row_is_no_store_though_its_seal_is_good() {
+    let site = Site::new();
+    let (barrier, _) = site.unseal();
+    barrier.system().commit(vec![put("note", "a")]).unwrap();
+    barrier.create_vault("main", None).unwrap();
+    let vault = barrier.vault("main").unwrap();
+    vault
+        .commit(vec![put("r", "1"), Op::Outbox(b"line".to_vec())])
+        .unwrap();
+    barrier.settle().unwrap();
+    let stored = back_up(&site, &barrier, "backup");
+    for table in [Table::Record, Table::Outbox, Table::Head, Table::Ledger] {
+        let mut left = 1;
+        let (out, _) = target(&site, &format!("without-{}", table.number()));
+        let lacking = without(&barrier, &stored, &out, |item| match item {
+            BackupItem::Row { table: found, .. } if *found == table.number() && left > 0 => {
+                left -= 1;
+                false
+            }
+            _ => true,
+        });
+        let refused = barrier.verify_backup(&lacking);
+        assert!(matches!(refused, Err(BackupFault::Content(_))), "{table:?}");
+        let standby = site
+            .path
+            .with_file_name(format!("standby-{}", table.number()));
+        let kek = site.foundation.kek();
+        assert!(restore(&lacking, kek, &standby, &mut Files::default()).is_err());
+        assert!(!standby.exists() && !aside(&standby).exists(), "{table:?}");
+    }
 }
 
 #[test]
