@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use mcpist_core::api::{
-    CeremonyAct, CeremonyDone, CeremonyPhase, CeremonyRequest, DeliveredShare, Done, NewHolder,
-    NewShares, OpenCeremony, ShareOutcome, path,
+    CeremonyAct, CeremonyDone, CeremonyPhase, CeremonyRequest, CeremonyStatus, DeliveredShare,
+    Done, NewHolder, NewShares, OpenCeremony, ShareOutcome, path,
 };
 use mcpist_core::ids::Digest;
 use serde::Serialize;
@@ -200,6 +200,20 @@ async fn give(context: &Context, given: &GivenShare, out: &Path) -> Result<()> {
         _ => Vec::new(),
     };
     context.out.data(&Given { outcome, files }, told)
+}
+
+/// The open ceremony in one line of the status.
+pub(crate) fn summary(open: &CeremonyStatus) -> String {
+    let act = match open.act {
+        CeremonyAct::Rekey => "rekey",
+        CeremonyAct::RotateRoot => "rotate root",
+    };
+    let whose = match open.phase {
+        CeremonyPhase::Consent => "current holders consented",
+        CeremonyPhase::Proof => "new holders have proved their share",
+    };
+    let p = &open.progress;
+    format!("{act}, {} of {} {whose}{}", p.given, p.needed, expires(p))
 }
 
 /// Whose shares the ceremony waits for, and how to give one.

@@ -15,7 +15,7 @@ use mcpist_secret::Secret;
 
 use crate::error::{Error, Result};
 use crate::output::table;
-use crate::{Context, secret};
+use crate::{Context, rekey, secret};
 
 /// Show what runs, and how it is; works sealed
 #[derive(Args)]
@@ -55,6 +55,12 @@ fn show(status: &Status) -> String {
                 progress.holders.join(", "),
                 expires(progress)
             ),
+        );
+    }
+    if let Some(open) = &status.ceremony {
+        line(
+            "ceremony",
+            format!("{}; see: mcpist ceremony", rekey::summary(open)),
         );
     }
     if let Some(store) = &status.store {

@@ -73,6 +73,11 @@ fn a_whole_rekey_by_its_people() {
         "{said}"
     );
 
+    let said = text(&site, &["status"], b"");
+    assert!(
+        said.contains("ceremony  rekey, 1 of 2 current holders consented"),
+        "{said}"
+    );
     let out = desk.path().join("new").display().to_string();
     let given = json(
         &site,
