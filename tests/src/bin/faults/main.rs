@@ -22,7 +22,7 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::judge::{Known, Played, count, judge, said};
 use crate::scenario::{ALL, Scenario};
@@ -41,6 +41,8 @@ const AT_ONCE: usize = 2;
 const SAMPLE: usize = 6;
 /// Lines of a log that are shown of a run that failed.
 const LINES: usize = 20;
+/// The row of the disk that hangs.
+const HUNG: &str = "a disk that hangs";
 
 fn main() -> ExitCode {
     let mut short = false;
@@ -86,7 +88,53 @@ fn lane(short: bool, only: Option<&str>) -> Result<usize> {
             failed += play_all(&program, scenario, short.then_some(number))?;
         }
     }
+    if only.is_none_or(|only| only == HUNG) {
+        let outcome = hung(&program);
+        let ok = usize::from(outcome.is_ok());
+        say(&format!("{HUNG:<20} {:>6} {:>5} {:>7} {ok:>7}", 1, 1, 0));
+        if let Err(e) = outcome {
+            say(&format!("  {e}"));
+            failed += 1;
+        }
+    }
     Ok(failed)
+}
+
+/// The disk of one vault hangs for ever in a write: every other vault answers, the store seals, and the write is wholly
+/// there afterwards or wholly not.
+fn hung(program: &Path) -> Result<()> {
+    let template = Template::make(program, true, |template| {
+        let other = json!({ "name": "other" });
+        template.appliance.ask("POST", "/v1/vaults", Some(&other));
+    });
+    let put = ALL.iter().find(|scenario| scenario.name == "put");
+    let put = put.ok_or("no scenario puts")?;
+    let (mut known, _) = record(&template, put)?;
+    let mut site = Site::begin(&template, "vault.commit#1:hang")?;
+    if !site.is_up()? {
+        return Err("the daemon does not start".into());
+    }
+    site.unseal().map_err(|e| said("unseal", &e))?;
+    let act = (put.act)(&site);
+    if act.is_ok() {
+        return Err("a write to a disk that hangs was acknowledged".into());
+    }
+    let other = site.put_into("other", "elsewhere", "canary-of-another-disk-a1b2");
+    other.map_err(|e| said("another vault does not answer", &e))?;
+    known.lines += 1;
+    let vaults = site.desk.ask("GET", "/v1/vaults", None);
+    let vaults = vaults.map_err(|e| said("vaults", &e))?;
+    if !vaults.to_string().contains("\"unavailable\"") {
+        return Err(format!("the vault is not called unavailable: {vaults}").into());
+    }
+    let sealed = site.desk.ask("POST", "/v1/seal", None);
+    sealed.map_err(|e| said("it does not seal", &e))?;
+    site.end()?;
+    let played = Played {
+        act: Some(act),
+        live: None,
+    };
+    judge(&mut site, put, &known, &played).map_err(|e| format!("{e}\n{}", said_by(&site)).into())
 }
 
 /// Plays a scenario with every fault, or with the sample of number `short`; gives how many runs failed.

@@ -186,7 +186,12 @@ impl<'t> Site<'t> {
 
     /// Puts a credential into the vault `main`.
     pub(crate) fn put(&self, name: &str, secret: &str) -> Done {
-        let of = json!({ "vault": "main", "name": name, "kind": "bearer", "hosts": ["127.0.0.1"] });
+        self.put_into("main", name, secret)
+    }
+
+    /// Puts a credential into a vault.
+    pub(crate) fn put_into(&self, vault: &str, name: &str, secret: &str) -> Done {
+        let of = json!({ "vault": vault, "name": name, "kind": "bearer", "hosts": ["127.0.0.1"] });
         let ticket = self.desk.ticket(&json!({ "credential": of }))?;
         let secret = Secret::copy_of(secret.as_bytes()).map_err(std::io::Error::other)?;
         said(self.desk.bring(&ticket, &secret)?)
