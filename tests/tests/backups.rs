@@ -325,3 +325,34 @@ fn what_the_secret_socket_is_handed_for_a_backup_must_be_an_empty_file() {
     }
     works(&host);
 }
+
+#[test]
+fn a_new_root_key_makes_a_backup_due_and_leaves_the_old_one_to_a_restore() {
+    let (host, _service) = host();
+    let desk = tempfile::tempdir().unwrap();
+    let old = desk.path().join("old.backup");
+    done(&host, &["backup", text(&old)], b"");
+    assert!(alarms(&host).is_empty());
+    let open = host.ask("POST", "/v1/ceremony", Some(&json!("rotate_root")));
+    for share in [1, 2] {
+        let ticket = host.ticket(&json!({ "share": { "plan": open["digest"] } }));
+        host.bring(&ticket, &host.share(share));
+    }
+    assert_eq!(alarms(&host), ["backup_due"]);
+    let error = refused(&host, &["backup", "verify", text(&old)], b"");
+    assert_eq!(error["code"], "backup_refused", "{error}");
+    // It stands over a seal, and until a backup was made since.
+    done(&host, &["seal"], b"");
+    host.unseal();
+    assert_eq!(alarms(&host), ["backup_due"]);
+    done(
+        &host,
+        &["backup", text(&desk.path().join("new.backup"))],
+        b"",
+    );
+    assert!(alarms(&host).is_empty());
+    done(&host, &["seal"], b"");
+    restore(&host, &old, &host);
+    host.unseal();
+    works(&host);
+}
