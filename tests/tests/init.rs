@@ -449,3 +449,34 @@ fn new_shares_are_shown_typed_back_and_proved_on_one_terminal() {
     let opened = said(&mcpist(&appliance, words, ""));
     assert!(opened.contains("unsealed: "), "{opened}");
 }
+
+#[test]
+fn words_typed_at_unseal_are_not_shown_and_a_wrong_one_is_named_by_its_place_alone() {
+    let mut appliance = Appliance::start();
+    appliance.init();
+    let share = read_share(appliance.share(1).expose()).unwrap();
+    let words = String::from_utf8(share.to_words().unwrap().expose().to_vec()).unwrap();
+    let words: Vec<_> = words.split(' ').collect();
+    let (program, run) = (program("mcpist").display(), appliance.folder().join("run"));
+    let command = format!("{program} --run {} unseal", run.display());
+    let mut pty = Pty::run(appliance.folder(), &command);
+    pty.answer("\r\n> ", &words[..20].join(" "));
+    pty.answer("20 of 44> ", &format!("{} abandonned", words[20]));
+    pty.expect("word 22 is not on the list: type this line again");
+    pty.answer("20 of 44> ", &words[20..].join(" ").to_uppercase());
+    let (status, shown) = pty.end();
+    assert!(
+        status.success() && shown.contains("taken: 1 of 2 shares"),
+        "{shown}"
+    );
+    for typed in [
+        words[..3].join(" "),
+        words[40..].join(" ").to_uppercase(),
+        "abandon".to_owned(),
+    ] {
+        assert!(
+            !shown.contains(&typed),
+            "{typed:?} is on the screen: {shown}"
+        );
+    }
+}

@@ -71,11 +71,13 @@ impl Terminal {
 
     /// A line that is secret: shown while it is typed inside [`Terminal::private`] only.
     pub(crate) fn ask_secret(&mut self, prompt: &str) -> Result<Secret> {
-        self.show(prompt.as_bytes())?;
         if self.private {
+            self.show(prompt.as_bytes())?;
             return self.line();
         }
+        // Before the prompt: nothing is typed that would still be shown.
         let _mode = Mode::without(&self.tty, LocalFlags::ECHO)?;
+        self.show(prompt.as_bytes())?;
         let line = self.line();
         self.show(b"\n")?;
         line
