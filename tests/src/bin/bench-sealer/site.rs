@@ -1,11 +1,12 @@
 //! A store of 2 of 3 with its shares beside it, made once and kept.
 
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mcpist_quorum::{Foundation, InitTerms, OfficerKey, Plan, PlannedHolder, Share, Threshold};
 use mcpist_sealer::{
-    Barrier, Expect, MAX_BATCH, Op, Options, RecordKey, Unseal, UnsealReport, Unsealed, create,
+    Barrier, Expect, MAX_BATCH, Op, OpenError, Options, RecordKey, Sealed, StoreError, Unseal,
+    UnsealReport, Unsealed, create,
 };
 use mcpist_secret::Secret;
 
@@ -60,7 +61,7 @@ impl Site {
 
     /// Opens the store with both shares.
     pub(crate) fn unseal(&self, options: Options) -> Result<(Barrier<Unsealed>, UnsealReport)> {
-        let mut barrier = Barrier::open_with(&self.store(), options)?;
+        let mut barrier = self.take(options)?;
         let plan = barrier.unseal_plan().digest();
         for index in 0..2 {
             let share = Share::parse(&std::fs::read(self.share(index))?)?;
@@ -72,6 +73,19 @@ impl Site {
             };
         }
         Err("two shares are not enough".into())
+    }
+
+    /// Takes the store, once the threads of one that this process sealed have let go of it.
+    fn take(&self, options: Options) -> Result<Barrier<Sealed>> {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            match Barrier::open_with(&self.store(), options) {
+                Err(OpenError::Store(StoreError::StoreLocked(_))) if Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                taken => return Ok(taken?),
+            }
+        }
     }
 
     /// The store's folder.
