@@ -9,34 +9,32 @@
 //!
 //! Does not end the host that the backup came from: a witness receipt of the new life does, at its next unseal.
 
+mod taking;
+
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
 
 use mcpist_core::api::{
-    ApiError, Base64, Done, OldRemoved, OpenRestore, PublicKey, RestoreDone, ShareOutcome,
+    ApiError, Base64, Done, OldRemoved, OpenRestore, RestoreDone, ShareOutcome,
 };
 use mcpist_core::error::ErrorCode;
 use mcpist_core::event::{Ceremony, Event, Step};
 use mcpist_core::ids::Digest;
-use mcpist_quorum::{
-    CeremonyRecord, Consent, Plan, PlanDigest, Recorded, Share, Submission, combine, derive_kek,
-};
+use mcpist_quorum::{Consent, Plan, PlanDigest, Share, Submission, combine, derive_kek};
 use mcpist_sealer::{
-    Barrier, Op, OpenError, RestoreError, RestoreFiles, Restored, RestoredSystem, StoreError,
-    StoredBackup, VaultError, is_kept_aside, remove_aside, restore,
+    Barrier, OpenError, RestoreError, StoreError, StoredBackup, is_kept_aside, remove_aside,
+    restore,
 };
 use mcpist_secret::Secret;
 
-use super::backup::{REGISTRIES, blocking, due_op, fault, left_out};
+use self::taking::Taking;
+use super::backup::{blocking, fault};
 use super::codes::refusal_code;
-use super::init::{STORE_KEY, signer};
 use super::unseal::progress;
-use super::{Keeper, KeeperHandle, Phase, io_code, outbox_line, today};
-use crate::audit::{CHECKPOINT_RECORD, FirstKey, signed_head};
+use super::{Keeper, KeeperHandle, Phase, io_code};
 use crate::clock::steady_seconds;
-use crate::config::{Config, life_file};
 
 /// Largest backup that is taken, in bytes.
 const MAX_BACKUP: u64 = 256 << 30;
@@ -331,210 +329,6 @@ fn not_restored(error: &RestoreError) -> ApiError {
         }
         RestoreError::Store(_) | RestoreError::Memory(_) => {
             ApiError::new(ErrorCode::Unavailable, &text)
-        }
-    }
-}
-
-/// What the daemon takes out of a backup, and puts into the new store.
-struct Taking {
-    registries: PathBuf,
-    store: PathBuf,
-    audit: PathBuf,
-    backup: Digest,
-    uid: u32,
-    file: Option<File>,
-    /// Folders that are written beside their place.
-    staged: Vec<String>,
-    /// The first audit key of the new life, and the store's.
-    audit_key: Option<mcpist_core::audit::AuditKey>,
-    store_key: Option<Secret>,
-}
-
-impl Taking {
-    fn new(config: &Config, uid: u32, open: &Restoring) -> Taking {
-        Taking {
-            registries: config.registries(),
-            store: config.store(),
-            audit: config.state().to_owned(),
-            backup: named(&open.stored),
-            uid,
-            file: None,
-            staged: Vec::new(),
-            audit_key: None,
-            store_key: None,
-        }
-    }
-
-    fn done(self, open: &Restoring, restored: &Restored) -> Result<RestoreDone, ApiError> {
-        let internal = || ApiError::of(ErrorCode::Internal);
-        let audit_key = self.audit_key.ok_or_else(internal)?;
-        let pair = signer(&self.store_key.ok_or_else(internal)?)?;
-        let record = CeremonyRecord::sign(
-            Recorded::Restore,
-            open.stored.header().config(),
-            open.consent.plan().digest(),
-            today(),
-            audit_key,
-            &pair,
-        );
-        Ok(RestoreDone {
-            backup: self.backup,
-            vaults: restored.vaults,
-            records: restored.records,
-            files: restored.files,
-            left_out: left_out(&restored.left_out),
-            life: restored.incarnation.counter,
-            kept: restored.is_kept,
-            audit_key: PublicKey(audit_key),
-            record: Base64(record.to_bytes()),
-            record_text: record.to_text(),
-        })
-    }
-
-    /// Gives the registries that came their names; one that is there already and holds stays.
-    fn place_registries(&mut self) -> io::Result<()> {
-        for name in std::mem::take(&mut self.staged) {
-            let (staged, place) = (
-                staging(&self.registries, &name),
-                self.registries.join(&name),
-            );
-            let holds = name.parse::<Digest>().is_ok_and(|digest| {
-                let id = mcpist_core::ids::RegistryId::new(digest);
-                mcpist_bundle::load(&self.registries, &id)
-                    .is_ok_and(|loaded| loaded.check().is_ok())
-            });
-            if holds {
-                std::fs::remove_dir_all(&staged)?;
-                continue;
-            }
-            match std::fs::remove_dir_all(&place) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-                _ => std::fs::rename(&staged, &place)?,
-            }
-        }
-        File::open(&self.registries)?.sync_all()
-    }
-}
-
-/// Beside its place; what stays there is removed at the daemon's start.
-fn staging(registries: &Path, name: &str) -> PathBuf {
-    registries.join(format!("{name}.staging"))
-}
-
-/// `registries/DIGEST/PATH` as the digest and the path, which stays inside its folder.
-fn registry_file(name: &str) -> Option<(&str, &str)> {
-    let (digest, path) = name.strip_prefix(REGISTRIES)?.split_once('/')?;
-    let plain = |part: &str| {
-        let fine = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
-        !part.is_empty() && part != "." && part != ".." && part.bytes().all(fine)
-    };
-    let is_digest = digest.len() == 64 && digest.bytes().all(|b| b"0123456789abcdef".contains(&b));
-    (is_digest && path.split('/').all(plain)).then_some((digest, path))
-}
-
-impl RestoreFiles for Taking {
-    fn begin(&mut self, name: &str, _length: u64) -> io::Result<()> {
-        let (digest, path) = registry_file(name)
-            .ok_or_else(|| io::Error::other("the name is none of a registry's file"))?;
-        let folder = staging(&self.registries, digest);
-        if !self.staged.iter().any(|known| known == digest) {
-            match std::fs::remove_dir_all(&folder) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-                _ => self.staged.push(digest.to_owned()),
-            }
-        }
-        let target = folder.join(path);
-        if let Some(parent) = target.parent() {
-            let mut made = std::fs::DirBuilder::new();
-            made.recursive(true).mode(0o700).create(parent)?;
-        }
-        let opened = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(target)?;
-        self.file = Some(opened);
-        Ok(())
-    }
-
-    fn piece(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match &mut self.file {
-            Some(file) => file.write_all(bytes),
-            None => Err(io::Error::other("bytes of no file")),
-        }
-    }
-
-    fn end(&mut self) -> io::Result<()> {
-        match self.file.take() {
-            Some(file) => file.sync_all(),
-            None => Ok(()),
-        }
-    }
-
-    /// The registries get their places, the log of the new life its folder and key, and its first line its row.
-    fn records(&mut self, system: &mut RestoredSystem<'_>) -> Result<Vec<Op>, VaultError> {
-        let storage = |e: io::Error| VaultError::Storage(e.to_string());
-        self.place_registries().map_err(storage)?;
-        let life = hex::encode(system.incarnation.id);
-        let audit = self.audit.join(format!("audit-{life}"));
-        let mut folder = std::fs::DirBuilder::new();
-        folder
-            .recursive(true)
-            .mode(0o700)
-            .create(&audit)
-            .map_err(storage)?;
-        write_life(&life_file(&mcpist_sealer::aside(&self.store)), &life).map_err(storage)?;
-        let (line, head) = signed_head(&system.open(CHECKPOINT_RECORD)?);
-        self.store_key = Some(system.open(STORE_KEY)?);
-        let key = FirstKey::generate()?;
-        self.audit_key = Some(key.public());
-        let event = Event::Restored {
-            backup: &self.backup,
-            life: system.incarnation.counter,
-            line,
-            head: &head,
-            uid: self.uid,
-        };
-        let due = due_op("it was restored").map_err(|e| VaultError::Storage(e.to_string()))?;
-        Ok(vec![key.renew(), due, Op::Outbox(outbox_line(&event))])
-    }
-}
-
-fn write_life(file: &Path, life: &str) -> io::Result<()> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(file)?;
-    file.write_all(life.as_bytes())?;
-    file.sync_all()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_of_a_registry_stays_inside_it() {
-        let digest = "a".repeat(64);
-        let of = |path: &str| format!("registries/{digest}/{path}");
-        assert_eq!(
-            registry_file(&of("blobs/schema.json")),
-            Some((digest.as_str(), "blobs/schema.json"))
-        );
-        for name in [
-            of("../x"),
-            of("a/../../x"),
-            of("/etc/passwd"),
-            of(""),
-            of("a//b"),
-            of("a\0b"),
-            format!("registries/{}/x", "A".repeat(64)),
-            "registries/../x".to_owned(),
-            "store/control.db".to_owned(),
-            digest.clone(),
-        ] {
-            assert_eq!(registry_file(&name), None, "{name:?}");
         }
     }
 }
