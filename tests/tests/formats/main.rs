@@ -9,8 +9,8 @@ mod backup;
 mod bundle;
 mod record;
 mod store;
-mod witness;
 mod wire;
+mod witness;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -83,6 +83,7 @@ fn key(byte: u8) -> Key {
 #[test]
 fn every_example_of_the_page_has_a_test() {
     let tests = [
+        include_str!("backup.rs"),
         include_str!("store.rs"),
         include_str!("bundle.rs"),
         include_str!("record.rs"),
