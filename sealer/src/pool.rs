@@ -350,6 +350,9 @@ fn work(shared: &Shared) {
             inner = wait(shared, inner);
             continue;
         };
+        if !inner.ready.is_empty() {
+            shared.changed.notify_one();
+        }
         let Some(queue) = inner.lanes.get_mut(&id) else {
             continue;
         };
@@ -381,12 +384,13 @@ fn work(shared: &Shared) {
         let more = !queue.jobs.is_empty();
         let ended = queue.ended;
         if more {
+            // This thread takes it, unless others stand before it.
             inner.ready.push_back(id);
-            shared.changed.notify_one();
         } else if ended {
             inner.lanes.remove(&id);
         }
         if replaced && !stopped {
+            shared.changed.notify_one();
             return;
         }
     }
