@@ -5,8 +5,8 @@
 //! it publishes a [`View`]. Work on this thread may block on a disk, up to the vaults' deadline; the call path never
 //! comes here.
 
-mod ceremony;
 pub(crate) mod backup;
+mod ceremony;
 mod codes;
 mod counter;
 pub(crate) mod credentials;
@@ -197,7 +197,10 @@ pub(crate) fn start(house: Arc<House>) -> Result<KeeperHandle, StartError> {
     };
     let init = if to_init {
         let token = config.init_token();
-        log::info!("no store was opened yet: 'mcpist init' needs {}", token.display());
+        log::info!(
+            "no store was opened yet: 'mcpist init' needs {}",
+            token.display()
+        );
         Some(init::InitGate::open(&token)?)
     } else {
         None

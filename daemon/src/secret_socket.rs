@@ -101,7 +101,9 @@ async fn connection(
         return;
     };
     let redeemed = match frame {
-        Ok(frame) => redeem(house, keeper, frame).await.unwrap_or_else(Redeemed::Error),
+        Ok(frame) => redeem(house, keeper, frame)
+            .await
+            .unwrap_or_else(Redeemed::Error),
         Err(e) => Redeemed::Error(e),
     };
     if let Redeemed::Error(e) = &redeemed {

@@ -4,8 +4,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::backup::{BackupMade, OpenRestore, RestoreDone};
 use super::audit::{ExportFrom, Exported};
+use super::backup::{BackupMade, OpenRestore, RestoreDone};
 use super::policy::Imported;
 use super::text::{Base64, PublicKey};
 use super::vault::CredentialStored;

@@ -199,8 +199,7 @@ impl Event<'_> {
                 line.text("reason", reason).number("uid", uid.into());
             }
             Event::TpmBound { index, uid } => {
-                line.number("index", index.into())
-                    .number("uid", uid.into());
+                line.number("index", index.into()).number("uid", uid.into());
             }
             Event::StoreRefused {
                 reason,
