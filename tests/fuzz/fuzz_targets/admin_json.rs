@@ -13,6 +13,7 @@ fuzz_target!(|bytes: &[u8]| {
     read::<api::InitRequest>(bytes);
     read::<api::InitConfirm>(bytes);
     read::<api::TicketRequest>(bytes);
+    read::<api::CeremonyRequest>(bytes);
     read::<api::NewVault>(bytes);
     read::<api::Approve>(bytes);
     read::<api::ExplainMask>(bytes);
