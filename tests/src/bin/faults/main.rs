@@ -50,7 +50,9 @@ fn main() -> ExitCode {
     for argument in std::env::args().skip(1) {
         match argument.as_str() {
             "--short" => short = true,
-            name if !name.starts_with('-') => only = Some(name.to_owned()),
+            name if ALL.iter().any(|s| s.name == name) || name == HUNG => {
+                only = Some(name.to_owned());
+            }
             _ => {
                 say("usage: tests/faults/run [--short] [SCENARIO]");
                 return ExitCode::from(2);
