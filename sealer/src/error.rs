@@ -29,8 +29,8 @@ pub enum VaultError {
         "the vault's disk failed or did not answer in time, and the change may still take effect: read it again"
     )]
     OutcomeUnknown,
-    /// What is on disk is not what was written. The vault is of no use until it is repaired or restored.
-    #[error("the vault is quarantined: {0}; `mcpist vault repair` shows what can be kept of it")]
+    /// What is on disk is not what was written. The vault is of no use until it is restored.
+    #[error("the vault is quarantined: {0}; restore it from a backup")]
     Quarantined(String),
     /// There is no such vault.
     #[error("there is no vault {0:?}: see `mcpist vault list`")]
@@ -80,23 +80,13 @@ pub enum VaultError {
     #[error("the vault's keys were rotated meanwhile: read it again")]
     Rotated,
     /// A vault's records stand under too many keys.
-    #[error(
-        "the vault {name:?} has {limit} keys in use, which is the most: re-seal it whole with `mcpist vault rotate {name} --eager`"
-    )]
+    #[error("the vault {name:?} has {limit} keys in use, which is the most: re-seal it whole")]
     Epochs {
         /// The vault.
         name: String,
         /// The most.
         limit: u32,
     },
-    /// A vault that is well has nothing to repair.
-    #[error("the vault {0:?} is not quarantined: nothing to repair, see `mcpist vault verify {0}`")]
-    NotQuarantined(String),
-    /// The vault's file is not the one that the plan of its repair was made of.
-    #[error(
-        "the vault {0:?} is not as the plan says any more: look at the new one with `mcpist vault repair {0}`"
-    )]
-    OtherPlan(String),
     /// There is nothing to confirm.
     #[error("the vault {0:?} misses no write: nothing to confirm")]
     NothingMissing(String),

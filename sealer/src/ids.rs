@@ -53,6 +53,13 @@ impl VaultId {
         bytes.try_into().ok().map(VaultId)
     }
 
+    /// Reads exactly what [`fmt::Display`] writes.
+    pub(crate) fn parse(text: &str) -> Option<VaultId> {
+        let digits: String = text.chars().filter(|c| *c != '-').collect();
+        let number = u128::from_str_radix(&digits, 16).ok()?;
+        Some(VaultId(number.to_be_bytes())).filter(|id| id.to_string() == text)
+    }
+
     /// The 16 bytes.
     pub fn as_bytes(&self) -> &[u8; 16] {
         &self.0
@@ -147,7 +154,12 @@ mod tests {
 
     #[test]
     fn a_vault_id_reads_as_a_version_4_uuid() {
-        let text = VaultId::random().unwrap().to_string();
+        let id = VaultId::random().unwrap();
+        let text = id.to_string();
+        assert_eq!(VaultId::parse(&text), Some(id));
+        for other in [&text[1..], &text.to_uppercase(), &format!("{text}-"), ""] {
+            assert_eq!(VaultId::parse(other), None, "{other}");
+        }
         assert_eq!(text.len(), 36);
         assert_eq!(text.as_bytes()[14], b'4');
         assert!(b"89ab".contains(&text.as_bytes()[19]));

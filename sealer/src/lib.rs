@@ -42,6 +42,7 @@ mod ids;
 mod keyring;
 mod ledger;
 mod new_vault;
+mod orphans;
 mod outbox;
 mod pool;
 mod rebuild;

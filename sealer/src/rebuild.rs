@@ -9,8 +9,7 @@
 //!
 //! Memory: the index of the new vault, and a slice of rows.
 //!
-//! Does not say where the records come from: [`crate::rotate`] reads a vault that is well, [`crate::repair`] one that
-//! is not.
+//! Does not say where the records come from: [`crate::rotate`] reads them.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, Weak};

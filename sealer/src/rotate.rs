@@ -78,7 +78,11 @@ impl Vaults {
         let live = Arc::clone(self.live());
         let named = vault.name().to_owned();
         // The root key that the new epoch is wrapped under is not replaced meanwhile.
-        let _one_at_a_time = self.live().creating.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = self
+            .live()
+            .creating
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         vault.run(move |disk| disk.begin_epoch(&live, named, line))
     }
 

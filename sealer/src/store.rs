@@ -8,6 +8,7 @@
 //!
 //! Does not protect against the superuser, nor against a process of the same user that ignores the lock.
 
+use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -265,6 +266,19 @@ impl Store {
         let file = self.vault(id);
         open_file(&file.path, true).map_err(StoreError::io(&file.path))?;
         Ok(file)
+    }
+
+    /// The ids of which there is a file, or what belongs to one.
+    pub(crate) fn vault_files(&self) -> Result<BTreeSet<VaultId>, StoreError> {
+        let dir = self.dir.join(VAULTS);
+        let mut found = BTreeSet::new();
+        for entry in fs::read_dir(&dir).map_err(StoreError::io(&dir))? {
+            let name = entry.map_err(StoreError::io(&dir))?.file_name();
+            let stem = name.to_str().and_then(|name| name.split_once(".db"));
+            // What does not have a name of ours is not ours.
+            found.extend(stem.and_then(|(id, _)| VaultId::parse(id)));
+        }
+        Ok(found)
     }
 
     /// Makes the name of a new vault's file durable.

@@ -19,11 +19,8 @@ pub(crate) fn vault_error(error: &VaultError) -> ApiError {
         V::Unavailable | V::OutcomeUnknown | V::Storage(_) => ErrorCode::VaultUnavailable,
         V::Quarantined(_) => ErrorCode::VaultQuarantined,
         V::NoSuchVault(_) | V::NotFound(_) | V::NothingMissing(_) => ErrorCode::NotFound,
-        V::VaultExists(_) | V::Conflict { .. } | V::Epochs { .. } | V::NotQuarantined(_) => {
-            ErrorCode::Conflict
-        }
+        V::VaultExists(_) | V::Conflict { .. } | V::Epochs { .. } => ErrorCode::Conflict,
         V::Frozen | V::Rotated => ErrorCode::Busy,
-        V::OtherPlan(_) => ErrorCode::PlanMismatch,
         V::Name(_) | V::Batch { .. } => ErrorCode::RequestInvalid,
         V::TooLarge { .. } => ErrorCode::TooLarge,
         V::OtherVault => ErrorCode::Internal,

@@ -218,6 +218,7 @@ impl Keeper {
             report.records
         );
         self.witness_agreed();
+        self.remove_orphans();
         let receipt = self.receipt();
         let name = |n: &String| VaultName::parse(n).ok();
         Ok(ShareOutcome::Opened(api::Unsealed {
@@ -231,6 +232,14 @@ impl Keeper {
             last_write_missing: report.last_write_missing.iter().filter_map(name).collect(),
             receipt,
         }))
+    }
+
+    /// Removes what a crash left of vaults that are none. The store is known to be the newest by now.
+    fn remove_orphans(&mut self) {
+        let removed = self.open().ok().map(|open| open.vaults().remove_orphans());
+        if let Some(Err(e)) = removed {
+            log::warn!("files of no vault stay: {e}");
+        }
     }
 
     fn read_open(&self, barrier: &Barrier<Unsealed>) -> Result<Contents, ApiError> {

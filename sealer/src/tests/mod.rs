@@ -7,6 +7,7 @@ mod barrier;
 mod evidence;
 mod faults;
 mod model;
+mod rebuild;
 mod rekey;
 mod support;
 mod vaults;
