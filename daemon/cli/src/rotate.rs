@@ -17,9 +17,7 @@ pub(crate) struct RotateArgs {
 enum RotateCommand {
     /// Replace the root key, and wrap every vault's keys anew; the shares stay the same
     #[command(after_help = "Examples:
-  mcpist rotate root                   then each holder: mcpist ceremony give
-
-For new keys of a vault's records: mcpist vault rotate")]
+  mcpist rotate root                   then each holder: mcpist ceremony give")]
     Root {
         /// Do not ask for confirmation
         #[arg(long)]
