@@ -573,18 +573,6 @@ impl Disk {
             ledger.change(changes, gone);
         }
     }
-
-    /// So many rows fewer stand under old epochs.
-    fn forget_old(&mut self, left: &[Epoch]) {
-        for epoch in left {
-            if let Some(rows) = self.old_epochs.get_mut(epoch) {
-                *rows -= 1;
-                if *rows == 0 {
-                    self.old_epochs.remove(epoch);
-                }
-            }
-        }
-    }
 }
 
 /// The epochs of the rows under an old key that go with a transaction, as their rows still say. They are compared with

@@ -199,6 +199,18 @@ impl Disk {
         Ok(rows)
     }
 
+    /// So many rows fewer stand under old epochs.
+    pub(crate) fn forget_old(&mut self, left: &[Epoch]) {
+        for epoch in left {
+            if let Some(rows) = self.old_epochs.get_mut(epoch) {
+                *rows -= 1;
+                if *rows == 0 {
+                    self.old_epochs.remove(epoch);
+                }
+            }
+        }
+    }
+
     fn begin_epoch(
         &mut self,
         live: &Live,
