@@ -23,11 +23,11 @@ pub const PENDING_SECONDS: u64 = 600;
 pub enum ShareRefusal {
     /// Given with the digest of another plan.
     #[error(
-        "other plan: the share was given for another ceremony; read the plan again and give it with that digest"
+        "the share was given for another ceremony; read the plan again and give it with that digest"
     )]
     OtherPlan,
     /// Of another store, or of another lineage.
-    #[error("other store: the share belongs to set {found}, this store's set is {expected}")]
+    #[error("the share belongs to set {found}, this store's set is {expected}")]
     OtherStore {
         /// The share's set.
         found: SetId,
@@ -36,7 +36,7 @@ pub enum ShareRefusal {
     },
     /// Of an earlier sharing.
     #[error(
-        "superseded: the share is of generation {found}, a rekey made generation {current}; use the share from that rekey"
+        "the share is of generation {found}, a rekey made generation {current}; use the share from that rekey"
     )]
     Superseded {
         /// The share's generation.
@@ -46,7 +46,7 @@ pub enum ShareRefusal {
     },
     /// Of a later sharing: of a rekey that never ended, or the store was put back from before it.
     #[error(
-        "newer than the store: the share is of generation {found}, the store is at {current}; that rekey was never completed here, or the store was put back from before it: use the shares of generation {current}"
+        "the share is of generation {found}, the store is at {current}; that rekey was never completed here, or the store was put back from before it: use the shares of generation {current}"
     )]
     Newer {
         /// The share's generation.
@@ -55,17 +55,13 @@ pub enum ShareRefusal {
         current: Generation,
     },
     /// Not the share that was made.
-    #[error(
-        "damaged: share number {index} is not the one that was made; compare it with the original"
-    )]
+    #[error("share number {index} is not the one that was made; compare it with the original")]
     Damaged {
         /// The number that the share carries.
         index: u8,
     },
     /// Given before in this ceremony.
-    #[error(
-        "already given: share number {index} ({label}) was accepted before; another holder is needed"
-    )]
+    #[error("share number {index} ({label}) was accepted before; another holder is needed")]
     AlreadyGiven {
         /// The share's number.
         index: u8,
@@ -83,7 +79,7 @@ pub enum ShareRefusal {
         expected: Generation,
     },
     /// The ceremony is over: complete, cancelled or expired.
-    #[error("closed: this ceremony is over ({0}); begin a new one")]
+    #[error("this ceremony is over ({0}); begin a new one")]
     Closed(ClosedBy),
 }
 
