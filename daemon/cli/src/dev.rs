@@ -32,7 +32,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::error::{Error, Result};
 use crate::host::{Daemon, show_init_token};
 use crate::share::{share_of, write_shares};
-use crate::{Context, bundle, change, init, secret, store, unseal};
+use crate::{Context, bundle, change, init, secret, unseal, vault};
 
 const NAME: &str = "dev";
 const PUBLISHER: &str = "publisher.key";
@@ -212,7 +212,7 @@ async fn admit(context: &Context, officer: &SigningKey) -> Result<()> {
     let vault = name(VaultName::parse)?;
     let there: Vaults = context.client.get(path::VAULTS).await?;
     if !there.vaults.iter().any(|v| v.name == vault) {
-        store::create_vault(context, vault).await?;
+        vault::create_vault(context, vault).await?;
     }
     let record = PrincipalRecord {
         name: principal.clone(),

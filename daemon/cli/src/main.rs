@@ -35,6 +35,7 @@ mod store;
 mod terminal;
 mod tools;
 mod unseal;
+mod vault;
 mod witness;
 
 use std::path::PathBuf;
@@ -98,7 +99,7 @@ enum Command {
     Ceremony(rekey::CeremonyArgs),
     Share(share::ShareArgs),
     Witness(witness::WitnessArgs),
-    Vault(store::VaultArgs),
+    Vault(vault::VaultArgs),
     Credential(store::CredentialArgs),
     Principal(policy::PrincipalArgs),
     Grant(policy::GrantArgs),
@@ -207,7 +208,7 @@ async fn dispatch(command: Command, context: Context) -> Result<u8> {
         Command::Ceremony(args) => rekey::ceremony(&context, args).await,
         Command::Backup(args) => backup::backup(&context, args).await,
         Command::Restore(args) => backup::restore(&context, args).await,
-        Command::Vault(args) => store::vault(&context, args).await,
+        Command::Vault(args) => vault::vault(&context, args).await,
         Command::Credential(args) => store::credential(&context, args).await,
         Command::Principal(args) => policy::principal(&context, args).await,
         Command::Grant(args) => policy::grant(&context, args).await,

@@ -1,4 +1,4 @@
-//! `status`, `vault` and `credential`.
+//! `status` and `credential`.
 //!
 //! A credential's payload is asked for, never an argument; what comes back of a credential is everything but that.
 
@@ -6,8 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 use mcpist_core::api::{
-    Credentials, Done, ModuleState, NewVault, Progress, Purpose, Status, StoreState, VaultHealth,
-    Vaults, path,
+    Credentials, Done, ModuleState, Progress, Purpose, Status, StoreState, path,
 };
 use mcpist_core::date;
 use mcpist_core::ids::{CredentialName, PrincipalName, VaultName};
@@ -15,6 +14,7 @@ use mcpist_secret::Secret;
 
 use crate::error::{Error, Result};
 use crate::output::table;
+use crate::vault::health;
 use crate::{Context, rekey, secret};
 
 /// Show what runs, and how it is; works sealed
@@ -184,74 +184,6 @@ pub(crate) fn expires(progress: &Progress) -> String {
     let left = progress.expires_s.map(date::span);
     left.map(|left| format!("; expires in {left}"))
         .unwrap_or_default()
-}
-
-fn health(health: VaultHealth) -> &'static str {
-    match health {
-        VaultHealth::Ok => "ok",
-        VaultHealth::Unavailable => "unavailable",
-        VaultHealth::Quarantined => "quarantined",
-    }
-}
-
-/// Vaults: the sealed files that credentials stand in
-#[derive(Args)]
-pub(crate) struct VaultArgs {
-    #[command(subcommand)]
-    command: VaultCommand,
-}
-
-#[derive(Subcommand)]
-enum VaultCommand {
-    /// Make a vault
-    #[command(after_help = "Examples:\n  mcpist vault create team")]
-    Create {
-        /// Its name
-        name: VaultName,
-    },
-    /// Say that a vault's last write is missing, as its alarm tells, and was put again
-    #[command(after_help = "Examples:\n  mcpist vault confirm team")]
-    Confirm {
-        /// Its name
-        name: VaultName,
-    },
-    /// List the vaults and their health
-    #[command(after_help = "Examples:\n  mcpist vault list --output json")]
-    List,
-}
-
-pub(crate) async fn vault(context: &Context, args: VaultArgs) -> Result<()> {
-    match args.command {
-        VaultCommand::Create { name } => {
-            let done = create_vault(context, name.clone()).await?;
-            context.out.data(&done, |_| format!("vault {name} made"))
-        }
-        VaultCommand::Confirm { name } => {
-            let done: Done = context.client.act(&path::confirm_last_write(&name)).await?;
-            context.out.data(&done, |_| {
-                format!("vault {name}: the missing write is confirmed")
-            })
-        }
-        VaultCommand::List => {
-            let vaults: Vaults = context.client.get(path::VAULTS).await?;
-            context.out.data(&vaults, |vaults| {
-                let row = |v: &mcpist_core::api::VaultStatus| {
-                    vec![
-                        v.name.to_string(),
-                        health(v.health).to_owned(),
-                        v.records.to_string(),
-                        v.reason.clone().unwrap_or_default(),
-                    ]
-                };
-                let rows: Vec<_> = vaults.vaults.iter().map(row).collect();
-                table(&["vault", "health", "records", "reason"], &rows)
-            })
-        }
-    }
-}
-
-pub(crate) async fn create_vault(context: &Context, name: VaultName) -> Result<Done> {
-    context.client.post(path::VAULTS, &NewVault { name }).await
 }
 
 /// Credentials: they go in and never come out

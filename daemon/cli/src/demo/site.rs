@@ -33,7 +33,7 @@ use crate::error::{Error, Result};
 use crate::host::{Daemon, show_init_token};
 use crate::mcp::Exchange;
 use crate::share::{share_of, write_shares};
-use crate::{Context, audit, bundle, change, init, mcp, secret, store, tools, unseal};
+use crate::{Context, audit, bundle, change, init, mcp, secret, tools, unseal, vault};
 
 const SITE: &str = "demo";
 const TOTAL: usize = 5;
@@ -226,7 +226,7 @@ impl Site {
         );
         steps
             .step("store the credential", async {
-                store::create_vault(&self.context, vault.clone()).await?;
+                vault::create_vault(&self.context, vault.clone()).await?;
                 let purpose = Purpose::Credential {
                     vault: vault.clone(),
                     name: credential.clone(),

@@ -1,0 +1,78 @@
+//! `vault`: the sealed files that credentials stand in, and what is done to one as a whole.
+
+use clap::{Args, Subcommand};
+use mcpist_core::api::{Done, NewVault, VaultHealth, VaultStatus, Vaults, path};
+use mcpist_core::ids::VaultName;
+
+use crate::Context;
+use crate::error::Result;
+use crate::output::table;
+
+/// Vaults: the sealed files that credentials stand in
+#[derive(Args)]
+pub(crate) struct VaultArgs {
+    #[command(subcommand)]
+    command: VaultCommand,
+}
+
+#[derive(Subcommand)]
+enum VaultCommand {
+    /// Make a vault
+    #[command(after_help = "Examples:\n  mcpist vault create team")]
+    Create {
+        /// Its name
+        name: VaultName,
+    },
+    /// Say that a vault's last write is missing, as its alarm tells, and was put again
+    #[command(after_help = "Examples:\n  mcpist vault confirm team")]
+    Confirm {
+        /// Its name
+        name: VaultName,
+    },
+    /// List the vaults and their health
+    #[command(after_help = "Examples:\n  mcpist vault list --output json")]
+    List,
+}
+
+pub(crate) async fn vault(context: &Context, args: VaultArgs) -> Result<()> {
+    match args.command {
+        VaultCommand::Create { name } => {
+            let done = create_vault(context, name.clone()).await?;
+            context.out.data(&done, |_| format!("vault {name} made"))
+        }
+        VaultCommand::Confirm { name } => {
+            let done: Done = context.client.act(&path::confirm_last_write(&name)).await?;
+            context.out.data(&done, |_| {
+                format!("vault {name}: the missing write is confirmed")
+            })
+        }
+        VaultCommand::List => {
+            let vaults: Vaults = context.client.get(path::VAULTS).await?;
+            context.out.data(&vaults, |vaults| {
+                let row = |v: &VaultStatus| {
+                    vec![
+                        v.name.to_string(),
+                        health(v.health).to_owned(),
+                        v.records.to_string(),
+                        v.reason.clone().unwrap_or_default(),
+                    ]
+                };
+                let rows: Vec<_> = vaults.vaults.iter().map(row).collect();
+                table(&["vault", "health", "records", "reason"], &rows)
+            })
+        }
+    }
+}
+
+pub(crate) async fn create_vault(context: &Context, name: VaultName) -> Result<Done> {
+    context.client.post(path::VAULTS, &NewVault { name }).await
+}
+
+/// The word of a vault's health.
+pub(crate) fn health(health: VaultHealth) -> &'static str {
+    match health {
+        VaultHealth::Ok => "ok",
+        VaultHealth::Unavailable => "unavailable",
+        VaultHealth::Quarantined => "quarantined",
+    }
+}
