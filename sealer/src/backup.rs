@@ -186,7 +186,7 @@ impl Disk {
 
     fn compare(&self, name: &NameHmac, value: Option<&[u8]>) -> Result<(), VaultError> {
         let found = match value {
-            Some(value) => Some(Row::parse(value)?.entry(name)?),
+            Some(value) => Some(Row::parse(value)?.entry(name)),
             None => None,
         };
         if found == self.buckets.get(name) {

@@ -8,7 +8,7 @@ use mcpist_secret::Secret;
 
 use crate::error::VaultError;
 use crate::ids::{check_hosts, check_kind, check_record};
-use crate::record::MAX_PAYLOAD;
+use crate::record::{MAX_RECORD, Opened};
 
 /// The most operations in one batch.
 pub const MAX_BATCH: usize = 1024;
@@ -38,7 +38,7 @@ pub enum Op {
         expiry: u64,
         /// The hosts that it is bound to.
         hosts: Vec<String>,
-        /// The payload, at most [`MAX_PAYLOAD`] bytes.
+        /// The payload; [`MAX_RECORD`] bounds it together with the rest.
         payload: Secret,
         /// The state that the put is made for.
         expect: Expect,
@@ -89,7 +89,7 @@ pub(crate) fn check_batch(ops: &[Op]) -> Result<(), VaultError> {
         return Err(VaultError::Batch { limit: MAX_BATCH });
     }
     for op in ops {
-        let len = match op {
+        let (len, limit) = match op {
             Op::Put {
                 owner,
                 name,
@@ -101,19 +101,17 @@ pub(crate) fn check_batch(ops: &[Op]) -> Result<(), VaultError> {
                 check_record(owner.as_deref(), name)?;
                 check_kind(kind)?;
                 check_hosts(hosts)?;
-                payload.len()
+                let owner = owner.as_deref().unwrap_or("");
+                (payload.len(), Opened::room(owner, name, kind, hosts))
             }
             Op::Delete { owner, name, .. } => {
                 check_record(owner.as_deref(), name)?;
-                0
+                continue;
             }
-            Op::Outbox(line) => line.len(),
+            Op::Outbox(line) => (line.len(), MAX_RECORD),
         };
-        if len > MAX_PAYLOAD {
-            return Err(VaultError::TooLarge {
-                found: len,
-                limit: MAX_PAYLOAD,
-            });
+        if len > limit {
+            return Err(VaultError::TooLarge { found: len, limit });
         }
     }
     Ok(())

@@ -347,8 +347,7 @@ impl Disk {
                             created: now,
                         },
                     };
-                    let (row, entry) =
-                        seal_row(keys, &self.place, &key, &record, payload.expose())?;
+                    let (_, row, entry) = seal_row(keys, &self.place, &record, payload.expose())?;
                     staged
                         .writes
                         .push(Write::Put(Table::Record, key.as_bytes().to_vec(), row));
@@ -590,7 +589,7 @@ fn left(
         let bytes = tx.get(Table::Record, name.as_bytes())?;
         let bytes = bytes.ok_or_else(|| tampered("a record was taken out of the file"))?;
         let row = Row::parse(&bytes)?;
-        if row.entry(name)? != *known {
+        if row.entry(name) != *known {
             return Err(tampered("a record was replaced in the file"));
         }
         left.extend(Some(row.epoch).filter(|epoch| old.contains_key(epoch)));

@@ -135,14 +135,12 @@ impl Disk {
             (None, None) => return Err(VaultError::NotFound(name.to_owned())),
             (Some(_), None) => return Err(tampered("a record was taken out of the file")),
             (None, Some(_)) => return Err(tampered("a record was put back into the file")),
-            (Some(known), Some(bytes)) if Row::parse(&bytes)?.entry(&key)? == known => bytes,
+            (Some(known), Some(bytes)) if Row::parse(&bytes)?.entry(&key) == known => bytes,
             (Some(_), Some(_)) => return Err(tampered("a record was replaced in the file")),
         };
         let row = Row::parse(&bytes)?;
-        let opened = self
-            .keys
-            .lend(|keys| row.open_meta(keys, &self.place, &key))??;
-        Ok(row.keep(&self.place, opened))
+        let (opened, _) = self.keys.lend(|keys| row.open(keys, &self.place, &key))??;
+        Ok(row.keep(&self.place, key, opened))
     }
 
     /// Reads the metas of the records after `after`, those of `kind` only where one is given.
@@ -167,16 +165,17 @@ impl Disk {
         for (key, bytes) in &rows {
             let name = name_from_key(key)?;
             let row = Row::parse(bytes)?;
-            if self.buckets.get(&name) != Some(row.entry(&name)?) {
+            if self.buckets.get(&name) != Some(row.entry(&name)) {
                 return Err(tampered("a record was replaced in the file"));
             }
+            let (opened, _) = self
+                .keys
+                .lend(|keys| row.open(keys, &self.place, &name))??;
             let Opened {
                 owner,
                 name: text,
                 meta,
-            } = self
-                .keys
-                .lend(|keys| row.open_meta(keys, &self.place, &name))??;
+            } = opened;
             slice.rows += 1;
             slice.last = Some(name);
             if owner != OWNER_VAULTS && kind.is_none_or(|kind| kind == meta.kind) {

@@ -73,7 +73,7 @@ pub use error::{Health, VaultError};
 pub use ids::{NameError, VaultId};
 pub use keyring::{AuditKey, AuditKeySealed};
 pub use rebuild::Replaced;
-pub use record::{MAX_PAYLOAD, Meta, SealedRecord};
+pub use record::{MAX_RECORD, Meta, SealedRecord};
 pub use rekey::{Consented, SwitchError};
 pub use restore::{RestoreError, RestoreFiles, Restored, RestoredSystem, restore};
 pub use rotate::Rotation;

@@ -25,7 +25,7 @@ use crate::ids::VaultName;
 use crate::keyring::{KeyCell, VaultKeys};
 use crate::ledger;
 use crate::new_vault::NewVault;
-use crate::record::{Opened, Place, Row, name_from_key, name_of, seal_outbox, seal_row};
+use crate::record::{Opened, Place, Row, name_from_key, seal_outbox, seal_row};
 use crate::rows::{self, Access, Table};
 use crate::vault::OpenVault;
 use crate::vaults::{Live, Vaults, name_record};
@@ -331,14 +331,9 @@ pub(crate) fn reseal(
 ) -> Result<(Opened, Resealed), VaultError> {
     let found = name_from_key(key)?;
     let row = Row::parse(bytes)?;
-    let (opened, payload) = from.0.lend(|keys| {
-        let opened = row.open_meta(keys, from.1, &found)?;
-        let payload = row.open_payload(keys, from.1, &opened)?;
-        Ok::<_, VaultError>((opened, payload))
-    })??;
+    let (opened, payload) = from.0.lend(|keys| row.open(keys, from.1, &found))??;
     let resealed = to.0.lend(|keys| {
-        let name = name_of(keys, to.1, &opened.owner, &opened.name);
-        let (row, entry) = seal_row(keys, to.1, &name, &opened, payload.expose())?;
+        let (name, row, entry) = seal_row(keys, to.1, &opened, payload.expose())?;
         Ok::<_, VaultError>(Resealed { name, row, entry })
     })??;
     Ok((opened, resealed))

@@ -1,20 +1,21 @@
 //! The row of a record: how one version stands on disk and in memory. No I/O.
 //!
 //! ```text
-//! row  = 1 | epoch[16] | version u64 | len u32 | sealed meta | sealed payload
-//! meta = name | owner | kind | version u64 | expiry u64 | created u64 | n u32 × host   (u32 lengths)
+//! row       = 1 | version u64 | sealed record
+//! plaintext = meta, behind its length u32 | payload
+//! meta      = name | owner | kind | expiry u64 | created u64 | n u32 × host   (u32 lengths)
 //! ```
-//! Both parts are sealed records of [`mcpist_quorum`] under the vault's data key of that epoch. The AAD of
-//! the payload is the record's name, owner, version, kind, expiry and hosts; that of the meta is the HMAC
-//! under which the row is found, the version and the payload's commitment and GCM tag. So a meta opens only
-//! in its own row and beside its own payload, and the payload's [`Entry`] stands for the whole row in the
-//! index and the head.
+//! The whole is one sealed record of [`mcpist_quorum`] under the vault's data key of its epoch. Its AAD is where the
+//! row stands: store, vault, epoch, version and the [`NameHmac`] under which it is found, an HMAC of
+//! (vault ‖ owner ‖ name). All that the record says of itself is sealed with the payload, so that one opening
+//! authenticates both, and who only wants the meta opens the payload too, in secret memory, and drops it there.
+//! [`seal_row`] is the only maker of rows and computes the HMAC itself: what opens under an HMAC has that owner and name.
 //!
-//! A row is found by its [`NameHmac`], an HMAC of (vault ‖ owner ‖ name): the file shows neither names nor
-//! which records share an owner. It does show how many there are, their lengths and their versions.
+//! The file shows neither names nor which records share an owner. It does show how many there are, their
+//! lengths and their versions.
 //!
 //! Kinds and owners that begin with a character the public names exclude are this crate's own: the
-//! outbox, the head, and the vaults' names in the system vault.
+//! vaults' names in the system vault.
 
 use std::sync::Arc;
 
@@ -29,16 +30,17 @@ use crate::ids::VaultId;
 use crate::keyring::{Epoch, VaultKeys};
 
 const ROW_V1: u8 = 1;
-const KIND_META: &str = "\u{1}meta";
-const KIND_OUTBOX: &str = "\u{1}outbox";
-const KIND_HEAD: &str = "\u{1}head";
+/// What outbox lines and heads have in place of a record's [`NameHmac`], which is longer.
+const OUTBOX: &[u8] = b"outbox";
+const HEAD: &[u8] = b"head";
 /// Kind of the system vault's records that name the other vaults.
 pub(crate) const KIND_VAULT: &str = "\u{1}vault";
 /// Owner of the system vault's records that name the other vaults.
 pub(crate) const OWNER_VAULTS: &str = "\u{1}vault";
 
-/// The longest payload of a record, in bytes.
-pub const MAX_PAYLOAD: usize = MAX_PLAINTEXT;
+/// The most that a record's names, kind, hosts and payload take together, in bytes; 36 of it, and 4 for each host, are
+/// lengths and times.
+pub const MAX_RECORD: usize = MAX_PLAINTEXT;
 
 /// Where sealed bytes belong: part of every AAD.
 #[derive(Clone)]
@@ -62,17 +64,13 @@ impl Place {
         &self.text
     }
 
-    fn aad<'a>(&'a self, epoch: Epoch, name: &'a str, kind: &'a str) -> RecordAad<'a> {
+    fn aad<'a>(&'a self, epoch: Epoch, name: &'a [u8], version: u64) -> RecordAad<'a> {
         RecordAad {
             store: self.store,
             vault: &self.text,
             epoch,
             name,
-            owner: "",
-            version: 0,
-            kind,
-            expiry: 0,
-            hosts: &[],
+            version,
         }
     }
 }
@@ -113,54 +111,85 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
-    fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(128);
-        for text in [&self.name, &self.owner, &self.meta.kind] {
-            put_bytes(&mut out, text.as_bytes());
-        }
-        for number in [self.meta.version, self.meta.expiry, self.meta.created] {
-            out.extend_from_slice(&number.to_be_bytes());
-        }
-        let count = u32::try_from(self.meta.hosts.len()).unwrap_or(u32::MAX);
-        out.extend_from_slice(&count.to_be_bytes());
-        for host in &self.meta.hosts {
-            put_bytes(&mut out, host.as_bytes());
-        }
-        out
+    /// What [`MAX_RECORD`] leaves for a payload.
+    pub(crate) fn room(owner: &str, name: &str, kind: &str, hosts: &[String]) -> usize {
+        let texts = owner.len() + name.len() + kind.len();
+        let hosts: usize = hosts.iter().map(|host| 4 + host.len()).sum();
+        MAX_RECORD.saturating_sub(36 + texts + hosts)
     }
 
-    fn decode(bytes: &[u8]) -> Result<Opened, Malformed> {
-        let mut read = Reader::new(bytes);
-        let name = read.text()?.to_owned();
-        let owner = read.text()?.to_owned();
-        let kind = read.text()?.to_owned();
-        let (version, expiry, created) = (read.u64()?, read.u64()?, read.u64()?);
-        let count = read.u32()?;
-        let mut hosts = Vec::new();
-        for _ in 0..count {
-            hosts.push(read.text()?.to_owned());
+    /// The plaintext of the record's row.
+    fn encode(&self, payload: &[u8]) -> Result<Secret, RecordError> {
+        let mut meta = Vec::with_capacity(128);
+        for text in [&self.name, &self.owner, &self.meta.kind] {
+            put_bytes(&mut meta, text.as_bytes());
         }
-        read.end()?;
-        Ok(Opened {
+        for number in [self.meta.expiry, self.meta.created] {
+            meta.extend_from_slice(&number.to_be_bytes());
+        }
+        let count = u32::try_from(self.meta.hosts.len()).unwrap_or(u32::MAX);
+        meta.extend_from_slice(&count.to_be_bytes());
+        for host in &self.meta.hosts {
+            put_bytes(&mut meta, host.as_bytes());
+        }
+        let mut before = Vec::with_capacity(4 + meta.len());
+        put_bytes(&mut before, &meta);
+        Secret::fill(before.len() + payload.len(), |out| {
+            let (out, rest) = out.split_at_mut(before.len());
+            out.copy_from_slice(&before);
+            rest.copy_from_slice(payload);
+            Ok(())
+        })
+    }
+}
+
+/// The plaintext of a row, cut into its parts where it stands.
+pub(crate) struct Content<'a> {
+    pub(crate) owner: &'a str,
+    pub(crate) name: &'a str,
+    pub(crate) created: u64,
+    kind: &'a str,
+    expiry: u64,
+    /// The hosts, each behind its length.
+    hosts: Reader<'a>,
+    pub(crate) payload: &'a [u8],
+}
+
+impl<'a> Content<'a> {
+    fn parse(plaintext: &'a [u8]) -> Result<Content<'a>, Malformed> {
+        let mut read = Reader::new(plaintext);
+        let mut meta = Reader::new(read.bytes()?);
+        let (name, owner, kind) = (meta.text()?, meta.text()?, meta.text()?);
+        let (expiry, created) = (meta.u64()?, meta.u64()?);
+        let count = meta.u32()?;
+        let hosts = meta.clone();
+        for _ in 0..count {
+            meta.text()?;
+        }
+        meta.end()?;
+        Ok(Content {
             owner,
             name,
-            meta: Meta {
-                version,
-                kind,
-                expiry,
-                hosts,
-                created,
-            },
+            created,
+            kind,
+            expiry,
+            hosts,
+            payload: read.rest(),
         })
     }
 
-    fn payload_aad<'a>(&'a self, place: &'a Place, epoch: Epoch) -> RecordAad<'a> {
-        RecordAad {
-            owner: &self.owner,
-            version: self.meta.version,
-            expiry: self.meta.expiry,
-            hosts: &self.meta.hosts,
-            ..place.aad(epoch, &self.name, &self.meta.kind)
+    fn to_opened(&self, version: u64) -> Opened {
+        let mut hosts = self.hosts.clone();
+        Opened {
+            owner: self.owner.to_owned(),
+            name: self.name.to_owned(),
+            meta: Meta {
+                version,
+                kind: self.kind.to_owned(),
+                expiry: self.expiry,
+                hosts: std::iter::from_fn(|| hosts.text().ok().map(str::to_owned)).collect(),
+                created: self.created,
+            },
         }
     }
 }
@@ -174,159 +203,107 @@ pub(crate) enum RowError {
     Record(#[from] RecordError),
     #[error("the row is sealed in an epoch whose key the vault does not have")]
     Epoch,
-    #[error("the row stands under another record's name")]
-    Misplaced,
 }
 
 /// A row, cut into its parts. Nothing is authenticated yet.
 pub(crate) struct Row<'a> {
     pub(crate) epoch: Epoch,
-    pub(crate) version: u64,
-    meta: &'a [u8],
-    payload: &'a [u8],
+    version: u64,
+    tag: RecordTag,
+    sealed: &'a [u8],
 }
 
 impl<'a> Row<'a> {
     pub(crate) fn parse(bytes: &'a [u8]) -> Result<Row<'a>, RowError> {
         let mut read = Reader::new(bytes);
         read.expect(ROW_V1)?;
-        let (epoch, version) = (read.array()?, read.u64()?);
-        let meta = read.bytes()?;
+        let version = read.u64()?;
+        let sealed = read.rest();
+        let tag = RecordTag::parse(sealed)?;
         Ok(Row {
-            epoch,
+            epoch: tag.epoch,
             version,
-            meta,
-            payload: read.rest(),
+            tag,
+            sealed,
         })
     }
 
     /// What the index and the head know this version by.
-    pub(crate) fn entry(&self, name: &NameHmac) -> Result<Entry, RowError> {
-        Ok(Entry::new(
-            name,
-            self.version,
-            &RecordTag::parse(self.payload)?,
-        ))
+    pub(crate) fn entry(&self, name: &NameHmac) -> Entry {
+        Entry::new(name, self.version, &self.tag)
     }
 
-    /// Opens the meta and makes sure that the row stands where it belongs.
-    pub(crate) fn open_meta(
-        &self,
-        keys: &VaultKeys,
-        place: &Place,
-        name: &NameHmac,
-    ) -> Result<Opened, RowError> {
-        self.meta_by(keys, place, name, |key, aad, sealed| {
-            Ok(Opened::decode(open_record(key, aad, sealed)?.expose())?)
-        })
-    }
-
-    /// Opens both parts, one after the other in the same room; the payload stands there afterwards.
+    /// Opens the row in `room`, where what it says stands afterwards.
     pub(crate) fn open_in<'r>(
         &self,
         room: &'r mut OpenRoom,
         keys: &VaultKeys,
         place: &Place,
         name: &NameHmac,
-    ) -> Result<(Opened, &'r [u8]), RowError> {
-        let opened = self.meta_by(keys, place, name, |key, aad, sealed| {
-            Ok(Opened::decode(room.open(key, aad, sealed)?)?)
-        })?;
-        let key = keys.epoch(self.epoch).ok_or(RowError::Epoch)?;
-        let payload = room.open(key, &opened.payload_aad(place, self.epoch), self.payload)?;
-        Ok((opened, payload))
+    ) -> Result<Content<'r>, RowError> {
+        let key = key_of(keys, self.epoch)?;
+        let plaintext = room.open(key, &self.aad(place, name), self.sealed)?;
+        Ok(Content::parse(plaintext)?)
     }
 
-    /// Opens the payload of a row whose meta was opened.
-    pub(crate) fn open_payload(
-        &self,
-        keys: &VaultKeys,
-        place: &Place,
-        opened: &Opened,
-    ) -> Result<Secret, RowError> {
-        let key = keys.epoch(self.epoch).ok_or(RowError::Epoch)?;
-        Ok(open_record(
-            key,
-            &opened.payload_aad(place, self.epoch),
-            self.payload,
-        )?)
-    }
-
-    fn meta_by(
+    /// Opens the row: what the record says of itself, and its payload.
+    pub(crate) fn open(
         &self,
         keys: &VaultKeys,
         place: &Place,
         name: &NameHmac,
-        open: impl FnOnce(&Key, &RecordAad<'_>, &[u8]) -> Result<Opened, RowError>,
-    ) -> Result<Opened, RowError> {
-        let key = keys.epoch(self.epoch).ok_or(RowError::Epoch)?;
-        let (found_by, beside) = meta_aad(name, &RecordTag::parse(self.payload)?);
-        let aad = RecordAad {
-            owner: &beside,
-            version: self.version,
-            ..place.aad(self.epoch, &found_by, KIND_META)
-        };
-        let opened = open(key, &aad, self.meta)?;
-        let named = name_of(keys, place, &opened.owner, &opened.name);
-        if named != *name || opened.meta.version != self.version {
-            return Err(RowError::Misplaced);
-        }
-        Ok(opened)
+    ) -> Result<(Opened, Secret), RowError> {
+        let key = key_of(keys, self.epoch)?;
+        let plaintext = open_record(key, &self.aad(place, name), self.sealed)?;
+        let opened = Content::parse(plaintext.expose())?.to_opened(self.version);
+        Ok((opened, payload_of(plaintext)?))
     }
 
-    pub(crate) fn keep(&self, place: &Place, opened: Opened) -> SealedRecord {
+    fn aad<'b>(&self, place: &'b Place, name: &'b NameHmac) -> RecordAad<'b> {
+        place.aad(self.epoch, name.as_bytes(), self.version)
+    }
+
+    pub(crate) fn keep(&self, place: &Place, name: NameHmac, opened: Opened) -> SealedRecord {
         SealedRecord(Arc::new(Kept {
             place: place.clone(),
             epoch: self.epoch,
+            name,
             opened,
-            payload: self.payload.into(),
+            sealed: self.sealed.into(),
         }))
     }
 }
 
-fn meta_aad(name: &NameHmac, payload: &RecordTag) -> (String, String) {
-    (
-        hex(name.as_bytes()),
-        hex(&[payload.commitment.as_slice(), &payload.tag].concat()),
-    )
+fn key_of(keys: &VaultKeys, epoch: Epoch) -> Result<&Key, RowError> {
+    keys.epoch(epoch).ok_or(RowError::Epoch)
 }
 
-fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut out = String::with_capacity(2 * bytes.len());
-    for byte in bytes {
-        out.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        out.push(char::from(DIGITS[usize::from(byte & 15)]));
-    }
-    out
+/// Leaves the payload of a row's plaintext.
+fn payload_of(mut plaintext: Secret) -> Result<Secret, Malformed> {
+    let mut read = Reader::new(plaintext.expose());
+    read.bytes()?;
+    let payload = read.rest().len();
+    let bytes = plaintext.expose_mut();
+    bytes.copy_within(bytes.len() - payload.., 0);
+    plaintext.truncate(payload);
+    Ok(plaintext)
 }
 
-/// Seals one version into a row of the newest epoch.
+/// Seals one version into a row of the newest epoch; it belongs under the lookup name that is given back with it.
 pub(crate) fn seal_row(
     keys: &VaultKeys,
     place: &Place,
-    name: &NameHmac,
     record: &Opened,
     payload: &[u8],
-) -> Result<(Vec<u8>, Entry), RecordError> {
+) -> Result<(NameHmac, Vec<u8>, Entry), RecordError> {
     let (epoch, key) = keys.newest();
-    let payload = seal_record(key, &record.payload_aad(place, epoch), payload)?;
-    let tag = RecordTag::parse(&payload)?;
+    let name = name_of(keys, place, &record.owner, &record.name);
     let version = record.meta.version;
-    let (found_by, beside) = meta_aad(name, &tag);
-    let aad = RecordAad {
-        owner: &beside,
-        version,
-        ..place.aad(epoch, &found_by, KIND_META)
-    };
-    let meta = seal_record(key, &aad, &record.encode())?;
-    let mut row = Vec::with_capacity(32 + meta.len() + payload.len());
-    row.push(ROW_V1);
-    row.extend_from_slice(&epoch);
-    row.extend_from_slice(&version.to_be_bytes());
-    put_bytes(&mut row, &meta);
-    row.extend_from_slice(&payload);
-    Ok((row, Entry::new(name, version, &tag)))
+    let aad = place.aad(epoch, name.as_bytes(), version);
+    let sealed = seal_record(key, &aad, record.encode(payload)?.expose())?;
+    let entry = Entry::new(&name, version, &RecordTag::parse(&sealed)?);
+    let row = [&[ROW_V1], version.to_be_bytes().as_slice(), &sealed].concat();
+    Ok((name, row, entry))
 }
 
 /// Seals an outbox line; `sequence` is its place.
@@ -337,12 +314,7 @@ pub(crate) fn seal_outbox(
     line: &[u8],
 ) -> Result<Vec<u8>, RecordError> {
     let (epoch, key) = keys.newest();
-    let aad = RecordAad {
-        version: sequence,
-        ..place.aad(epoch, "", KIND_OUTBOX)
-    };
-    let sealed = seal_record(key, &aad, line)?;
-    Ok([epoch.as_slice(), &sealed].concat())
+    seal_record(key, &place.aad(epoch, OUTBOX, sequence), line)
 }
 
 /// Opens an outbox line.
@@ -350,15 +322,11 @@ pub(crate) fn open_outbox(
     keys: &VaultKeys,
     place: &Place,
     sequence: u64,
-    row: &[u8],
+    sealed: &[u8],
 ) -> Result<Secret, RowError> {
-    let (epoch, sealed) = row.split_first_chunk().ok_or(Malformed)?;
-    let key = keys.epoch(*epoch).ok_or(RowError::Epoch)?;
-    let aad = RecordAad {
-        version: sequence,
-        ..place.aad(*epoch, "", KIND_OUTBOX)
-    };
-    Ok(open_record(key, &aad, sealed)?)
+    let epoch = RecordTag::parse(sealed)?.epoch;
+    let aad = place.aad(epoch, OUTBOX, sequence);
+    Ok(open_record(key_of(keys, epoch)?, &aad, sealed)?)
 }
 
 /// Seals a head under the head key, which has no epochs.
@@ -367,7 +335,7 @@ pub(crate) fn seal_head(
     place: &Place,
     head: &[u8],
 ) -> Result<Vec<u8>, RecordError> {
-    seal_record(keys.head(), &place.aad([0; 16], "", KIND_HEAD), head)
+    seal_record(keys.head(), &place.aad([0; 16], HEAD, 0), head)
 }
 
 /// Opens a head.
@@ -376,18 +344,16 @@ pub(crate) fn open_head(
     place: &Place,
     sealed: &[u8],
 ) -> Result<Secret, RowError> {
-    Ok(open_record(
-        keys.head(),
-        &place.aad([0; 16], "", KIND_HEAD),
-        sealed,
-    )?)
+    let aad = place.aad([0; 16], HEAD, 0);
+    Ok(open_record(keys.head(), &aad, sealed)?)
 }
 
 struct Kept {
     place: Place,
     epoch: Epoch,
+    name: NameHmac,
     opened: Opened,
-    payload: Box<[u8]>,
+    sealed: Box<[u8]>,
 }
 
 /// One version of a record, still sealed, to be kept in memory and opened again and again.
@@ -421,18 +387,16 @@ impl SealedRecord {
     pub fn size(&self) -> usize {
         let text = &self.0.opened;
         let hosts: usize = text.meta.hosts.iter().map(String::len).sum();
-        size_of::<Kept>() + self.0.payload.len() + text.name.len() + text.owner.len() + hosts
+        size_of::<Kept>() + self.0.sealed.len() + text.name.len() + text.owner.len() + hosts
     }
 
     /// Opens the payload under the vault's keys. Memory only.
     pub(crate) fn open(&self, keys: &VaultKeys) -> Result<Secret, RowError> {
         let kept = &*self.0;
-        let key = keys.epoch(kept.epoch).ok_or(RowError::Epoch)?;
-        Ok(open_record(
-            key,
-            &kept.opened.payload_aad(&kept.place, kept.epoch),
-            &kept.payload,
-        )?)
+        let version = kept.opened.meta.version;
+        let aad = kept.place.aad(kept.epoch, kept.name.as_bytes(), version);
+        let plaintext = open_record(key_of(keys, kept.epoch)?, &aad, &kept.sealed)?;
+        Ok(payload_of(plaintext)?)
     }
 }
 
@@ -465,18 +429,17 @@ mod tests {
         place: &Place,
         tag: &NameHmac,
     ) -> Result<Vec<u8>, RowError> {
-        let row = Row::parse(row)?;
-        let opened = row.open_meta(keys, place, tag)?;
-        Ok(row.open_payload(keys, place, &opened)?.expose().to_vec())
+        let (_, payload) = Row::parse(row)?.open(keys, place, tag)?;
+        Ok(payload.expose().to_vec())
     }
 
     #[test]
     fn a_row_opens_in_its_place_and_nowhere_else() {
         let (keys, place) = (VaultKeys::random().unwrap(), place());
-        let tag = name_of(&keys, &place, "alice", "git");
-        let (row, entry) = seal_row(&keys, &place, &tag, &record("git", 3), b"hunter22").unwrap();
+        let (tag, row, entry) = seal_row(&keys, &place, &record("git", 3), b"hunter22").unwrap();
+        assert_eq!(tag, name_of(&keys, &place, "alice", "git"));
         assert_eq!(open(&row, &keys, &place, &tag).unwrap(), b"hunter22");
-        assert_eq!(Row::parse(&row).unwrap().entry(&tag).unwrap(), entry);
+        assert_eq!(Row::parse(&row).unwrap().entry(&tag), entry);
         let elsewhere = name_of(&keys, &place, "", "git");
         assert!(
             open(&row, &keys, &place, &elsewhere).is_err(),
@@ -493,8 +456,7 @@ mod tests {
     #[test]
     fn every_bit_of_a_row_matters() {
         let (keys, place) = (VaultKeys::random().unwrap(), place());
-        let tag = name_of(&keys, &place, "alice", "git");
-        let (row, _) = seal_row(&keys, &place, &tag, &record("git", 3), b"hunter22").unwrap();
+        let (tag, row, _) = seal_row(&keys, &place, &record("git", 3), b"hunter22").unwrap();
         for at in 0..row.len() {
             let mut bad = row.clone();
             bad[at] ^= 1;
@@ -507,25 +469,64 @@ mod tests {
     }
 
     #[test]
-    fn a_meta_opens_beside_its_own_payload_only() {
-        let (keys, place) = (VaultKeys::random().unwrap(), place());
-        let tag = name_of(&keys, &place, "alice", "git");
-        let (one, _) = seal_row(&keys, &place, &tag, &record("git", 3), b"hunter22").unwrap();
-        let (two, _) = seal_row(&keys, &place, &tag, &record("git", 3), b"hunter22").unwrap();
-        let (one, two) = (Row::parse(&one).unwrap(), Row::parse(&two).unwrap());
-        let mixed = Row {
-            meta: one.meta,
-            ..two
+    fn what_a_row_holds_is_the_example_of_the_formats() {
+        let record = Opened {
+            owner: String::new(),
+            name: "gitlab".into(),
+            meta: Meta {
+                version: 3,
+                kind: "bearer".into(),
+                expiry: 0,
+                hosts: vec!["gitlab.example".into(), "10.0.0.7:8443".into()],
+                created: 1_790_000_000,
+            },
         };
-        assert!(mixed.open_meta(&keys, &place, &tag).is_err());
+        let plaintext = record.encode(b"glpat-example").unwrap();
+        let digits: String = plaintext
+            .expose()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        let formats = include_str!("../../docs/FORMATS.md").replace('\n', "");
+        assert!(formats.contains(&format!("```hex record-plaintext{digits}```")));
+        let content = Content::parse(plaintext.expose()).unwrap();
+        assert_eq!(content.payload, b"glpat-example");
+        let opened = content.to_opened(3);
+        assert_eq!((opened.owner, opened.name), (record.owner, record.name));
+        assert_eq!(opened.meta, record.meta);
+    }
+
+    #[test]
+    fn a_plaintext_that_is_cut_inside_its_meta_is_refused() {
+        let plaintext = record("git", 1).encode(b"").unwrap();
+        let plaintext = plaintext.expose();
+        assert!(Content::parse(plaintext).is_ok());
+        for len in 0..plaintext.len() {
+            assert!(Content::parse(&plaintext[..len]).is_err(), "{len}");
+        }
+        let mut longer = plaintext.to_vec();
+        longer[3] += 1;
+        longer.push(0);
+        assert!(Content::parse(&longer).is_err(), "more than the hosts");
+    }
+
+    #[test]
+    fn a_record_takes_what_it_may_and_not_a_byte_more() {
+        let (keys, place) = (VaultKeys::random().unwrap(), place());
+        let record = record("git", 1);
+        let Opened { owner, name, meta } = &record;
+        let payload = vec![7; Opened::room(owner, name, &meta.kind, &meta.hosts)];
+        let (tag, row, _) = seal_row(&keys, &place, &record, &payload).unwrap();
+        assert!(open(&row, &keys, &place, &tag).unwrap() == payload);
+        let longer = [payload, vec![7]].concat();
+        assert!(seal_row(&keys, &place, &record, &longer).is_err());
     }
 
     #[test]
     fn a_row_shows_no_name() {
         let (keys, place) = (VaultKeys::random().unwrap(), place());
-        let tag = name_of(&keys, &place, "alice", "gitlab-token");
         let record = record("gitlab-token", 1);
-        let (row, _) = seal_row(&keys, &place, &tag, &record, b"hunter22").unwrap();
+        let (_, row, _) = seal_row(&keys, &place, &record, b"hunter22").unwrap();
         for text in ["alice", "gitlab-token", "a.example", "bearer", "hunter22"] {
             assert!(
                 !row.windows(text.len()).any(|w| w == text.as_bytes()),
@@ -544,15 +545,17 @@ mod tests {
         );
         assert!(open_outbox(&keys, &place, 8, &row).is_err());
         assert!(open_outbox(&keys, &place, 7, &row[..15]).is_err());
+        let as_head = place.aad(keys.newest().0, HEAD, 7);
+        assert!(open_record(keys.newest().1, &as_head, &row).is_err());
     }
 
     #[test]
     fn a_kept_record_opens_in_memory() {
         let (keys, place) = (VaultKeys::random().unwrap(), place());
-        let tag = name_of(&keys, &place, "alice", "git");
-        let (row, _) = seal_row(&keys, &place, &tag, &record("git", 3), b"hunter22").unwrap();
+        let (tag, row, _) = seal_row(&keys, &place, &record("git", 3), b"hunter22").unwrap();
         let row = Row::parse(&row).unwrap();
-        let kept = row.keep(&place, row.open_meta(&keys, &place, &tag).unwrap());
+        let (opened, _) = row.open(&keys, &place, &tag).unwrap();
+        let kept = row.keep(&place, tag, opened);
         assert_eq!(kept.open(&keys).unwrap().expose(), b"hunter22");
         assert_eq!((kept.name(), kept.owner()), ("git", Some("alice")));
         assert!(kept.open(&VaultKeys::random().unwrap()).is_err());

@@ -336,7 +336,7 @@ impl Disk {
 /// Whether a row is the one that was written.
 fn compare(buckets: &Buckets, (key, bytes): &rows::Row) -> Result<(), VaultError> {
     let name = name_from_key(key)?;
-    if buckets.get(&name) == Some(Row::parse(bytes)?.entry(&name)?) {
+    if buckets.get(&name) == Some(Row::parse(bytes)?.entry(&name)) {
         return Ok(());
     }
     Err(tampered("a record was replaced in the file"))

@@ -23,7 +23,7 @@ use crate::keyring::{AuditKey, KeyCell, VaultKeys};
 use crate::ledger::{Entry, Point};
 use crate::new_vault::NewVault;
 use crate::pool::Pool;
-use crate::record::{KIND_VAULT, MAX_PAYLOAD, OWNER_VAULTS};
+use crate::record::{KIND_VAULT, MAX_RECORD, OWNER_VAULTS};
 use crate::registrar::Registrar;
 use crate::rows::{SharedBackend, Table};
 use crate::store::Store;
@@ -282,9 +282,9 @@ pub(crate) fn name_record(name: &VaultName, id: VaultId, expect: Expect) -> Resu
 
 pub(crate) fn outbox_line(line: Option<Vec<u8>>) -> Result<Option<Op>, VaultError> {
     match line {
-        Some(line) if line.len() > MAX_PAYLOAD => Err(VaultError::TooLarge {
+        Some(line) if line.len() > MAX_RECORD => Err(VaultError::TooLarge {
             found: line.len(),
-            limit: MAX_PAYLOAD,
+            limit: MAX_RECORD,
         }),
         line => Ok(line.map(Op::Outbox)),
     }

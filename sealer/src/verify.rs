@@ -336,20 +336,20 @@ fn open_row(
 ) -> Result<OpenedRow, VaultError> {
     let name = name_from_key(key)?;
     let row = Row::parse(bytes)?;
-    let (opened, payload) = row.open_in(room, keys, place, &name)?;
-    let named = if opened.owner == OWNER_VAULTS {
-        let id = VaultId::from_bytes(payload)
+    let content = row.open_in(room, keys, place, &name)?;
+    let named = if content.owner == OWNER_VAULTS {
+        let id = VaultId::from_bytes(content.payload)
             .ok_or_else(|| tampered("a vault's record names no vault"))?;
         Some(NamedVault {
-            name: opened.name,
+            name: content.name.to_owned(),
             id,
-            created: opened.meta.created,
+            created: content.created,
         })
     } else {
         None
     };
     Ok(OpenedRow {
-        entry: row.entry(&name)?,
+        entry: row.entry(&name),
         epoch: row.epoch,
         named,
     })

@@ -103,6 +103,12 @@ impl Writer {
         Writer(Vec::with_capacity(256))
     }
 
+    /// Like [`Writer::bare`], in memory that earlier bytes took, which are gone.
+    pub(crate) fn over(mut bytes: Vec<u8>) -> Writer {
+        bytes.clear();
+        Writer(bytes)
+    }
+
     pub(crate) fn u8(&mut self, value: u8) -> &mut Writer {
         self.raw(&[value])
     }

@@ -10,13 +10,14 @@
 //! makes the fixed nonce sound, and 192 random bits do not repeat in the life of a store.
 //!
 //! The AAD of a record is a list of `length u32 | bytes` fields: `"mcpist-record-v1"`, store, vault,
-//! epoch, name, owner, version u64, kind, expiry u64, and after a `count u16` every bound host. That
-//! of a wrapped key: `"mcpist-wrap-v1"`, purpose, the caller's AAD; its epoch is sixteen zero bytes.
+//! epoch, name, version u64. That of a wrapped key: `"mcpist-wrap-v1"`, purpose, the caller's AAD; its
+//! epoch is sixteen zero bytes. It is what a row must be bound to from outside: where it stands. What a
+//! record says of itself (owner, kind, expiry, hosts) is sealed beside its payload by the caller.
 //!
 //! # Threat model
 //! Whoever writes the file may replace, cut, swap or replay rows. A row opens only under the key,
-//! and in the place (vault, name, owner, version, kind, expiry, hosts) that it was sealed for: every
-//! bit of that goes into the key derivation. The commitment makes the form key-committing, which GCM
+//! and in the place (store, vault, epoch, name, version) that it was sealed for: every bit of that goes
+//! into the key derivation. The commitment makes the form key-committing, which GCM
 //! alone is not: no bytes open under two keys or two places. An older version of a row put back with
 //! its own AAD is not seen here; the head and the index see it ([`crate::Head`], [`crate::Buckets`]).
 //!
@@ -65,8 +66,8 @@ pub enum RecordError {
         /// Length of the plaintext in bytes.
         found: usize,
     },
-    /// Names, kind and hosts together are too long.
-    #[error("names and hosts of a record take {found} bytes, the most is {MAX_AAD}: shorten them")]
+    /// What the record is bound to is too long.
+    #[error("the place of a record takes {found} bytes, the most is {MAX_AAD}: shorten its names")]
     AadTooLong {
         /// Length of the AAD in bytes.
         found: usize,
@@ -83,7 +84,7 @@ pub enum RecordError {
     /// Sealed in another epoch of the vault.
     #[error("the record belongs to another epoch of its vault: restore it from a backup")]
     Epoch,
-    /// Sealed under another key, or for another vault, name, owner, version, kind, expiry or hosts.
+    /// Sealed under another key, or for another store, vault, name or version.
     #[error(
         "the record was sealed under another key or for another place: restore it from a backup"
     )]
@@ -113,50 +114,35 @@ pub struct RecordAad<'a> {
     /// The vault's name.
     pub vault: &'a str,
     /// The random id of the vault key's epoch.
-    pub epoch: [u8; 16],
-    /// The record's name.
-    pub name: &'a str,
-    /// The principal that owns it, or empty.
-    pub owner: &'a str,
+    pub epoch: [u8; EPOCH_LEN],
+    /// What it is found by: of a record its [`crate::NameHmac`], of anything else a word of another length.
+    pub name: &'a [u8],
     /// The record's version, from 1.
     pub version: u64,
-    /// What the payload is.
-    pub kind: &'a str,
-    /// Expiry in seconds since 1970, or 0.
-    pub expiry: u64,
-    /// The hosts that a credential is bound to, in the order in which they were put.
-    pub hosts: &'a [String],
 }
 
 impl RecordAad<'_> {
     /// The AAD's bytes (see the module for the layout).
     pub fn to_bytes(&self) -> Result<Vec<u8>, RecordError> {
-        if self.hosts.len() > usize::from(u16::MAX) {
-            return Err(RecordError::AadTooLong {
-                found: self.hosts.iter().map(String::len).sum(),
-            });
-        }
-        let mut out = Writer::bare();
+        self.write(Writer::bare())
+    }
+
+    fn write(&self, mut out: Writer) -> Result<Vec<u8>, RecordError> {
         out.bytes(b"mcpist-record-v1")
             .bytes(self.store.as_bytes())
             .bytes(self.vault.as_bytes())
             .bytes(&self.epoch)
-            .bytes(self.name.as_bytes())
-            .bytes(self.owner.as_bytes())
-            .bytes(&self.version.to_be_bytes())
-            .bytes(self.kind.as_bytes())
-            .bytes(&self.expiry.to_be_bytes())
-            .count(self.hosts.len());
-        for host in self.hosts {
-            out.bytes(host.as_bytes());
-        }
+            .bytes(self.name)
+            .bytes(&self.version.to_be_bytes());
         bounded(out.finish())
     }
 }
 
-/// The clear parts of a sealed record that the head and the index keep.
+/// The clear parts of a sealed record that are looked at without its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecordTag {
+    /// The epoch of the vault key.
+    pub epoch: [u8; EPOCH_LEN],
     /// The key commitment.
     pub commitment: [u8; COMMITMENT_LEN],
     /// The GCM tag.
@@ -168,6 +154,7 @@ impl RecordTag {
     pub fn parse(sealed: &[u8]) -> Result<RecordTag, RecordError> {
         let parts = Parts::parse(sealed)?;
         Ok(RecordTag {
+            epoch: *parts.epoch,
             commitment: *parts.commitment,
             tag: *parts.tag,
         })
@@ -197,6 +184,7 @@ pub fn open_record(key: &Key, aad: &RecordAad<'_>, sealed: &[u8]) -> Result<Secr
 /// Secret memory that many records are opened in, one after the other: what takes and wipes a piece of its own for each
 /// record spends more on that than on the record.
 pub struct OpenRoom {
+    aad: Vec<u8>,
     derived: Derived,
     body: Secret,
     /// How much of `body` the last record took.
@@ -207,6 +195,7 @@ impl OpenRoom {
     /// Room for the longest record.
     pub fn new() -> Result<OpenRoom, MemoryError> {
         Ok(OpenRoom {
+            aad: Vec::new(),
             derived: Derived::room()?,
             body: Secret::zeroed(MAX_PLAINTEXT + TAG_LEN)?,
             used: 0,
@@ -220,13 +209,13 @@ impl OpenRoom {
         aad: &RecordAad<'_>,
         sealed: &[u8],
     ) -> Result<&[u8], RecordError> {
-        let (aad, epoch) = (aad.to_bytes()?, aad.epoch);
+        self.aad = aad.write(Writer::over(std::mem::take(&mut self.aad)))?;
         let parts = Parts::parse(sealed)?;
         let plain_len = parts.ciphertext.len();
         self.body.expose_mut()[..self.used].zeroize();
         self.used = plain_len + TAG_LEN;
         let body = &mut self.body.expose_mut()[..self.used];
-        open_into(key, &epoch, &aad, &parts, &mut self.derived, body)?;
+        open_into(key, &aad.epoch, &self.aad, &parts, &mut self.derived, body)?;
         Ok(&self.body.expose()[..plain_len])
     }
 }
@@ -322,12 +311,7 @@ impl Derived {
     }
 
     /// Derives both; ring's own copies are the caller's to wipe.
-    fn derive(
-        &mut self,
-        key: &Key,
-        salt: &[u8; SALT_LEN],
-        info: &[u8],
-    ) -> Result<(), RecordError> {
+    fn derive(&mut self, key: &Key, salt: &[u8; SALT_LEN], info: &[u8]) -> Result<(), RecordError> {
         struct Both;
         impl KeyType for Both {
             fn len(&self) -> usize {

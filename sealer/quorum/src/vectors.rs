@@ -2,20 +2,27 @@
 //! carry the same. The tests beside each format compute and read them. They were first computed from
 //! the layouts by a program that shares no code with this one.
 
-/// The AAD of record `gitlab`, version 3, kind `bearer`, no expiry, vault `ops`, epoch 44…, two hosts.
+/// The AAD of record `gitlab`, version 3, vault `ops`, epoch 44…, found by the name HMAC below.
 pub(crate) const RECORD_AAD_HEX: &str = "\
     000000106d63706973742d7265636f72642d7631000000101111111111114111\
     9111111111111111000000036f70730000001044444444444444444444444444\
-    444444000000066769746c616200000000000000080000000000000003000000\
-    0662656172657200000008000000000000000000020000000e6769746c61622e\
-    6578616d706c650000000d31302e302e302e373a38343433";
+    444444000000208b315b3550a2d31e74c29cdf43c50f043534037eee102e4162\
+    0e145c0b1c87e0000000080000000000000003";
 
-/// `glpat-example` sealed for that AAD under a vault key of 07…, with the salt 55….
+/// What is sealed of it: no owner, kind `bearer`, no expiry, created 1790000000, two hosts, payload `glpat-example`.
+pub(crate) const RECORD_PLAIN_HEX: &str = "\
+    0000004f000000066769746c6162000000000000000662656172657200000000\
+    00000000000000006ab13b80000000020000000e6769746c61622e6578616d70\
+    6c650000000d31302e302e302e373a38343433676c7061742d6578616d706c65";
+
+/// That sealed for that AAD under a vault key of 07…, with the salt 55….
 pub(crate) const RECORD_HEX: &str = "\
     4d43505201444444444444444444444444444444445555555555555555555555\
-    55555555555555555555555555dd1be0049b698a89063f493b28a6c08b2b8b71\
-    a0d347c38c9dcc854437eacf722a791541f9564b3e8b3bb40a9dcb1154557ed3\
-    74062c4b765e5d2a6e42";
+    5555555555555555555555555531c8b8daeee0053b009f3e1dc13c306fdf9a0c\
+    347571fd7362cf116afb758581526a5dcf558d0ebdbf165f530c1dd384b3e16b\
+    9428c0cf3784f0af635308d4cb9f9dc9b5de7304bb855d04719582e8208cb740\
+    bdead76f7a3bd48b80c9c6d34afab17c4e3c31c394a0d72624b50dcba2fb7d3d\
+    bcf568e50ae5e5a881c0e567c967114e1ba7c3f516a5fc7bb3664e3bc3";
 
 /// The key 09… wrapped under 01… for purpose `root` and AAD `config`, with the salt 55….
 pub(crate) const WRAPPED_KEY_HEX: &str = "\

@@ -233,13 +233,10 @@ impl Reading {
             Table::Record => {
                 let name = name_from_key(key)?;
                 let row = Row::parse(value)?;
-                let opened = self
+                let (opened, payload) = self
                     .keys
-                    .lend(|keys| row.open_meta(keys, &self.place, &name))??;
-                let payload = self
-                    .keys
-                    .lend(|keys| row.open_payload(keys, &self.place, &opened))??;
-                self.buckets.set(row.entry(&name)?);
+                    .lend(|keys| row.open(keys, &self.place, &name))??;
+                self.buckets.set(row.entry(&name));
                 if opened.owner == OWNER_VAULTS {
                     let id = VaultId::from_bytes(payload.expose())
                         .ok_or_else(|| tampered("a vault's record names no vault"))?;

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::support::{Fail, Site, delete, file_name, key, put, read, rows};
 use crate::batch::{Expect, Op};
 use crate::error::VaultError;
+use crate::record::Row;
 use crate::vault::OpenVault;
 use crate::{Barrier, Unsealed};
 use mcpist_secret::Secret;
@@ -365,7 +366,7 @@ fn a_lazy_rotation_seals_what_is_written_from_then_on() {
     assert_eq!(vault.open(&loaded).unwrap().expose(), b"of-secrets-1");
     let file = site.file(&vault);
     let epochs = |file: &Path| {
-        let epoch = |(_, row): (Vec<u8>, Vec<u8>)| row[1..17].to_vec();
+        let epoch = |(_, row): (Vec<u8>, Vec<u8>)| Row::parse(&row).unwrap().epoch;
         let all = rows(file, "record").into_iter().map(epoch);
         all.collect::<std::collections::BTreeSet<_>>().len()
     };

@@ -9,7 +9,7 @@ use super::support::{Site, delete, edit, key, put, put_if, read};
 use crate::batch::{Expect, MAX_BATCH, Op};
 use crate::error::{Health, VaultError};
 use crate::ids::NameError;
-use crate::record::MAX_PAYLOAD;
+use crate::record::MAX_RECORD;
 use crate::vault::RecordKey;
 use crate::{AuditKey, OpenVault, SealedRecord, Vaults};
 
@@ -115,7 +115,7 @@ fn what_is_no_name_size_or_batch_is_refused_before_anything_is_done() {
         expect: Expect::Any,
     };
     assert!(matches!(refused(own), VaultError::Name(NameError::Owner)));
-    let long = "x".repeat(MAX_PAYLOAD + 1);
+    let long = "x".repeat(MAX_RECORD + 1);
     assert!(matches!(
         refused(Op::Outbox(long.into_bytes())),
         VaultError::TooLarge { .. }
@@ -140,16 +140,19 @@ fn the_longest_record_fits() {
     let site = Site::new();
     let (barrier, _) = site.unseal();
     let vault = barrier.system();
-    let op = Op::Put {
+    let most = MAX_RECORD - (36 + 255 + 255 + 64 + 64 * (4 + 255));
+    let put = |payload| Op::Put {
         owner: Some("o".repeat(255)),
         name: "n".repeat(255),
         kind: "k".repeat(64),
         expiry: u64::MAX,
         hosts: vec!["h".repeat(255); 64],
-        payload: Secret::copy_of(&vec![7; MAX_PAYLOAD]).unwrap(),
+        payload: Secret::copy_of(&vec![7; payload]).unwrap(),
         expect: Expect::Any,
     };
-    vault.commit(vec![op]).unwrap();
+    let refused = vault.commit(vec![put(most + 1)]).unwrap_err();
+    assert!(matches!(refused, VaultError::TooLarge { limit, .. } if limit == most));
+    vault.commit(vec![put(most)]).unwrap();
     let (owner, name) = ("o".repeat(255), "n".repeat(255));
     let kept = vault
         .load(&RecordKey {
@@ -157,7 +160,7 @@ fn the_longest_record_fits() {
             name: &name,
         })
         .unwrap();
-    assert_eq!(vault.open(&kept).unwrap().len(), MAX_PAYLOAD);
+    assert_eq!(vault.open(&kept).unwrap().len(), most);
     assert_eq!(
         (kept.meta().hosts.len(), kept.meta().expiry),
         (64, u64::MAX)

@@ -16,12 +16,8 @@ fuzz_target!(|bytes: &[u8]| {
         store,
         vault: "ops",
         epoch: [0x44; 16],
-        name: "gitlab",
-        owner: "",
+        name: &[0x66; 32],
         version: 3,
-        kind: "bearer",
-        expiry: 0,
-        hosts: &[],
     };
     let _ = RecordTag::parse(bytes);
     assert!(open_record(&key, &aad, bytes).is_err());

@@ -17,6 +17,7 @@ fn entry(name: &NameHmac, version: u64, byte: u8) -> Entry {
         name,
         version,
         &RecordTag {
+            epoch: [0; 16],
             commitment: [byte; 32],
             tag: [byte; 16],
         },
