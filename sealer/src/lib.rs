@@ -24,7 +24,8 @@
 //!
 //! # Where to read on
 //! Bytes: `record` (rows), `head`, `ledger`, `outbox`, `keyring` (wraps). Files: `store`, `rows`, `sqlite`. Threads:
-//! `pool`, `registrar`. A database in memory: `disk`, changed by `commit`, made by `verify`. What others use:
+//! `pool`, `registrar`. A database in memory: `disk`, changed by `commit`, made by `verify`,
+//! compared once more by `reverify`. What others use:
 //! `barrier`, `unseal`, `rekey`, `vaults`, `vault`, `batch`, `create`.
 
 mod aside;
@@ -50,6 +51,7 @@ mod record;
 mod registrar;
 mod rekey;
 mod restore;
+mod reverify;
 mod rotate;
 mod rows;
 mod schema;
@@ -76,6 +78,7 @@ pub use rebuild::Replaced;
 pub use record::{MAX_RECORD, Meta, SealedRecord};
 pub use rekey::{Consented, SwitchError};
 pub use restore::{RestoreError, RestoreFiles, Restored, RestoredSystem, restore};
+pub use reverify::Verified;
 pub use rotate::Rotation;
 pub use store::StoreError;
 pub use unseal::{Unseal, UnsealError, UnsealReport};

@@ -227,6 +227,22 @@ impl Buckets {
         find(entries, &name.0).ok().map(|at| Entry(entries[at]))
     }
 
+    /// How many records have a name after `after` and up to `through`, in the order of names; without them, from the
+    /// first and to the last.
+    pub fn count_between(&self, after: Option<&NameHmac>, through: Option<&NameHmac>) -> u64 {
+        let first = after.map_or(0, |name| bucket_of(&name.0));
+        let last = through.map_or(BUCKETS - 1, |name| bucket_of(&name.0));
+        let is_between = |entry: &&[u8; ENTRY_LEN]| {
+            after.is_none_or(|after| entry[..16] > after.0[..16])
+                && through.is_none_or(|through| entry[..16] <= through.0[..16])
+        };
+        let group = |at: usize| self.groups[at / FANOUT].as_ref();
+        (first..=last)
+            .filter_map(|at| Some(&group(at)?.entries[at % FANOUT]))
+            .map(|entries| entries.iter().filter(is_between).count() as u64)
+            .sum()
+    }
+
     /// Adds a record or replaces the one of the same name, and gives back the entry that was there:
     /// a caller whose transaction fails puts it back.
     pub fn set(&mut self, entry: Entry) -> Option<Entry> {

@@ -9,5 +9,6 @@ mod faults;
 mod model;
 mod rebuild;
 mod rekey;
+mod reverify;
 mod support;
 mod vaults;

@@ -208,7 +208,20 @@ impl Transaction for FaultyTransaction<'_> {
         after: Option<&[u8]>,
         limit: usize,
     ) -> Result<Vec<Row>, RowsError> {
-        self.inner.scan(table, after, limit)
+        let mut rows = self.inner.scan(table, after, limit)?;
+        if table == Table::Record {
+            self.faults.with(|state| {
+                rows.retain_mut(|(key, row)| match state.serve.get(key) {
+                    Some(Some(served)) => {
+                        row.clone_from(served);
+                        true
+                    }
+                    Some(None) => false,
+                    None => true,
+                });
+            });
+        }
+        Ok(rows)
     }
 
     fn commit(self: Box<Self>) -> Result<(), RowsError> {

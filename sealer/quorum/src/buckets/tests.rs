@@ -163,6 +163,25 @@ fn two_rows_of_one_name_are_no_vault() {
 }
 
 #[test]
+fn names_are_counted_between_two_others() {
+    let names = [name(0, 1), name(0, 2), name(1, 0), name(4095, 7)];
+    let mut buckets = Buckets::new("v");
+    for name in &names {
+        buckets.set(entry(name, 1, 0));
+    }
+    let bounds = std::iter::once(None).chain(names.iter().map(Some));
+    for (first, after) in bounds.clone().enumerate() {
+        for (last, through) in bounds.clone().enumerate() {
+            let count = match through {
+                None => names.len() - first,
+                Some(_) => last.saturating_sub(first),
+            };
+            assert_eq!(buckets.count_between(after, through), count as u64);
+        }
+    }
+}
+
+#[test]
 fn what_is_not_there_is_not_removed() {
     let mut buckets = Buckets::new("ops");
     assert_eq!(buckets.remove(&name(1, 1)), None);
