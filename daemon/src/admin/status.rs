@@ -90,6 +90,7 @@ pub(crate) fn shown(house: &House, view: &View, head: Result<Option<Anchor>, Stu
     let mut alarms = view.alarms.clone();
     alarms.extend(house.live().iter().flat_map(|live| live.alarms().to_vec()));
     alarms.extend(house.leaks.stopped().iter().map(quarantined));
+    alarms.extend(vaults.iter().filter_map(shut));
     alarms.extend(vaults.iter().filter_map(missing_write));
     alarms.extend(head.err().map(|stuck| Alarm {
         code: ErrorCode::AuditUnavailable,
@@ -196,6 +197,18 @@ fn shown_vaults(vaults: &mcpist_sealer::Vaults) -> Vec<VaultStatus> {
         })
     };
     vaults.vaults().into_iter().filter_map(show).collect()
+}
+
+/// A vault that serves nobody, whether a call needs it or not.
+pub(super) fn shut(vault: &VaultStatus) -> Option<Alarm> {
+    let code = match vault.health {
+        VaultHealth::Ok => return None,
+        VaultHealth::Unavailable => ErrorCode::VaultUnavailable,
+        VaultHealth::Quarantined => ErrorCode::VaultQuarantined,
+    };
+    let why = vault.reason.as_deref().unwrap_or(code.about());
+    let message = format!("vault {}: {why}", vault.name);
+    Some(Alarm { code, message })
 }
 
 fn missing_write(vault: &VaultStatus) -> Option<Alarm> {

@@ -66,3 +66,22 @@ async fn a_body_up_to_the_limit_arrives_whole_and_one_over_it_does_not() {
     let failure: mcpist_core::api::Failure = serde_json::from_slice(&body).unwrap();
     assert_eq!(failure.error.code, ErrorCode::TooLarge);
 }
+
+#[test]
+fn a_vault_that_serves_nobody_is_an_alarm_with_its_reason() {
+    use mcpist_core::api::{VaultHealth, VaultStatus};
+    let vault = |health, reason: Option<&str>| VaultStatus {
+        name: mcpist_core::ids::VaultName::parse("team").unwrap(),
+        health,
+        reason: reason.map(str::to_owned),
+        records: 0,
+        last_write_missing: false,
+    };
+    assert_eq!(status::shut(&vault(VaultHealth::Ok, None)), None);
+    let bad = vault(VaultHealth::Quarantined, Some("its file was put back"));
+    let alarm = status::shut(&bad).unwrap();
+    assert_eq!(alarm.code, ErrorCode::VaultQuarantined);
+    assert_eq!(alarm.message, "vault team: its file was put back");
+    let away = status::shut(&vault(VaultHealth::Unavailable, None)).unwrap();
+    assert_eq!(away.code, ErrorCode::VaultUnavailable);
+}
