@@ -51,6 +51,9 @@ const ROUNDS: usize = 64;
 /// Bytes of a file in one item.
 const PIECE: usize = 64 * 1024;
 
+/// Whoever restores has the store's quorum, and neither verifies nor re-seals what opens for another one.
+const OWN_QUORUM: &str = "it has a quorum of its own, which the store's backups do not open for";
+
 /// Why a backup was not made or is of no use.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupFault {
@@ -282,6 +285,9 @@ impl Writing<'_> {
     /// One vault, or that it could not be read.
     fn vault(&mut self, vault: &OpenVault) -> Result<(), BackupFault> {
         let (id, name) = (*vault.id().as_bytes(), vault.name());
+        if vault.0.own.is_some() {
+            return self.leave_out(id, name, OWN_QUORUM);
+        }
         match self.whole(vault, id, name) {
             Ok(records) => {
                 self.report.vaults += 1;
@@ -296,16 +302,17 @@ impl Writing<'_> {
             )) if vault.id() != VaultId::SYSTEM => {
                 let mut reason = error.to_string();
                 reason.truncate(reason.floor_char_boundary(MAX_REASON));
-                self.push(&BackupItem::LeftOut {
-                    id,
-                    name,
-                    reason: &reason,
-                })?;
-                self.report.left_out.push((name.to_owned(), reason));
-                Ok(())
+                self.leave_out(id, name, &reason)
             }
             Err(error) => Err(error),
         }
+    }
+
+    fn leave_out(&mut self, id: [u8; 16], name: &str, reason: &str) -> Result<(), BackupFault> {
+        self.push(&BackupItem::LeftOut { id, name, reason })?;
+        let left_out = (name.to_owned(), reason.to_owned());
+        self.report.left_out.push(left_out);
+        Ok(())
     }
 
     fn whole(&mut self, vault: &OpenVault, id: [u8; 16], name: &str) -> Result<u64, BackupFault> {

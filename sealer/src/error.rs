@@ -87,6 +87,17 @@ pub enum VaultError {
         /// The most.
         limit: u32,
     },
+    /// The vault has a quorum of its own, which has not opened it.
+    #[error("the vault {0:?} is sealed and waits for its own quorum: `mcpist vault unseal`")]
+    VaultSealed(String),
+    /// The vault has no quorum of its own.
+    #[error("the vault {0:?} has no quorum of its own: the store's opens it")]
+    NoOwnQuorum(String),
+    /// What is asked would take the vault from its own quorum.
+    #[error(
+        "the vault {0:?} has a quorum of its own, whose consent a new file would need: begin a new key for it instead"
+    )]
+    OwnQuorum(String),
     /// There is nothing to confirm.
     #[error("the vault {0:?} misses no write: nothing to confirm")]
     NothingMissing(String),
@@ -182,6 +193,6 @@ pub enum Health {
     Unavailable,
     /// What is on disk is not what was written; the reason is for the operator.
     Quarantined(String),
-    /// The store is sealed.
+    /// The store is sealed, or the vault is and has a quorum of its own.
     Sealed,
 }

@@ -6,7 +6,7 @@
 //! read. One that comes in the place of another has its name from then on. Dropping one waits for no disk.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 use std::thread;
 
 use mcpist_quorum::Incarnation;
@@ -15,6 +15,7 @@ use crate::disk::{Disk, Role};
 use crate::error::VaultError;
 use crate::ids::{VaultId, VaultName};
 use crate::keyring::{KeyCell, VaultKeys};
+use crate::own::VaultQuorum;
 use crate::rebuild::Replaces;
 use crate::record::Place;
 use crate::store::DbFile;
@@ -40,6 +41,8 @@ pub(crate) struct NewVault {
     pub(crate) replaces: Option<Replaces>,
     /// The generation of a write that is missing in the vault in whose place it comes.
     pub(crate) missing: Option<u64>,
+    /// The quorum of its own that opens it.
+    pub(crate) own: Option<VaultQuorum>,
     _making: Making,
 }
 
@@ -57,7 +60,16 @@ impl Drop for Making {
 impl NewVault {
     /// Draws identity and keys. The store takes the keys back when it is sealed, from now on.
     pub(crate) fn begin(live: &Arc<Live>, name: VaultName) -> Result<NewVault, VaultError> {
-        let (id, keys) = (VaultId::random()?, VaultKeys::random()?);
+        NewVault::with(live, name, VaultId::random()?, VaultKeys::random()?)
+    }
+
+    /// Like [`NewVault::begin`], with this identity and these keys.
+    pub(crate) fn with(
+        live: &Arc<Live>,
+        name: VaultName,
+        id: VaultId,
+        keys: VaultKeys,
+    ) -> Result<NewVault, VaultError> {
         let wrapped = live.root.lend(|root| keys.wrap(root, live.id, id))??;
         let keys = Arc::new(KeyCell::new(keys));
         match &mut *live.cells() {
@@ -77,6 +89,7 @@ impl NewVault {
             known: false,
             replaces: None,
             missing: None,
+            own: None,
             _making: Making(Arc::downgrade(live)),
         })
     }
@@ -136,6 +149,7 @@ impl NewVault {
             idle: live.options.idle,
             fault: OnceLock::new(),
             missing: AtomicU64::new(self.missing.unwrap_or(0)),
+            own: self.own.take().map(RwLock::new),
         };
         shared.watch_idle();
         let mut named = live.vaults.write().unwrap_or_else(PoisonError::into_inner);

@@ -286,7 +286,7 @@ impl Finished {
             retired: Arc::clone(&retired),
         });
         let (id, created) = (new.id, new.created);
-        let mut ops = vec![name_record(&name, id, Expect::Any)?];
+        let mut ops = vec![name_record(&name, id, None, Expect::Any)?];
         ops.extend(line);
         let extra = Extra {
             puts: vec![RawPut(

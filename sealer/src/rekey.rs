@@ -30,6 +30,7 @@ use crate::disk::Disk;
 use crate::error::VaultError;
 use crate::ids::VaultId;
 use crate::keyring::{KeysError, VaultKeys, unwrap_audit, unwrap_root, wrap_audit, wrap_root};
+use crate::orphans::RETIRED;
 use crate::rows::{Access, Row, Table, for_each_slice};
 use crate::vaults::Live;
 
@@ -58,6 +59,16 @@ pub enum SwitchError {
         "the keys of vault {0} do not open, and a new root key would lose them for good: repair or restore it first"
     )]
     Keys(VaultId),
+    /// The secret of the shares does not open the root key of this vault.
+    #[error(
+        "these shares do not open the keys of vault {0:?}: its row in control.db was changed, restore it from a backup"
+    )]
+    NotOfThisVault(String),
+    /// The commit failed and control.db cannot be read. The vault is sealed.
+    #[error(
+        "the disk of control.db failed in the middle of it: vault {0:?} is sealed, and which shares open it shows once the store was sealed and unsealed again"
+    )]
+    VaultInDoubt(String),
     /// A key could not be wrapped.
     #[error("the new keys could not be wrapped: {0}")]
     Wrap(#[from] RecordError),
@@ -117,13 +128,21 @@ impl Barrier<Unsealed> {
         }
     }
 
+    /// Asks whether a new root key could be made now, before anybody gives a share for it.
+    ///
+    /// # Errors
+    /// [`SwitchError::Busy`], [`SwitchError::Keys`], or the disk of control.db.
+    pub fn may_rotate_root(&self) -> Result<(), SwitchError> {
+        rewrap(self.live()).map(drop)
+    }
+
     /// Gives the store to the new quorum of `switch`, and with it a new root key where its plan says so. `ops` are stored in
     /// the same transaction.
     ///
     /// # Errors
     /// [`SwitchError`]; nothing is changed but after [`SwitchError::InDoubt`].
     pub fn rekey(&mut self, switch: &Switch, ops: Vec<Op>, now: u64) -> Result<(), SwitchError> {
-        if switch.replaces() != self.config().digest() {
+        if switch.replaces() != Some(self.config().digest()) {
             return Err(SwitchError::OtherConfig);
         }
         self.switch(
@@ -255,6 +274,11 @@ pub(crate) fn rewrap(live: &Live) -> Result<Rewrapped, SwitchError> {
         Ok((key_rows(disk)?, clear_row(disk, AUDIT)?))
     })?;
     let (store, root) = (live.id, Key::random()?);
+    // What a vault's own quorum wraps does not hang under the store's root key.
+    let owned: Vec<VaultId> = (live.named().values())
+        .filter(|vault| vault.0.own.is_some())
+        .map(|vault| vault.id())
+        .collect();
     let lent = live.root.lend(|old| {
         let audit = unwrap_audit(old, store, &audit)?;
         let mut puts = vec![RawPut(
@@ -263,6 +287,9 @@ pub(crate) fn rewrap(live: &Live) -> Result<Rewrapped, SwitchError> {
             wrap_audit(&root, store, &audit)?,
         )];
         for (key, row) in &from {
+            if row == RETIRED || owned.iter().any(|id| id.as_bytes().as_slice() == key) {
+                continue;
+            }
             let id = VaultId::from_bytes(key).unwrap_or(VaultId::SYSTEM);
             let keys = match VaultKeys::unwrap(old, store, id, row) {
                 Ok(keys) => keys,
@@ -281,7 +308,8 @@ pub(crate) fn rewrap(live: &Live) -> Result<Rewrapped, SwitchError> {
     Ok(Rewrapped { root, from, puts })
 }
 
-fn key_rows(disk: &mut Disk) -> Result<Vec<Row>, VaultError> {
+/// Every row of wrapped keys, and the mark of each retired vault.
+pub(crate) fn key_rows(disk: &mut Disk) -> Result<Vec<Row>, VaultError> {
     let mut tx = disk.rows.begin(Access::Read)?;
     let mut rows = Vec::new();
     for_each_slice(&mut *tx, Table::Vault, SLICE, |mut slice| {

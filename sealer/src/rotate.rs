@@ -48,9 +48,13 @@ impl Vaults {
     /// dropped. [`Rotation::copy`] does the work, [`Rotation::commit`] ends it.
     ///
     /// # Errors
-    /// [`VaultError::Frozen`] where it is being rebuilt already; the vault is sealed, unavailable or quarantined.
+    /// [`VaultError::Frozen`] where it is being rebuilt already; [`VaultError::OwnQuorum`], since the new file's id stands in
+    /// the seal config that only its quorum's key can wrap; the vault is sealed, unavailable or quarantined.
     pub fn rotate(&self, name: &str) -> Result<Rotation, VaultError> {
         let old = self.vault(name)?;
+        if old.0.own.is_some() {
+            return Err(VaultError::OwnQuorum(name.to_owned()));
+        }
         let (head, outbox, freeze) = old.run(|disk| {
             disk.ready()?;
             let freeze = Freeze::of(&disk.stats)?;

@@ -11,9 +11,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
-use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
-use std::thread;
 use std::time::Duration;
 
 use mcpist_quorum::{
@@ -22,13 +20,15 @@ use mcpist_quorum::{
 };
 use mcpist_secret::{Key, MemoryError};
 
-use crate::barrier::{Barrier, Base, OpenError, Owner, Sealed, Unsealed};
+use crate::barrier::{Barrier, Base, OpenError, Options, Owner, Sealed, Unsealed};
 use crate::create::{AUDIT, ROOT};
-use crate::disk::{Disk, Role, Stats, tampered};
+use crate::disk::{Disk, Role, Stats};
 use crate::error::VaultError;
 use crate::ids::{VaultId, VaultName};
 use crate::keyring::{AuditKey, KeyCell, KeysError, VaultKeys, unwrap_audit, unwrap_root};
-use crate::ledger::{End, Inbox, Ledger, Verdict};
+use crate::ledger::{Inbox, Ledger};
+use crate::looking::Looking;
+use crate::own::VaultQuorum;
 use crate::pool::Pool;
 use crate::record::Place;
 use crate::registrar::Registrar;
@@ -114,6 +114,8 @@ pub struct UnsealReport {
     pub unavailable: Vec<String>,
     /// The vaults whose last announced write is not there; a custodian confirms it.
     pub last_write_missing: Vec<String>,
+    /// The vaults that wait for a quorum of their own.
+    pub sealed: Vec<String>,
 }
 
 impl Barrier<Sealed> {
@@ -256,11 +258,24 @@ struct Opening<'a> {
 }
 
 /// How a vault's file was found.
-struct Found {
-    disk: Result<Disk, VaultError>,
-    keys: Arc<KeyCell<VaultKeys>>,
+pub(crate) struct Found {
+    pub(crate) disk: Result<Disk, VaultError>,
+    pub(crate) keys: Arc<KeyCell<VaultKeys>>,
     /// The generation of a write that is missing and was not confirmed.
-    missing: Option<u64>,
+    pub(crate) missing: Option<u64>,
+    pub(crate) own: Option<VaultQuorum>,
+}
+
+impl Found {
+    /// Its file was not looked at.
+    pub(crate) fn closed(error: VaultError, own: Option<VaultQuorum>) -> Found {
+        Found {
+            disk: Err(error),
+            keys: Arc::new(KeyCell::empty()),
+            missing: None,
+            own,
+        }
+    }
 }
 
 impl Opening<'_> {
@@ -311,6 +326,7 @@ impl Opening<'_> {
             idle: options.idle,
             fault: OnceLock::new(),
             missing: AtomicU64::new(0),
+            own: None,
         };
         system.watch_idle();
         let system = OpenVault(Arc::new(system));
@@ -334,99 +350,29 @@ impl Opening<'_> {
         Ok((live, next, report))
     }
 
-    /// Verifies the file of one vault and judges its head.
+    /// Verifies the file of one vault and judges its head. One that has a quorum of its own stays closed.
     fn find(&self, vault: &NamedVault, ledger: &Ledger, registrar: &Arc<Registrar>) -> Found {
         let store = self.base.config.store();
         let wrapped = self.wrapped.get(&vault.id).map_or(&[][..], Vec::as_slice);
+        if let Some(note) = &vault.own {
+            return match VaultQuorum::of(store, vault.id, note, wrapped) {
+                Ok(own) => Found::closed(VaultError::VaultSealed(vault.name.clone()), Some(own)),
+                Err(error) => Found::closed(error, None),
+            };
+        }
         let keys = match VaultKeys::unwrap(&self.root, store, vault.id, wrapped) {
             Ok(keys) => Arc::new(KeyCell::new(keys)),
-            Err(error) => {
-                return Found {
-                    disk: Err(keys_error(error)),
-                    keys: Arc::new(KeyCell::empty()),
-                    missing: None,
-                };
-            }
+            Err(error) => return Found::closed(keys_error(error), None),
         };
-        let disk = self.verify(vault.id, &keys, registrar).and_then(|disk| {
-            let mut entry = *ledger
-                .0
-                .get(&vault.id)
-                .ok_or_else(|| tampered("control.db does not know its head"))?;
-            let found = disk.head.point();
-            let end = match entry.judge(found) {
-                Verdict::Foreign => {
-                    return Err(foreign(found.generation, entry.recorded.generation));
-                }
-                Verdict::Recorded => None,
-                Verdict::Intended => Some(End::Made),
-                Verdict::LastWriteMissing => Some(End::Missing),
-            };
-            if let (Some(end), Some(intent)) = (end, entry.intent) {
-                entry.end(intent, end);
-                registrar.over(vault.id, intent, end);
-            }
-            Ok((disk, entry.missing))
-        });
-        match disk {
-            Ok((disk, missing)) => Found {
-                disk: Ok(disk),
-                keys,
-                missing,
-            },
-            // Not wanted any more, and a verification that hangs should hold none.
-            Err(error) => {
-                keys.revoke();
-                Found {
-                    disk: Err(error),
-                    keys,
-                    missing: None,
-                }
-            }
-        }
-    }
-
-    /// Verifies a file on a thread of its own, which has the options' deadline for each slice.
-    fn verify(
-        &self,
-        id: VaultId,
-        keys: &Arc<KeyCell<VaultKeys>>,
-        registrar: &Arc<Registrar>,
-    ) -> Result<Disk, VaultError> {
-        let Base {
-            store,
-            backend,
-            options,
-            config,
-            ..
-        } = self.base;
-        let candidate = Candidate {
-            place: Place::new(config.store(), id),
-            keys: Arc::clone(keys),
-            rows: backend.open(&store.vault(id))?,
-            idle: options.idle,
-            open: store.lease(),
+        let (base, entry) = (self.base, ledger.0.get(&vault.id));
+        let looking = Looking {
+            store: &base.store,
+            backend: &base.backend,
+            options: base.options,
+            place: Place::new(store, vault.id),
+            registrar,
         };
-        let role = Role::Vault(Arc::clone(registrar));
-        let (tell, told) = sync_channel(1);
-        let work = move || {
-            // Nobody listens any more where the deadline has passed.
-            let alive = || drop(tell.try_send(None));
-            let result = candidate.verify(role, alive);
-            drop(tell.send(Some(result)));
-        };
-        let started = thread::Builder::new().name("verify".to_owned()).spawn(work);
-        started.map_err(|error| VaultError::Storage(error.to_string()))?;
-        loop {
-            match told.recv_timeout(options.deadline) {
-                Ok(None) => {}
-                Ok(Some(result)) => return result,
-                Err(RecvTimeoutError::Timeout) => return Err(VaultError::Unavailable),
-                Err(RecvTimeoutError::Disconnected) => {
-                    return Err(tampered("its file broke the reader"));
-                }
-            }
-        }
+        looking.find(keys, || Ok(entry.copied()))
     }
 
     fn shared(
@@ -436,33 +382,45 @@ impl Opening<'_> {
         pool: &Pool,
         sealed: &Arc<AtomicBool>,
     ) -> OpenVault {
-        let options = self.base.options;
-        let (lane, stats, fault) = match found.disk {
-            Ok(disk) => {
-                let stats = Arc::clone(&disk.stats);
-                (
-                    Some(Arc::new(pool.lane(disk, options.deadline))),
-                    stats,
-                    OnceLock::new(),
-                )
-            }
-            Err(error) => (None, Arc::new(Stats::default()), OnceLock::from(error)),
-        };
-        let shared = Shared {
-            name: vault.name,
-            id: vault.id,
-            created: vault.created,
-            sealed: Arc::clone(sealed),
-            keys: found.keys,
-            lane,
-            stats,
-            idle: options.idle,
-            fault,
-            missing: AtomicU64::new(found.missing.unwrap_or(0)),
-        };
-        shared.watch_idle();
-        OpenVault(Arc::new(shared))
+        let id = (vault.name, vault.id, vault.created);
+        shared(id, found, pool, self.base.options, sealed)
     }
+}
+
+/// A vault as all its handles will share it.
+pub(crate) fn shared(
+    (name, id, created): (String, VaultId, u64),
+    found: Found,
+    pool: &Pool,
+    options: Options,
+    sealed: &Arc<AtomicBool>,
+) -> OpenVault {
+    let (lane, stats, fault) = match found.disk {
+        Ok(disk) => {
+            let stats = Arc::clone(&disk.stats);
+            (
+                Some(Arc::new(pool.lane(disk, options.deadline))),
+                stats,
+                OnceLock::new(),
+            )
+        }
+        Err(error) => (None, Arc::new(Stats::default()), OnceLock::from(error)),
+    };
+    let shared = Shared {
+        name,
+        id,
+        created,
+        sealed: Arc::clone(sealed),
+        keys: found.keys,
+        lane,
+        stats,
+        idle: options.idle,
+        fault,
+        missing: AtomicU64::new(found.missing.unwrap_or(0)),
+        own: found.own.map(RwLock::new),
+    };
+    shared.watch_idle();
+    OpenVault(Arc::new(shared))
 }
 
 fn note(report: &mut UnsealReport, name: &str, found: &Found) {
@@ -474,6 +432,7 @@ fn note(report: &mut UnsealReport, name: &str, found: &Found) {
         Err(VaultError::Quarantined(reason)) => {
             report.quarantined.push((name.to_owned(), reason.clone()));
         }
+        Err(VaultError::VaultSealed(_)) => report.sealed.push(name.to_owned()),
         Err(error) => {
             log::error!("vault {name}: {error}");
             report.unavailable.push(name.to_owned());
@@ -484,21 +443,7 @@ fn note(report: &mut UnsealReport, name: &str, found: &Found) {
     }
 }
 
-fn foreign(found: u64, recorded: u64) -> VaultError {
-    VaultError::Quarantined(match found.cmp(&recorded) {
-        std::cmp::Ordering::Less => format!(
-            "its file was put back: it shows generation {found}, control.db recorded {recorded}"
-        ),
-        std::cmp::Ordering::Equal => {
-            format!("its file shows another generation {found} than the one control.db recorded")
-        }
-        std::cmp::Ordering::Greater => format!(
-            "its file shows generation {found}, control.db recorded {recorded} only: control.db was put back"
-        ),
-    })
-}
-
-fn keys_error(error: KeysError) -> VaultError {
+pub(crate) fn keys_error(error: KeysError) -> VaultError {
     match error {
         KeysError::Wrap(RecordError::Memory(error)) => error.into(),
         other => VaultError::Quarantined(format!("its wrapped keys do not open: {other}")),

@@ -12,7 +12,7 @@
 //! Does not check expiry, hosts or who asks: the broker and the permit do.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mcpist_quorum::NameHmac;
@@ -23,6 +23,7 @@ use crate::disk::{Disk, Listed, Slice, Stats};
 use crate::error::{Health, VaultError};
 use crate::ids::{VaultId, check_record};
 use crate::keyring::{KeyCell, VaultKeys};
+use crate::own::VaultQuorum;
 use crate::pool::Lane;
 use crate::record::{Meta, RowError, SealedRecord};
 
@@ -51,6 +52,8 @@ pub(crate) struct Shared {
     pub(crate) fault: OnceLock<VaultError>,
     /// The generation of a write that is missing and was not confirmed, or 0.
     pub(crate) missing: AtomicU64,
+    /// The quorum of its own that opens it.
+    pub(crate) own: Option<RwLock<VaultQuorum>>,
 }
 
 /// A handle to one vault of an unsealed store.
@@ -76,6 +79,8 @@ pub struct VaultStatus {
     pub old_records: u64,
     /// The generation of a write that was announced and is not there, until a custodian confirms it.
     pub last_write_missing: Option<u64>,
+    /// Whether a quorum of its own opens it.
+    pub has_own_quorum: bool,
 }
 
 impl OpenVault {
@@ -216,7 +221,7 @@ impl OpenVault {
     /// How the vault is. Waits for nothing.
     pub fn health(&self) -> Health {
         match (self.0.usable(), &self.0.lane) {
-            (Err(VaultError::Sealed), _) => Health::Sealed,
+            (Err(VaultError::Sealed | VaultError::VaultSealed(_)), _) => Health::Sealed,
             (Err(VaultError::Quarantined(reason)), _) => Health::Quarantined(reason),
             (Err(_), _) | (Ok(()), None) => Health::Unavailable,
             (Ok(()), Some(lane)) if lane.is_overdue() => Health::Unavailable,
@@ -236,6 +241,7 @@ impl OpenVault {
             generation: shared.stats.generation.load(Ordering::Relaxed),
             old_records: shared.stats.old_records.load(Ordering::Relaxed),
             last_write_missing: Some(shared.missing.load(Ordering::Relaxed)).filter(|g| *g != 0),
+            has_own_quorum: shared.own.is_some(),
         }
     }
 
@@ -253,6 +259,8 @@ impl OpenVault {
         shared.watch_idle();
         match result {
             Err(error @ VaultError::Quarantined(_)) => self.faulty(error),
+            // Whether the store was sealed meanwhile, or this vault alone.
+            Err(VaultError::Sealed) => shared.usable().and(Err(VaultError::Sealed)),
             other => other,
         }
     }

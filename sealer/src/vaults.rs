@@ -22,6 +22,7 @@ use crate::ids::{VaultId, VaultName};
 use crate::keyring::{AuditKey, KeyCell, VaultKeys};
 use crate::ledger::{Entry, Point};
 use crate::new_vault::NewVault;
+use crate::own::{Named, VaultQuorum};
 use crate::pool::Pool;
 use crate::record::{KIND_VAULT, MAX_RECORD, OWNER_VAULTS};
 use crate::registrar::Registrar;
@@ -152,8 +153,18 @@ impl Vaults {
     /// [`VaultError::VaultExists`], a name that is none, or the store's disk. After
     /// [`VaultError::OutcomeUnknown`] the vault is named as soon as control.db shows that it was made.
     pub fn create_vault(&self, name: &str, outbox: Option<Vec<u8>>) -> Result<(), VaultError> {
-        let live = &self.0;
         let name = VaultName::parse(name)?;
+        self.make(name.clone(), outbox, |live| NewVault::begin(live, name))
+    }
+
+    /// Makes the vault that `begin` begins.
+    pub(crate) fn make(
+        &self,
+        name: VaultName,
+        outbox: Option<Vec<u8>>,
+        begin: impl FnOnce(&Arc<Live>) -> Result<NewVault, VaultError>,
+    ) -> Result<(), VaultError> {
+        let live = &self.0;
         let line = outbox_line(outbox)?;
         let _one_at_a_time = live.creating.lock().unwrap_or_else(PoisonError::into_inner);
         // Where an earlier one is in doubt, control.db is read first.
@@ -164,9 +175,9 @@ impl Vaults {
         if live.named().contains_key(&name) {
             return Err(VaultError::VaultExists(name.as_str().to_owned()));
         }
-        let (new, point) = self.make_file(NewVault::begin(live, name.clone())?, of)?;
+        let (new, point) = self.make_file(begin(live)?, of)?;
         let (id, created) = (new.id, new.created);
-        let mut ops = vec![name_record(&name, id, Expect::Absent)?];
+        let mut ops = vec![name_record(&name, id, new.own.as_ref(), Expect::Absent)?];
         ops.extend(line);
         let extra = Extra {
             puts: vec![RawPut(
@@ -268,14 +279,19 @@ impl Vaults {
 }
 
 /// The system vault's record that names a vault.
-pub(crate) fn name_record(name: &VaultName, id: VaultId, expect: Expect) -> Result<Op, VaultError> {
+pub(crate) fn name_record(
+    name: &VaultName,
+    id: VaultId,
+    own: Option<&VaultQuorum>,
+    expect: Expect,
+) -> Result<Op, VaultError> {
     Ok(Op::Put {
         owner: Some(OWNER_VAULTS.to_owned()),
         name: name.as_str().to_owned(),
         kind: KIND_VAULT.to_owned(),
         expiry: 0,
         hosts: Vec::new(),
-        payload: Secret::copy_of(id.as_bytes())?,
+        payload: Secret::copy_of(&Named::of(id, own).encode())?,
         expect,
     })
 }

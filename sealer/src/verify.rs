@@ -24,6 +24,7 @@ use crate::ids::VaultId;
 use crate::keyring::{Epoch, KeyCell, VaultKeys};
 use crate::ledger::{self, Ledger};
 use crate::outbox::Standing;
+use crate::own::{Named, OwnNote};
 use crate::record::{OWNER_VAULTS, Place, Row, name_from_key, open_head, open_outbox};
 use crate::rows::{self, Access, Rows, Table, Transaction, for_each_slice};
 use crate::store::OpenGuard;
@@ -39,6 +40,8 @@ pub(crate) struct NamedVault {
     pub(crate) name: String,
     pub(crate) id: VaultId,
     pub(crate) created: u64,
+    /// What is known of the quorum of its own that opens it.
+    pub(crate) own: Option<OwnNote>,
 }
 
 /// An open file that is not believed yet.
@@ -338,11 +341,11 @@ fn open_row(
     let row = Row::parse(bytes)?;
     let content = row.open_in(room, keys, place, &name)?;
     let named = if content.owner == OWNER_VAULTS {
-        let id = VaultId::from_bytes(content.payload)
-            .ok_or_else(|| tampered("a vault's record names no vault"))?;
+        let named = Named::decode(content.payload)?;
         Some(NamedVault {
             name: content.name.to_owned(),
-            id,
+            id: named.id,
+            own: named.own,
             created: content.created,
         })
     } else {

@@ -4,7 +4,7 @@
 
 use mcpist_core::api::Base64;
 use mcpist_core::ids::Digest;
-use mcpist_quorum::{Act, Plan};
+use mcpist_quorum::{Act, Generation, Plan, PlannedHolder, PlannedVault, Threshold};
 
 use crate::error::{Error, Result};
 use crate::terminal::Terminal;
@@ -22,11 +22,21 @@ pub(crate) fn describe(plan: &Plan, digest: &Digest) -> String {
     let mut lines = vec![format!(
         "{} store {}: {} of {} shares",
         match plan.act() {
-            Act::Init(_) => "Make",
-            Act::Unseal(_) => "Open",
-            Act::Rekey(_) => "Give new shares of",
-            Act::RotateRoot(_) => "Replace the root key of",
-            Act::Restore { .. } => "Restore",
+            Act::Init(_) => "Make".to_owned(),
+            Act::Unseal(_) => "Open".to_owned(),
+            Act::Rekey(_) => "Give new shares of".to_owned(),
+            Act::RotateRoot(_) => "Replace the root key of".to_owned(),
+            Act::Restore { .. } => "Restore".to_owned(),
+            Act::Drill { .. } => "Drill, which restores nothing:".to_owned(),
+            Act::UnsealVault { vault, .. } => format!("Open vault {} of", shown(vault)),
+            Act::RekeyVault(terms) if terms.replaces.is_none() => {
+                format!(
+                    "Make vault {} with a quorum of its own in",
+                    shown(&terms.vault)
+                )
+            }
+            Act::RekeyVault(terms) =>
+                format!("Give new shares of vault {} of", shown(&terms.vault)),
         },
         plan.store(),
         threshold.needed(),
@@ -51,23 +61,43 @@ pub(crate) fn describe(plan: &Plan, digest: &Digest) -> String {
             lines.push("  a development store: not for real credentials".to_owned());
         }
     }
-    if let Act::Rekey(terms) = plan.act() {
-        lines.push(format!(
-            "  to new shares: {}, generation {}",
-            terms.threshold, terms.generation
-        ));
-        for holder in &terms.holders {
-            lines.push(format!(
-                "  new share for {} ({})",
-                holder.label, holder.recipient
+    match plan.act() {
+        Act::Rekey(terms) => {
+            lines.push(new_shares(
+                terms.threshold,
+                terms.generation,
+                &terms.holders,
+            ));
+            if terms.rotate_root {
+                lines.push("  with a new root key".to_owned());
+            }
+        }
+        Act::RekeyVault(terms) => {
+            lines.push(new_shares(
+                terms.threshold,
+                terms.generation,
+                &terms.holders,
             ));
         }
-        if terms.rotate_root {
-            lines.push("  with a new root key".to_owned());
-        }
+        _ => {}
     }
     lines.push(format!("  plan {digest}"));
     lines.join("\n")
+}
+
+/// The vault's name. Who made the plan chose it.
+fn shown(vault: &PlannedVault) -> String {
+    vault.name.escape_debug().to_string()
+}
+
+fn new_shares(threshold: Threshold, generation: Generation, holders: &[PlannedHolder]) -> String {
+    let holders = holders
+        .iter()
+        .map(|h| format!("\n  new share for {} ({})", h.label, h.recipient));
+    format!(
+        "  to new shares: {threshold}, generation {generation}{}",
+        holders.collect::<String>()
+    )
 }
 
 /// Asks on the terminal, whatever standard input is.

@@ -538,8 +538,10 @@ fn switch_error(error: &SwitchError) -> ApiError {
         SwitchError::Vault(e) => return vault_error(e),
         SwitchError::Busy => ErrorCode::Busy,
         SwitchError::OtherConfig => ErrorCode::Conflict,
-        SwitchError::Keys(_) | SwitchError::NotOfThisStore => ErrorCode::VaultQuarantined,
-        SwitchError::InDoubt => ErrorCode::VaultUnavailable,
+        SwitchError::Keys(_) | SwitchError::NotOfThisStore | SwitchError::NotOfThisVault(_) => {
+            ErrorCode::VaultQuarantined
+        }
+        SwitchError::InDoubt | SwitchError::VaultInDoubt(_) => ErrorCode::VaultUnavailable,
         SwitchError::Combine(_) | SwitchError::Wrap(_) | SwitchError::Memory(_) => {
             ErrorCode::Unavailable
         }

@@ -18,8 +18,13 @@ pub(crate) fn vault_error(error: &VaultError) -> ApiError {
         V::Sealed => ErrorCode::Sealed,
         V::Unavailable | V::OutcomeUnknown | V::Storage(_) => ErrorCode::VaultUnavailable,
         V::Quarantined(_) => ErrorCode::VaultQuarantined,
+        V::VaultSealed(_) => ErrorCode::VaultSealed,
         V::NoSuchVault(_) | V::NotFound(_) | V::NothingMissing(_) => ErrorCode::NotFound,
-        V::VaultExists(_) | V::Conflict { .. } | V::Epochs { .. } => ErrorCode::Conflict,
+        V::VaultExists(_)
+        | V::Conflict { .. }
+        | V::Epochs { .. }
+        | V::NoOwnQuorum(_)
+        | V::OwnQuorum(_) => ErrorCode::Conflict,
         V::Frozen | V::Rotated => ErrorCode::Busy,
         V::Name(_) | V::Batch { .. } => ErrorCode::RequestInvalid,
         V::TooLarge { .. } => ErrorCode::TooLarge,
@@ -153,6 +158,8 @@ mod tests {
             (VaultError::Storage(text()), ErrorCode::VaultUnavailable),
             (VaultError::Full("no room".into()), ErrorCode::DiskFull),
             (VaultError::Quarantined(text()), ErrorCode::VaultQuarantined),
+            (VaultError::VaultSealed(text()), ErrorCode::VaultSealed),
+            (VaultError::NoOwnQuorum(text()), ErrorCode::Conflict),
             (VaultError::NoSuchVault(text()), ErrorCode::NotFound),
             (VaultError::NotFound(text()), ErrorCode::NotFound),
             (VaultError::NothingMissing(text()), ErrorCode::NotFound),

@@ -29,6 +29,8 @@ use crate::ids::{
     ConfigDigest, Generation, MAX_SHARES, PlanDigest, SetId, ShareDigest, StoreId, Threshold,
 };
 use crate::share::Share;
+use crate::sharing::Sharing;
+use crate::vault_config::VaultConfig;
 
 const FORMAT: Format = Format {
     name: "ceremony record",
@@ -160,29 +162,22 @@ impl CeremonyRecord {
         audit_key: [u8; 32],
         store: &Ed25519KeyPair,
     ) -> CeremonyRecord {
-        let mut store_key = [0; 32];
-        store_key.copy_from_slice(store.public_key().as_ref());
-        Body {
-            act,
-            store: config.store(),
-            set: config.set(),
-            generation: config.generation(),
-            threshold: config.threshold(),
-            dev: config.is_dev(),
-            made,
-            plan,
-            config: config.digest(),
-            root_digest: *config.root_digest(),
-            audit_key,
-            store_key,
-            officers: config.officers().to_vec(),
-            holders: config
-                .holders()
-                .iter()
-                .map(|h| (h.label.clone(), h.digest))
-                .collect(),
-        }
-        .signed(store)
+        let opens = (config.sharing(), config.digest());
+        Body::of(act, config, opens, plan, made, audit_key, store).signed(store)
+    }
+
+    /// Like [`CeremonyRecord::sign`], of the ceremony after which `vault` holds for one vault of the store of `config`:
+    /// the record's sharing and config digest are the vault's.
+    pub fn sign_vault(
+        config: &SealConfig,
+        vault: &VaultConfig,
+        plan: PlanDigest,
+        made: u64,
+        audit_key: [u8; 32],
+        store: &Ed25519KeyPair,
+    ) -> CeremonyRecord {
+        let (act, opens) = (Recorded::RekeyVault, (vault.sharing(), vault.digest()));
+        Body::of(act, config, opens, plan, made, audit_key, store).signed(store)
     }
 
     /// The canonical bytes (see the module for the layout).
@@ -302,6 +297,36 @@ impl CeremonyRecord {
 }
 
 impl Body {
+    fn of(
+        act: Recorded,
+        config: &SealConfig,
+        (sharing, digest): (&Sharing, ConfigDigest),
+        plan: PlanDigest,
+        made: u64,
+        audit_key: [u8; 32],
+        store: &Ed25519KeyPair,
+    ) -> Body {
+        let mut store_key = [0; 32];
+        store_key.copy_from_slice(store.public_key().as_ref());
+        let holders = sharing.holders.iter();
+        Body {
+            act,
+            store: config.store(),
+            set: sharing.set,
+            generation: sharing.generation,
+            threshold: sharing.threshold,
+            dev: config.is_dev(),
+            made,
+            plan,
+            config: digest,
+            root_digest: *config.root_digest(),
+            audit_key,
+            store_key,
+            officers: config.officers().to_vec(),
+            holders: holders.map(|h| (h.label.clone(), h.digest)).collect(),
+        }
+    }
+
     fn signed(self, store: &Ed25519KeyPair) -> CeremonyRecord {
         let mut signature = [0; SIGNATURE_LEN];
         let made = store.sign(&[DOMAIN, &self.to_bytes()].concat());

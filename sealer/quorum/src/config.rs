@@ -16,7 +16,7 @@
 
 use crate::codec::{Format, FormatError, Reader, Writer, digest};
 use crate::ids::{ConfigDigest, Generation, SetId, StoreId, Threshold, ThresholdError};
-use crate::sharing::{Holder, Sharing};
+use crate::sharing::{Holder, Shared, Sharing};
 
 const FORMAT: Format = Format {
     name: "seal config",
@@ -54,7 +54,7 @@ pub enum ConfigError {
     /// A label or name is empty, too long, or holds characters that cannot be read on a terminal.
     #[error("{role} number {position} needs a name of 1 to {MAX_LABEL} bytes of visible text")]
     Label {
-        /// `holder` or `officer`.
+        /// `holder`, `officer` or `vault`.
         role: &'static str,
         /// Position from 1.
         position: usize,
@@ -213,6 +213,12 @@ impl SealConfig {
     }
 }
 
+impl Shared for SealConfig {
+    fn sharing(&self) -> &Sharing {
+        &self.0.sharing
+    }
+}
+
 pub(crate) fn read_generation(reader: &mut Reader<'_>) -> Result<Generation, FormatError> {
     let number = reader.u32("generation")?;
     Generation::new(number).ok_or_else(|| reader.value("generation", number.into()))
@@ -338,7 +344,7 @@ pub(crate) fn distinct<T: PartialEq>(
 
 /// Visible text that cannot rearrange a line: no controls, no invisible or direction-changing
 /// characters, no blank at either end.
-fn is_label(text: &str) -> bool {
+pub(crate) fn is_label(text: &str) -> bool {
     let unseen = |c: char| {
         c.is_control()
             || matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'

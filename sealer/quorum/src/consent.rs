@@ -2,22 +2,24 @@
 //!
 //! Owns: [`Consent`], the first phase of every ceremony that a running store takes part in: the
 //! current shares are collected under a plan that is for this very seal config. Rekey, rotate root and
-//! restore begin with it. Promises what [`crate::Collector`] does, and that the whole ceremony ends
-//! [`CEREMONY_SECONDS`] after it was planned, shares or none. Does not: know whether the shares' secret
-//! opens anything; whoever holds the store finds out.
+//! restore begin with it, and what a vault's own quorum is asked for. Promises what [`crate::Collector`]
+//! does, and that the whole ceremony ends [`CEREMONY_SECONDS`] after it was planned, shares or none.
+//! Does not: know whether the shares' secret opens anything; whoever holds the store finds out.
 
 use crate::collector::{ClosedBy, Collector, Progress, ShareRefusal, Submission};
 use crate::config::SealConfig;
-use crate::ids::{ConfigDigest, PlanDigest};
+use crate::ids::{ConfigDigest, PlanDigest, StoreId};
 use crate::plan::{Act, Plan};
 use crate::share::Share;
+use crate::sharing::Sharing;
+use crate::vault_config::VaultConfig;
 
 /// How long a ceremony may take from its plan to its end, in seconds.
 pub const CEREMONY_SECONDS: u64 = 24 * 3600;
 
 /// The plan is for another seal config, or for an act that nobody consents to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("this plan is not one that the store's quorum consents to: plan the ceremony anew")]
+#[error("this plan is not one that this quorum consents to: plan the ceremony anew")]
 pub struct NotConsentable;
 
 /// A plan that waits for the current quorum.
@@ -31,25 +33,53 @@ pub struct Consent {
 impl Consent {
     /// Begins to collect for `plan` at `now`, in seconds on a clock that does not go backwards.
     pub fn begin(plan: Plan, config: &SealConfig, now: u64) -> Result<Consent, NotConsentable> {
-        let of: ConfigDigest = match plan.act() {
+        let of = match plan.act() {
             Act::Rekey(terms) => terms.config,
-            Act::RotateRoot(config) | Act::Restore { config, .. } => *config,
-            Act::Init(_) | Act::Unseal(_) => return Err(NotConsentable),
+            Act::RotateRoot(config) | Act::Restore { config, .. } | Act::Drill { config, .. } => {
+                *config
+            }
+            Act::Init(_) | Act::Unseal(_) | Act::UnsealVault { .. } | Act::RekeyVault(_) => {
+                return Err(NotConsentable);
+            }
         };
-        let sharing = config.sharing();
+        if of != config.digest() {
+            return Err(NotConsentable);
+        }
+        Consent::collect(plan, config.store(), config.sharing(), of, now)
+    }
+
+    /// Begins to collect for `plan` the shares of a vault's own quorum, as [`Consent::begin`] does.
+    pub fn begin_vault(
+        plan: Plan,
+        config: &VaultConfig,
+        now: u64,
+    ) -> Result<Consent, NotConsentable> {
+        let (vault, of) = match plan.act() {
+            Act::UnsealVault { vault, config } => (vault, *config),
+            Act::RekeyVault(terms) => (&terms.vault, terms.replaces.ok_or(NotConsentable)?),
+            _ => return Err(NotConsentable),
+        };
+        if of != config.digest() || vault.id != *config.vault() {
+            return Err(NotConsentable);
+        }
+        Consent::collect(plan, config.store(), config.sharing(), of, now)
+    }
+
+    fn collect(
+        plan: Plan,
+        store: StoreId,
+        sharing: &Sharing,
+        of: ConfigDigest,
+        now: u64,
+    ) -> Result<Consent, NotConsentable> {
         let named = (
             plan.store(),
             plan.set(),
             plan.generation(),
             plan.threshold(),
         );
-        let is = (
-            config.store(),
-            sharing.set,
-            sharing.generation,
-            sharing.threshold,
-        );
-        if of != config.digest() || named != is {
+        let is = (store, sharing.set, sharing.generation, sharing.threshold);
+        if named != is {
             return Err(NotConsentable);
         }
         let collector = Collector::new(sharing, of, plan.digest());

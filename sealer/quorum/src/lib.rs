@@ -4,7 +4,8 @@
 //! wraps the root key, which wraps everything else. This crate owns each step of that as pure
 //! functions and values, and every byte format on the way:
 //!
-//! - *who*: [`SealConfig`] (in clear, authenticated by the root key's wrap), [`Plan`] (what a
+//! - *who*: [`SealConfig`] (in clear, authenticated by the root key's wrap), [`VaultConfig`] (likewise, for
+//!   one vault that has a quorum of its own), [`Plan`] (what a
 //!   ceremony is about to do), [`CeremonyRecord`] (what it did, on paper).
 //! - *shares*: [`Foundation`] makes them, [`split`] and [`combine`] are the arithmetic, [`Share`] is
 //!   one of them with its text, [`seal_shares_to`] encrypts one to its holder, [`Collector`] takes
@@ -44,6 +45,7 @@ mod rekey;
 mod share;
 mod sharing;
 mod split;
+mod vault_config;
 mod witness;
 mod words;
 
@@ -80,15 +82,18 @@ pub use ids::{
     ConfigDigest, Generation, HexError, MAX_SHARES, PlanDigest, SetId, ShareDigest, StoreId,
     Threshold, ThresholdError,
 };
-pub use plan::{Act, InitTerms, Plan, PlanError, PlannedHolder, RekeyTerms};
+pub use plan::{
+    Act, InitTerms, Plan, PlanError, PlannedHolder, PlannedVault, RekeyTerms, VaultTerms,
+};
 pub use record::{
     MAX_AAD, MAX_PLAINTEXT, OpenRoom, RECORD_OVERHEAD, RecordAad, RecordError, RecordTag,
     open_record, seal_record, unwrap_key, wrap_key,
 };
 pub use rekey::{Delivery, Letter, Proof, RekeyError, Switch};
 pub use share::{MAX_SHARE_TEXT, SHARE_TEXT_LEN, Share, ShareError};
-pub use sharing::{Holder, Sharing};
+pub use sharing::{Holder, Shared, Sharing};
 pub use split::{CombineError, SplitError, combine, derive_kek, split};
+pub use vault_config::{VaultConfig, VaultConfigParts};
 pub use witness::{
     Contradiction, CounterVerdict, Ignored, Judgement, LogPoint, RECEIPT_LEN, RECEIPT_TEXT_LEN,
     Receipt, ReceiptError, StorePoint, judge, judge_counter,

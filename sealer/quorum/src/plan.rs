@@ -17,9 +17,15 @@
 //!                     new holders { label text | recipient text } | rotate root u8 | dev u8
 //! act 4, rotate root: config digest [32]
 //! act 5, restore:     config digest [32] | backup digest [32]
+//! act 6, unseal vault: vault [16] | name text | config digest [32]
+//! act 7, rekey vault: vault [16] | name text | replaces u8 | config digest [32], where it replaces one |
+//!                     new generation u32 | new needed u8 | new total u8 |
+//!                     new holders { label text | recipient text } | dev u8
+//! act 8, drill:       as act 5
 //! ```
-//! Set, generation, needed and total are those of the sharing whose shares are collected (at init,
-//! of the one that is made); the config digest names the seal config that it stands in.
+//! Set, generation, needed and total are those of the sharing whose shares are collected (at init, and where a vault
+//! gets its first quorum, of the one that is made); the config digest names the seal config that it stands in: of
+//! acts 6 and 7 the vault's own.
 //!
 //! Does not: keep time (the collector does), or hold a secret.
 
@@ -32,6 +38,12 @@ use crate::config::{
 };
 use crate::delivery::{self, RecipientError};
 use crate::ids::{ConfigDigest, Generation, MAX_SHARES, PlanDigest, SetId, StoreId, Threshold};
+use crate::sharing::Sharing;
+
+mod vault;
+
+pub use vault::{PlannedVault, VaultTerms};
+use vault::{check_vault_name, read_vault, read_vault_terms, write_vault, write_vault_terms};
 
 const FORMAT: Format = Format {
     name: "ceremony plan",
@@ -43,6 +55,9 @@ const UNSEAL: u8 = 2;
 const REKEY: u8 = 3;
 const ROTATE_ROOT: u8 = 4;
 const RESTORE: u8 = 5;
+const UNSEAL_VAULT: u8 = 6;
+const REKEY_VAULT: u8 = 7;
+const DRILL: u8 = 8;
 
 /// Why a plan cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -130,6 +145,22 @@ pub enum Act {
         /// The digest that names the backup.
         backup: [u8; 32],
     },
+    /// Make that store, see that all of it opens, and remove it: nothing is restored.
+    Drill {
+        /// The seal config that the backup carries, whose quorum opens it.
+        config: ConfigDigest,
+        /// The digest that names the backup.
+        backup: [u8; 32],
+    },
+    /// Open one vault that has a quorum of its own.
+    UnsealVault {
+        /// The vault.
+        vault: PlannedVault,
+        /// Its seal config.
+        config: ConfigDigest,
+    },
+    /// Make a vault with a quorum of its own, or give it to new shares.
+    RekeyVault(VaultTerms),
 }
 
 /// One ceremony, before its first share.
@@ -203,14 +234,30 @@ impl Plan {
         )
     }
 
+    /// Plans to rehearse [`Plan::restore`]. A share that is given for the one is none for the other.
+    pub fn drill(config: &SealConfig, backup: [u8; 32]) -> Result<Plan, MemoryError> {
+        let config_digest = config.digest();
+        Plan::of(
+            config,
+            Act::Drill {
+                config: config_digest,
+                backup,
+            },
+        )
+    }
+
     /// A plan, with a fresh nonce, for which the current shares of a store are collected.
     fn of(config: &SealConfig, act: Act) -> Result<Plan, MemoryError> {
+        Plan::under(config.store(), config.sharing(), act)
+    }
+
+    fn under(store: StoreId, sharing: &Sharing, act: Act) -> Result<Plan, MemoryError> {
         Ok(Plan {
             nonce: random_bytes()?,
-            store: config.store(),
-            set: config.set(),
-            generation: config.generation(),
-            threshold: config.threshold(),
+            store,
+            set: sharing.set,
+            generation: sharing.generation,
+            threshold: sharing.threshold,
             act,
         })
     }
@@ -229,7 +276,9 @@ impl Plan {
                 })
             }
             Act::Rekey(terms) => check_people(terms.threshold, &terms.holders, terms.dev),
-            Act::Unseal(_) | Act::RotateRoot(_) | Act::Restore { .. } => Ok(()),
+            Act::RekeyVault(terms) => self.check_vault(terms),
+            Act::UnsealVault { vault, .. } => Ok(check_vault_name(vault)?),
+            Act::Unseal(_) | Act::RotateRoot(_) | Act::Restore { .. } | Act::Drill { .. } => Ok(()),
         }
     }
 
@@ -242,6 +291,9 @@ impl Plan {
             Act::Rekey(_) => REKEY,
             Act::RotateRoot(_) => ROTATE_ROOT,
             Act::Restore { .. } => RESTORE,
+            Act::UnsealVault { .. } => UNSEAL_VAULT,
+            Act::RekeyVault(_) => REKEY_VAULT,
+            Act::Drill { .. } => DRILL,
         })
         .raw(&self.nonce)
         .raw(self.store.as_bytes())
@@ -266,9 +318,14 @@ impl Plan {
                 write_people(&mut out, &terms.holders);
                 out.u8(terms.rotate_root.into()).u8(terms.dev.into());
             }
-            Act::Restore { config, backup } => {
+            Act::Restore { config, backup } | Act::Drill { config, backup } => {
                 out.raw(config.as_bytes()).raw(backup);
             }
+            Act::UnsealVault { vault, config } => {
+                write_vault(&mut out, vault);
+                out.raw(config.as_bytes());
+            }
+            Act::RekeyVault(terms) => write_vault_terms(&mut out, terms),
         }
         out.finish()
     }
@@ -306,6 +363,15 @@ impl Plan {
             }),
             ROTATE_ROOT => Act::RotateRoot(read_config(&mut reader)?),
             RESTORE => Act::Restore {
+                config: read_config(&mut reader)?,
+                backup: reader.raw("backup digest")?,
+            },
+            UNSEAL_VAULT => Act::UnsealVault {
+                vault: read_vault(&mut reader)?,
+                config: read_config(&mut reader)?,
+            },
+            REKEY_VAULT => Act::RekeyVault(read_vault_terms(&mut reader)?),
+            DRILL => Act::Drill {
                 config: read_config(&mut reader)?,
                 backup: reader.raw("backup digest")?,
             },

@@ -1,4 +1,4 @@
-//! No I/O, no clock. New shares for a store, from consent to the switch.
+//! No I/O, no clock. New shares for a store, or for one vault's own quorum, from consent to the switch.
 //!
 //! Owns: the states after [`Consent`], each given by value: [`Delivery`] (the new shares exist, left
 //! encrypted, and their holders prove that they have them) and [`Switch`] (enough of them did). A store
@@ -8,6 +8,8 @@
 //! Consent ── t current shares ──▶ Delivery ── t′ new holders prove possession ──▶ Switch
 //!    └── cancel, 10 min after the first share, 24 h ──┴── cancel, 24 h ──▶ nothing happened
 //! ```
+//!
+//! A vault that is made with a quorum begins with the [`Delivery`]: there is nobody to consent yet.
 //!
 //! Promises: until the store was switched the current quorum opens it and no new share does, whatever
 //! became of the ceremony; the new shares were combined before they left; a share that is given as
@@ -20,13 +22,15 @@ use mcpist_secret::Key;
 
 use crate::collector::{ClosedBy, Progress, ShareRefusal, ValidShares};
 use crate::config::{ConfigError, SealConfig, SealConfigParts};
-use crate::consent::Consent;
+use crate::consent::{CEREMONY_SECONDS, Consent};
 use crate::delivery::{DeliverError, seal_shares_to};
 use crate::ids::{ConfigDigest, PlanDigest};
 use crate::new_sharing::NewSharing;
-use crate::plan::{Act, Plan};
+use crate::plan::{Act, Plan, VaultTerms};
 use crate::share::Share;
+use crate::sharing::{Shared, Sharing};
 use crate::split::SplitError;
+use crate::vault_config::{VaultConfig, VaultConfigParts};
 
 /// Why no new shares were made. The current ones are what they were.
 #[derive(Debug, thiserror::Error)]
@@ -62,12 +66,13 @@ pub struct Letter {
     pub age: String,
 }
 
-/// New shares that no store knows, and who has proved to have one.
+/// New shares that nothing opens for yet, and who has proved to have one. `C` is the config that there will be: the
+/// store's, or that of one vault.
 #[derive(Debug)]
-pub struct Delivery {
+pub struct Delivery<C = SealConfig> {
     plan: Plan,
-    replaces: ConfigDigest,
-    config: SealConfig,
+    replaces: Option<ConfigDigest>,
+    config: C,
     kek: Key,
     letters: Vec<Letter>,
     proven: Vec<u8>,
@@ -77,20 +82,20 @@ pub struct Delivery {
 /// The answer to a new share.
 #[derive(Debug)]
 #[must_use]
-pub enum Proof {
+pub enum Proof<C = SealConfig> {
     /// Its holder has it; more are needed.
-    Pending(Delivery, Progress),
+    Pending(Delivery<C>, Progress),
     /// Not accepted, and why. What was proved before still counts.
-    Refused(Delivery, ShareRefusal),
+    Refused(Delivery<C>, ShareRefusal),
     /// Enough holders have theirs.
-    Complete(Switch),
+    Complete(Switch<C>),
 }
 
-/// A new quorum that exists and has its shares: what a store is switched to.
+/// A new quorum that exists and has its shares: what a store or vault is switched to.
 #[derive(Debug)]
-pub struct Switch(Delivery);
+pub struct Switch<C = SealConfig>(Delivery<C>);
 
-impl Delivery {
+impl Delivery<SealConfig> {
     /// Makes the new shares that `consent`'s plan asks for. `shares` are those that completed it, and are
     /// wiped here; `current` is the seal config that they are of.
     pub fn make(
@@ -105,17 +110,100 @@ impl Delivery {
             return Err(RekeyError::OtherConfig);
         }
         drop(shares);
-        let NewSharing {
-            sharing,
-            kek,
-            shares,
-        } = NewSharing::make(
+        let new = NewSharing::make(
             current.set(),
             terms.generation,
             terms.threshold,
             &terms.holders,
         )?;
-        let letters = terms.holders.iter().zip(&shares).map(|(holder, share)| {
+        let config = |sharing| {
+            SealConfig::new(SealConfigParts {
+                store: current.store(),
+                sharing,
+                root_digest: *current.root_digest(),
+                officers: current.officers().to_vec(),
+                dev: current.is_dev(),
+                created: current.created(),
+            })
+        };
+        let (replaces, ends) = (Some(current.digest()), consent.ends());
+        Delivery::of(consent.plan().clone(), replaces, new, config, ends)
+    }
+}
+
+impl Delivery<VaultConfig> {
+    /// Makes the new shares of a vault that has a quorum already, as [`Delivery::make`] does.
+    pub fn make_for_vault(
+        consent: Consent,
+        shares: ValidShares,
+        current: &VaultConfig,
+    ) -> Result<Delivery<VaultConfig>, RekeyError> {
+        let Act::RekeyVault(terms) = consent.plan().act() else {
+            return Err(RekeyError::NotRekey);
+        };
+        let replaces = Some(current.digest());
+        if Some(shares.config()) != replaces || terms.replaces != replaces {
+            return Err(RekeyError::OtherConfig);
+        }
+        drop(shares);
+        let ends = consent.ends();
+        Delivery::to_vault(consent.plan(), terms, current.created(), ends)
+    }
+
+    /// Makes the first shares of a vault that `plan` makes. There is nobody who could consent, and nothing in it. `clock`
+    /// is in seconds since 1970, `now` on the clock of ceremonies.
+    pub fn make_first(
+        plan: &Plan,
+        clock: u64,
+        now: u64,
+    ) -> Result<Delivery<VaultConfig>, RekeyError> {
+        match plan.act() {
+            Act::RekeyVault(terms) if terms.replaces.is_none() => {
+                Delivery::to_vault(plan, terms, clock, now.saturating_add(CEREMONY_SECONDS))
+            }
+            _ => Err(RekeyError::NotRekey),
+        }
+    }
+
+    fn to_vault(
+        plan: &Plan,
+        terms: &VaultTerms,
+        created: u64,
+        ends: u64,
+    ) -> Result<Delivery<VaultConfig>, RekeyError> {
+        let new = NewSharing::make(
+            plan.set(),
+            terms.generation,
+            terms.threshold,
+            &terms.holders,
+        )?;
+        let config = |sharing| {
+            VaultConfig::new(VaultConfigParts {
+                store: plan.store(),
+                vault: terms.vault.id,
+                sharing,
+                dev: terms.dev,
+                created,
+            })
+        };
+        Delivery::of(plan.clone(), terms.replaces, new, config, ends)
+    }
+}
+
+impl<C: Shared> Delivery<C> {
+    fn of(
+        plan: Plan,
+        replaces: Option<ConfigDigest>,
+        new: NewSharing,
+        config: impl FnOnce(Sharing) -> Result<C, ConfigError>,
+        ends: u64,
+    ) -> Result<Delivery<C>, RekeyError> {
+        let NewSharing {
+            sharing,
+            kek,
+            shares,
+        } = new;
+        let letters = sharing.holders.iter().zip(&shares).map(|(holder, share)| {
             let label = holder.label.clone();
             match seal_shares_to(&holder.recipient, share) {
                 Ok(age) => Ok(Letter { label, age }),
@@ -123,22 +211,14 @@ impl Delivery {
             }
         });
         let letters = letters.collect::<Result<_, _>>()?;
-        let config = SealConfig::new(SealConfigParts {
-            store: current.store(),
-            sharing,
-            root_digest: *current.root_digest(),
-            officers: current.officers().to_vec(),
-            dev: current.is_dev(),
-            created: current.created(),
-        })?;
         Ok(Delivery {
-            plan: consent.plan().clone(),
-            ends: consent.ends(),
-            replaces: current.digest(),
-            config,
+            plan,
+            replaces,
+            config: config(sharing)?,
             kek,
             letters,
             proven: Vec::new(),
+            ends,
         })
     }
 
@@ -152,8 +232,8 @@ impl Delivery {
         &self.plan
     }
 
-    /// The seal config that the store will have.
-    pub fn config(&self) -> &SealConfig {
+    /// The config that there will be.
+    pub fn config(&self) -> &C {
         &self.config
     }
 
@@ -161,7 +241,7 @@ impl Delivery {
     pub fn progress(&self) -> Progress {
         Progress {
             given: self.proven.len().try_into().unwrap_or(u8::MAX),
-            needed: self.config.threshold().needed(),
+            needed: self.config.sharing().threshold.needed(),
             indices: self.proven.clone(),
             expires: Some(self.ends),
         }
@@ -173,7 +253,7 @@ impl Delivery {
     }
 
     /// Takes a new share as proof that its holder has it, and wipes it.
-    pub fn prove(mut self, share: Share, plan: PlanDigest, now: u64) -> Proof {
+    pub fn prove(mut self, share: Share, plan: PlanDigest, now: u64) -> Proof<C> {
         match self.judge(&share, plan, now) {
             Err(refusal) => Proof::Refused(self, refusal),
             Ok(()) => {
@@ -196,7 +276,8 @@ impl Delivery {
             return Err(ShareRefusal::OtherPlan);
         }
         let sharing = self.config.sharing();
-        if share.set() == sharing.set && share.generation() == self.plan.generation() {
+        let consented = self.replaces.is_some() && share.generation() == self.plan.generation();
+        if consented && share.set() == sharing.set {
             return Err(ShareRefusal::ConsentGiven {
                 found: share.generation(),
                 expected: sharing.generation,
@@ -214,9 +295,9 @@ impl Delivery {
     }
 }
 
-impl Switch {
-    /// The seal config that the store will have.
-    pub fn config(&self) -> &SealConfig {
+impl<C> Switch<C> {
+    /// The config that there will be.
+    pub fn config(&self) -> &C {
         &self.0.config
     }
 
@@ -230,8 +311,8 @@ impl Switch {
         &self.0.plan
     }
 
-    /// The seal config that it takes the place of.
-    pub fn replaces(&self) -> ConfigDigest {
+    /// The config that it takes the place of; none where a vault is made.
+    pub fn replaces(&self) -> Option<ConfigDigest> {
         self.0.replaces
     }
 
@@ -240,8 +321,8 @@ impl Switch {
         matches!(self.0.plan.act(), Act::Rekey(terms) if terms.rotate_root)
     }
 
-    /// The store was certainly not switched: the last proof is given once more, when it can be.
-    pub fn undo(mut self) -> Delivery {
+    /// Nothing was certainly switched: the last proof is given once more, when it can be.
+    pub fn undo(mut self) -> Delivery<C> {
         self.0.proven.pop();
         self.0
     }

@@ -2,8 +2,8 @@
 //! share has which digest.
 //!
 //! Owns: [`Sharing`], what a seal config says about shares and a [`crate::Collector`] compares them
-//! with, its rules and its bytes (part of [`crate::SealConfig`]'s). Does not: say which store it
-//! opens, or know a share's value.
+//! with, its rules and its bytes (part of [`crate::SealConfig`]'s and [`crate::VaultConfig`]'s). Does not: say
+//! what it opens, or know a share's value.
 
 use crate::codec::{Reader, Writer};
 use crate::collector::ShareRefusal;
@@ -25,7 +25,13 @@ pub struct Holder {
     pub digest: ShareDigest,
 }
 
-/// One sharing. The [`crate::SealConfig`] that carries it has checked its rules.
+/// A config that says who opens something.
+pub trait Shared {
+    /// The sharing that opens it.
+    fn sharing(&self) -> &Sharing;
+}
+
+/// One sharing. The [`crate::SealConfig`] or [`crate::VaultConfig`] that carries it has checked its rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sharing {
     /// The lineage of sharings.

@@ -22,6 +22,7 @@ use crate::ids::VaultId;
 use crate::keyring::{KeyCell, VaultKeys};
 use crate::ledger::{Entry, Ledger};
 use crate::outbox::Standing;
+use crate::own::Named;
 use crate::record::{OWNER_VAULTS, Place, Row, name_from_key, open_head, open_outbox};
 use crate::rows::Table;
 use crate::vaults::Live;
@@ -238,9 +239,8 @@ impl Reading {
                     .lend(|keys| row.open(keys, &self.place, &name))??;
                 self.buckets.set(row.entry(&name));
                 if opened.owner == OWNER_VAULTS {
-                    let id = VaultId::from_bytes(payload.expose())
-                        .ok_or_else(|| tampered("a vault's record names no vault"))?;
-                    self.named.insert(id, opened.name);
+                    let named = Named::decode(payload.expose())?;
+                    self.named.insert(named.id, opened.name);
                 }
             }
             Table::Head => {

@@ -7,6 +7,7 @@ mod barrier;
 mod evidence;
 mod faults;
 mod model;
+mod own;
 mod rebuild;
 mod rekey;
 mod reverify;

@@ -40,6 +40,8 @@ struct State {
     serve: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
     /// What is done once the next commit of a file was made, before its caller hears of it.
     made: BTreeMap<String, Box<dyn FnOnce() + Send>>,
+    /// What is done once the next commit of a file was lost, likewise.
+    lost: BTreeMap<String, Box<dyn FnOnce() + Send>>,
     /// Files whose transactions wait.
     hang: BTreeMap<String, bool>,
 }
@@ -74,6 +76,10 @@ impl Faults {
 
     pub(crate) fn once_made(&self, file: &str, act: impl FnOnce() + Send + 'static) {
         self.with(|state| state.made.insert(file.to_owned(), Box::new(act)));
+    }
+
+    pub(crate) fn once_lost(&self, file: &str, act: impl FnOnce() + Send + 'static) {
+        self.with(|state| state.lost.insert(file.to_owned(), Box::new(act)));
     }
 
     pub(crate) fn hang(&self, file: &str) {
@@ -225,7 +231,12 @@ impl Transaction for FaultyTransaction<'_> {
     }
 
     fn commit(self: Box<Self>) -> Result<(), RowsError> {
-        self.fails(Fail::Lost)?;
+        if let Err(lost) = self.fails(Fail::Lost) {
+            if let Some(act) = self.faults.with(|state| state.lost.remove(self.file)) {
+                act();
+            }
+            return Err(lost);
+        }
         let made = self.fails(Fail::Made);
         let (file, faults) = (self.file, self.faults);
         self.inner.commit()?;

@@ -3,7 +3,7 @@
 use mcpist_quorum::{
     Act, Buckets, CeremonyRecord, Entry, Generation, Head, Holder, Incarnation, NameHmac,
     OfficerKey, Plan, PlanDigest, RecordAad, RecordTag, Recorded, SealConfig, SealConfigParts,
-    SetId, Share, Sharing, StoreId, Threshold, derive_kek, open_record, read_share, unwrap_key,
+    SetId, Share, Sharing, StoreId, Threshold, VaultConfig, derive_kek, open_record, read_share, unwrap_key,
 };
 use mcpist_secret::Secret;
 use mcpist_secret::frame::{Ticket, read_frame, write_frame};
@@ -141,12 +141,34 @@ fn plans_read_back() {
     let plan = Plan::from_bytes(&bytes("plan-rotate-root")).unwrap();
     assert!(matches!(plan.act(), Act::RotateRoot(config) if config.as_bytes() == &[0x77; 32]));
     shows("plan-rotate-root", plan.to_bytes());
+    for (name, generation) in [("plan-new-vault", 1), ("plan-rekey-vault", 2)] {
+        let plan = Plan::from_bytes(&bytes(name)).unwrap();
+        let Act::RekeyVault(terms) = plan.act() else {
+            panic!("the plan is one of a vault's quorum")
+        };
+        assert_eq!((terms.vault.id, terms.vault.name.as_str()), ([0x44; 16], "ops"));
+        assert_eq!(terms.generation.get(), generation);
+        assert_eq!(terms.replaces.is_some(), generation == 2);
+        shows(name, plan.to_bytes());
+    }
+    let plan = Plan::from_bytes(&bytes("plan-unseal-vault")).unwrap();
+    assert!(matches!(plan.act(), Act::UnsealVault { vault, .. } if vault.id == [0x44; 16]));
+    shows("plan-unseal-vault", plan.to_bytes());
+    let config = VaultConfig::from_bytes(&bytes("vault-config")).unwrap();
+    shows("vault-config", config.to_bytes());
+    shows("vault-config-digest", config.digest().as_bytes());
     let plan = Plan::from_bytes(&bytes("plan-restore")).unwrap();
     let Act::Restore { config, backup } = plan.act() else {
         panic!("the plan is one of restore")
     };
     assert_eq!((config.as_bytes(), backup), (&[0x77; 32], &[0x88; 32]));
     shows("plan-restore", plan.to_bytes());
+    let plan = Plan::from_bytes(&bytes("plan-drill")).unwrap();
+    let Act::Drill { config, backup } = plan.act() else {
+        panic!("the plan is one of a drill")
+    };
+    assert_eq!((config.as_bytes(), backup), (&[0x77; 32], &[0x88; 32]));
+    shows("plan-drill", plan.to_bytes());
 }
 
 #[test]

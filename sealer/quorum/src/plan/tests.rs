@@ -5,8 +5,9 @@ use crate::codec::FormatError;
 use crate::delivery::Identity;
 use crate::fixtures::{officers, set, sharing, store, three_of_five};
 use crate::vectors::{
-    INIT_PLAN_HEX, REKEY_PLAN_HEX, RESTORE_PLAN_HEX, ROTATE_ROOT_PLAN_HEX, UNSEAL_PLAN_DIGEST_HEX,
-    UNSEAL_PLAN_HEX,
+    DRILL_PLAN_HEX, INIT_PLAN_HEX, NEW_VAULT_PLAN_HEX, REKEY_PLAN_HEX, REKEY_VAULT_PLAN_HEX,
+    RESTORE_PLAN_HEX, ROTATE_ROOT_PLAN_HEX, UNSEAL_PLAN_DIGEST_HEX, UNSEAL_PLAN_HEX,
+    UNSEAL_VAULT_PLAN_HEX,
 };
 
 fn terms() -> InitTerms {
@@ -71,8 +72,49 @@ fn rekey() -> Plan {
     }
 }
 
+fn ops() -> PlannedVault {
+    PlannedVault {
+        id: [0x44; 16],
+        name: "ops".to_owned(),
+    }
+}
+
+/// The plan that makes a vault, and one that gives it to others.
+fn vault_plans() -> [Plan; 2] {
+    let Act::Rekey(terms) = rekey().act else {
+        panic!("it is one")
+    };
+    let to = |replaces, generation| VaultTerms {
+        vault: ops(),
+        replaces,
+        generation: Generation::new(generation).unwrap(),
+        threshold: terms.threshold,
+        holders: terms.holders.clone(),
+        dev: true,
+    };
+    [
+        Plan {
+            threshold: terms.threshold,
+            act: Act::RekeyVault(to(None, 1)),
+            ..unseal()
+        },
+        Plan {
+            act: Act::RekeyVault(to(Some(terms.config), 2)),
+            ..unseal()
+        },
+    ]
+}
+
 #[test]
 fn the_examples_in_hex_read_back() {
+    let [make, give] = vault_plans();
+    let open = Plan {
+        act: Act::UnsealVault {
+            vault: ops(),
+            config: ConfigDigest::from_bytes([0x77; 32]),
+        },
+        ..unseal()
+    };
     let restore = Plan {
         act: Act::Restore {
             config: ConfigDigest::from_bytes([0x77; 32]),
@@ -80,6 +122,14 @@ fn the_examples_in_hex_read_back() {
         },
         ..unseal()
     };
+    let drill = Plan {
+        act: Act::Drill {
+            config: ConfigDigest::from_bytes([0x77; 32]),
+            backup: [0x88; 32],
+        },
+        ..unseal()
+    };
+    assert_ne!(drill.digest(), restore.digest());
     let rotate = Plan {
         act: Act::RotateRoot(ConfigDigest::from_bytes([0x77; 32])),
         ..unseal()
@@ -90,6 +140,10 @@ fn the_examples_in_hex_read_back() {
         (rekey(), REKEY_PLAN_HEX),
         (rotate, ROTATE_ROOT_PLAN_HEX),
         (restore, RESTORE_PLAN_HEX),
+        (drill, DRILL_PLAN_HEX),
+        (open, UNSEAL_VAULT_PLAN_HEX),
+        (make, NEW_VAULT_PLAN_HEX),
+        (give, REKEY_VAULT_PLAN_HEX),
     ] {
         assert_eq!(hex::encode(plan.to_bytes()), expected);
         assert_eq!(
@@ -211,12 +265,12 @@ fn a_plan_of_rekey_obeys_them_too_and_goes_forward() {
 #[test]
 fn an_unknown_act_is_refused() {
     let mut bytes = unseal().to_bytes();
-    bytes[10] = 6;
+    bytes[10] = 9;
     assert!(matches!(
         Plan::from_bytes(&bytes),
         Err(PlanError::Config(ConfigError::Format(FormatError::Value {
             field: "act",
-            found: 6,
+            found: 9,
             ..
         })))
     ));
@@ -245,5 +299,42 @@ proptest! {
     fn a_cut_plan_is_refused(at in any::<prop::sample::Index>(), rekeys: bool) {
         let bytes = if rekeys { rekey() } else { init() }.to_bytes();
         prop_assert!(Plan::from_bytes(&bytes[..at.index(bytes.len())]).is_err());
+    }
+}
+
+#[test]
+fn a_plan_of_a_vaults_quorum_goes_forward_and_one_that_makes_it_says_what_it_makes() {
+    let [make, give] = vault_plans();
+    let changed = |plan: &Plan, change: fn(&mut VaultTerms)| {
+        let mut plan = plan.clone();
+        if let Act::RekeyVault(terms) = &mut plan.act {
+            change(terms);
+        }
+        Plan::from_bytes(&plan.to_bytes())
+    };
+    for plan in [&make, &give] {
+        assert_eq!(changed(plan, |_| ()).unwrap(), *plan);
+        let unreadable = changed(plan, |terms| terms.vault.name.clear());
+        assert!(matches!(
+            unreadable,
+            Err(PlanError::Config(ConfigError::Label { role: "vault", .. }))
+        ));
+        let alone = changed(plan, |terms| terms.dev = false);
+        assert!(matches!(
+            alone,
+            Err(PlanError::Config(ConfigError::Recipient { position: 1 }))
+        ));
+    }
+    let wrong = [
+        changed(&give, |terms| terms.generation = Generation::FIRST),
+        changed(&make, |terms| {
+            terms.generation = Generation::new(2).unwrap()
+        }),
+        changed(&make, |terms| {
+            terms.threshold = Threshold::dev(1, 2).unwrap()
+        }),
+    ];
+    for wrong in wrong {
+        assert!(matches!(wrong, Err(PlanError::Generation { .. })));
     }
 }

@@ -4,7 +4,7 @@ use crate::consent::CEREMONY_SECONDS;
 use crate::delivery::{Identity, open_share_file};
 use crate::fixtures::{again, key_of, sharing, three_of_five};
 use crate::ids::{Generation, Threshold};
-use crate::plan::PlannedHolder;
+use crate::plan::{PlannedHolder, PlannedVault};
 
 fn identities(total: usize) -> Vec<Identity> {
     (0..total).map(|_| Identity::generate()).collect()
@@ -130,15 +130,15 @@ fn each_wrong_proof_is_named_and_costs_nothing() {
     );
     let (_, abandoned) = sharing(9, 2);
     let wrong = [
-        (again(new), other_plan, "other plan"),
-        (again(&scene.old[1]), digest, "consent is complete"),
-        (again(&abandoned[1]), digest, "superseded"),
-        (damaged, digest, "damaged"),
-        (again(&scene.new[0]), digest, "already given"),
+        (again(new), other_plan, "OtherPlan"),
+        (again(&scene.old[1]), digest, "ConsentGiven"),
+        (again(&abandoned[1]), digest, "Superseded"),
+        (damaged, digest, "Damaged"),
+        (again(&scene.new[0]), digest, "AlreadyGiven"),
     ];
     for (share, plan, name) in wrong {
         let (back, refusal) = refused(delivery.prove(share, plan, 3));
-        assert!(refusal.to_string().starts_with(name), "{refusal}");
+        assert!(format!("{refusal:?}").starts_with(name), "{refusal}");
         assert_eq!(back.progress(), before, "{name}");
         delivery = back;
     }
@@ -234,4 +234,96 @@ fn nothing_shows_a_new_share_or_key() {
         assert!(!text.contains(&format!("{:?}", share.value().expose())));
     }
     assert!(!text.contains(&format!("{:?}", scene.delivery.kek.expose())));
+}
+
+/// A vault whose first quorum, 2 of 3, has proved its shares.
+fn made_vault() -> (Switch<VaultConfig>, Vec<Share>) {
+    let (store, _) = sharing(9, 1);
+    let to = identities(3);
+    let vault = PlannedVault {
+        id: [4; 16],
+        name: "ops".to_owned(),
+    };
+    let threshold = Threshold::new(2, 3).unwrap();
+    let plan = Plan::new_vault(&store, vault, threshold, holders(&to)).unwrap();
+    let delivery = Delivery::make_first(&plan, 1_790_000_000, 0).unwrap();
+    let open = |(identity, letter): (&Identity, &Letter)| {
+        open_share_file(identity, letter.age.as_bytes()).unwrap()
+    };
+    let new: Vec<Share> = to.iter().zip(delivery.letters()).map(open).collect();
+    let Proof::Pending(delivery, _) = delivery.prove(again(&new[0]), plan.digest(), 1) else {
+        panic!("one of two is not enough");
+    };
+    match delivery.prove(again(&new[1]), plan.digest(), 1) {
+        Proof::Complete(switch) => (switch, new),
+        other => panic!("two of three are enough: {other:?}"),
+    }
+}
+
+#[test]
+fn a_vault_gets_a_quorum_that_proved_its_shares_and_gives_it_on() {
+    let (switch, first) = made_vault();
+    let config = switch.config().clone();
+    assert_eq!(switch.replaces(), None);
+    assert_ne!(
+        config.sharing().set,
+        sharing(9, 1).0.set(),
+        "a lineage of its own"
+    );
+    let to = identities(3);
+    let next = Generation::new(2).unwrap();
+    let threshold = Threshold::new(2, 3).unwrap();
+    let plan = Plan::rekey_vault(&config, "ops", next, threshold, holders(&to)).unwrap();
+    let mut consent = Consent::begin_vault(plan, &config, 0).unwrap();
+    let digest = consent.plan().digest();
+    // The store's own quorum has nothing to say about the vault.
+    let (_, of_store) = sharing(9, 1);
+    let refused = consent.submit(again(&of_store[0]), digest, 1);
+    assert!(matches!(
+        refused,
+        Submission::Refused(ShareRefusal::OtherStore { .. })
+    ));
+    assert_eq!(consent.progress().given, 0);
+    let _ = consent.submit(again(&first[2]), digest, 1);
+    let Submission::Complete(shares) = consent.submit(again(&first[0]), digest, 1) else {
+        panic!("two of three are enough");
+    };
+    let delivery = Delivery::make_for_vault(consent, shares, &config).unwrap();
+    let (delivery, refusal) = refused_vault(delivery.prove(again(&first[0]), digest, 2));
+    assert!(matches!(refusal, ShareRefusal::ConsentGiven { .. }));
+    let new = delivery.config();
+    assert_eq!(new.sharing().generation, next);
+    assert_eq!(
+        (new.store(), new.vault(), new.created(), new.sharing().set),
+        (
+            config.store(),
+            config.vault(),
+            config.created(),
+            config.sharing().set
+        ),
+    );
+}
+
+fn refused_vault(proof: Proof<VaultConfig>) -> (Delivery<VaultConfig>, ShareRefusal) {
+    match proof {
+        Proof::Refused(delivery, refusal) => (delivery, refusal),
+        other => panic!("expected a refusal, got {other:?}"),
+    }
+}
+
+#[test]
+fn a_vaults_plan_is_consented_to_by_its_own_quorum_alone() {
+    let (switch, _) = made_vault();
+    let config = switch.config();
+    let plan = Plan::unseal_vault(config, "ops").unwrap();
+    let store = sharing(9, 1).0;
+    assert!(Consent::begin(plan.clone(), &store, 0).is_err());
+    assert!(Consent::begin_vault(Plan::unseal(&store).unwrap(), config, 0).is_err());
+    let (other, _) = made_vault();
+    assert!(Consent::begin_vault(plan.clone(), other.config(), 0).is_err());
+    assert!(Consent::begin_vault(plan.clone(), config, 0).is_ok());
+    assert!(matches!(
+        Delivery::make_first(&plan, 0, 0),
+        Err(RekeyError::NotRekey)
+    ));
 }
