@@ -4,9 +4,7 @@
 //! where it did not come to its end; that the plan to restore is shown under the digest that was computed from its bytes,
 //! and names the backup whose bytes were read; and that `inspect`, and `verify --offline`, need no daemon and no share.
 
-use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
@@ -16,10 +14,10 @@ use mcpist_core::api::{
 use mcpist_core::date;
 use mcpist_core::ids::Digest;
 use mcpist_quorum::{Act, BackupEnd, BackupHeader, BackupPart, BackupScan};
-use nix::fcntl::OFlag;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
+use crate::medium::NewFile;
 use crate::plan::{describe, read_plan};
 use crate::share::GivenShare;
 use crate::store::expires;
@@ -142,34 +140,14 @@ pub(crate) async fn backup(context: &Context, args: BackupArgs) -> Result<()> {
             context.out.data(&verified, |made| show("verified", made))
         }
         (None, Some(file)) => {
-            let target = new_file(&file)?;
-            let making = secret::backup(&context.client, &target);
+            let new = NewFile::create(&file, 0o600)?;
+            let making = secret::backup(&context.client, new.file());
             let made = context.out.while_busy("backing up", making).await;
-            let made = made.inspect_err(|_| {
-                // What did not come to its end is of no use.
-                let _ = std::fs::remove_file(&file);
-            })?;
-            secret::sync_folder(file.parent().filter(|p| *p != Path::new("")).unwrap_or(Path::new(".")))?;
+            let made = new.settle(made, "mcpist backup verify")?;
             context.out.data(&made, |made| show("backed up and read back", made))
         }
         (None, None) => Err(Error::usage("name a file: mcpist backup FILE")),
     }
-}
-
-fn new_file(path: &Path) -> Result<File> {
-    File::options()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC).bits())
-        .open(path)
-        .map_err(|e| match e.kind() {
-            std::io::ErrorKind::AlreadyExists => {
-                Error::file(path, e).next("name another file, or move that one away")
-            }
-            _ => Error::file(path, e),
-        })
 }
 
 /// Reads the file once, without a key.

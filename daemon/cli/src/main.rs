@@ -22,6 +22,7 @@ mod host;
 mod init;
 mod manual;
 mod mcp;
+mod medium;
 mod output;
 mod plan;
 mod policy;

@@ -23,7 +23,7 @@ use super::{Audit, AuditError};
 
 const SLICE: usize = 256 * 1024;
 
-/// Why nothing was exported.
+/// Why nothing was exported, but for the last.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ExportError {
     /// Another one is under way.
@@ -53,6 +53,9 @@ pub(crate) enum ExportError {
     /// The log takes no line.
     #[error(transparent)]
     Log(#[from] AuditError),
+    /// It is made and read back, and whether its line lasts is not known: the medium may be the lines' only place one day.
+    #[error("the export is made, and its line in the log is not durable yet ({0}): keep the file")]
+    Unrecorded(AuditError),
 }
 
 /// The one place for an export.
@@ -117,7 +120,8 @@ impl Audit {
             uid,
         };
         let line = self.append(&event)?;
-        self.synced_blocking(line)?;
+        self.synced_blocking(line)
+            .map_err(ExportError::Unrecorded)?;
         self.sweep();
         Ok(Exported {
             first,

@@ -52,6 +52,7 @@ pub(crate) fn export_error(error: &ExportError) -> ApiError {
     let (code, next) = match error {
         E::Log(AuditError::Closed) => return ApiError::of(ErrorCode::Sealed),
         E::Log(e) => return audit_error(e),
+        E::Unrecorded(_) => (ErrorCode::AuditLost, None),
         E::Busy => (ErrorCode::Busy, None),
         E::Target | E::Nothing => (ErrorCode::RequestInvalid, None),
         E::Damaged(_) | E::Another | E::Read(_) => (ErrorCode::AuditUnavailable, None),

@@ -1,15 +1,13 @@
 //! `audit export`: lines of the log on a medium.
 
-use std::fs::File;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use mcpist_core::api::{ExportFrom, Exported};
 use mcpist_core::date;
-use nix::fcntl::OFlag;
 
 use crate::error::{Error, Result};
+use crate::medium::NewFile;
 use crate::{Context, secret};
 
 #[derive(Args)]
@@ -49,38 +47,12 @@ impl FromArgs {
 
 pub(super) async fn run(context: &Context, args: ExportArgs) -> Result<u8> {
     let from = args.from.from()?;
-    let file = new_file(&args.file)?;
-    let exporting = secret::export(&context.client, from, &file);
-    match context.out.while_busy("exporting", exporting).await {
-        Ok(exported) => {
-            let folder = args.file.parent().filter(|f| !f.as_os_str().is_empty());
-            secret::sync_folder(folder.unwrap_or(Path::new(".")))?;
-            context.out.data(&exported, show)?;
-            Ok(0)
-        }
-        Err(e) => {
-            // Half an export is none. What matters is why.
-            let _ = std::fs::remove_file(&args.file);
-            Err(e)
-        }
-    }
-}
-
-/// A new file that can be read back.
-fn new_file(path: &Path) -> Result<File> {
-    std::fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .mode(0o640)
-        .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC).bits())
-        .open(path)
-        .map_err(|e| match e.kind() {
-            std::io::ErrorKind::AlreadyExists => {
-                Error::file(path, e).next("name another file, or move that one away")
-            }
-            _ => Error::file(path, e),
-        })
+    let new = NewFile::create(&args.file, 0o640)?;
+    let exporting = secret::export(&context.client, from, new.file());
+    let exported = context.out.while_busy("exporting", exporting).await;
+    let exported = new.settle(exported, "mcpist audit verify --record ceremony.bin")?;
+    context.out.data(&exported, show)?;
+    Ok(0)
 }
 
 fn show(exported: &Exported) -> String {
