@@ -67,7 +67,7 @@ mod vault;
 mod vaults;
 mod verify;
 
-pub use aside::{aside, is_kept_aside, remove_aside};
+pub use aside::{aside, drilled, is_kept_aside, remove_aside, tidy};
 pub use backup::{BackupFault, BackupReport, SourceFile, StoredBackup};
 pub use barrier::{Barrier, OpenError, Options, Sealed, Unsealed};
 pub use batch::{Committed, Expect, MAX_BATCH, Op};
@@ -80,7 +80,7 @@ pub use own::VaultQuorum;
 pub use rebuild::Replaced;
 pub use record::{MAX_RECORD, Meta, SealedRecord};
 pub use rekey::{Consented, SwitchError};
-pub use restore::{RestoreError, RestoreFiles, Restored, RestoredSystem, restore};
+pub use restore::{RestoreError, RestoreFiles, Restored, RestoredSystem, drill, restore};
 pub use reverify::Verified;
 pub use rotate::Rotation;
 pub use store::StoreError;

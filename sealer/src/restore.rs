@@ -3,8 +3,8 @@
 //! Owns [`restore`]. The new store is built in a folder of its own beside the old one, every record of it is opened as
 //! at unseal, every vault's head begins a new life ([`mcpist_quorum::Incarnation`]), and one rename, which exchanges
 //! the two folders, is the commit point: interrupted before it, the old store is there and a folder that the next
-//! restore drops; after it, the new one. The old store stays beside the new one, sealed, until
-//! [`crate::remove_aside`].
+//! start or restore drops; after it, the new one. The old store stays beside the new one, sealed, until
+//! [`crate::remove_aside`]. [`drill`] does all of this but the rename, and removes what it built.
 //!
 //! Does not: collect shares (the caller has the KEK), open the store that it made (the same quorum unseals it), or stop
 //! the host that the backup came from, which witness receipts fence.
@@ -13,11 +13,14 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use mcpist_quorum::{BackupItem, Incarnation, RecordError};
 use mcpist_secret::{Key, MemoryError, Secret};
 
-use crate::aside::{aside, discard_unfinished, is_kept_aside, put_in_place};
+use crate::aside::{
+    aside, discard, discard_unfinished, drilled, is_kept_aside, mark, put_in_place,
+};
 use crate::backup::{
     BackupFault, BackupReport, Section, StoredBackup, check_end, items, section_of, table_of,
 };
@@ -77,7 +80,7 @@ impl From<VaultError> for RestoreError {
     }
 }
 
-/// What a restore made.
+/// What a restore made, or a drill removed again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Restored {
     /// The life of the store that begins.
@@ -90,8 +93,14 @@ pub struct Restored {
     pub files: u32,
     /// The vaults that the backup could not hold, and why.
     pub left_out: Vec<(String, String)>,
+    /// How long its rows and files took to be written.
+    pub building: Duration,
+    /// How long all of it took to be opened.
+    pub verifying: Duration,
     /// A store was there, and is kept aside.
     pub is_kept: bool,
+    /// The store is in its place, but what the disk said to an act after that.
+    pub unsettled: Option<String>,
 }
 
 /// The daemon's part of a restore.
@@ -144,30 +153,55 @@ impl RestoredSystem<'_> {
 /// which must be sealed, is kept aside. The caller lets go of it afterwards: its lock is on the folder that moved.
 ///
 /// # Errors
-/// [`RestoreError`].
+/// [`RestoreError`]. What fails once the new store is in its place is none, but [`Restored::unsettled`].
 pub fn restore(
     backup: &StoredBackup,
     kek: &Key,
     dir: &Path,
     files: &mut dyn RestoreFiles,
 ) -> Result<Restored, RestoreError> {
-    let header = backup.header();
-    let root = unwrap_root(kek, &header.config().to_bytes(), header.root())
-        .map_err(RestoreError::RootKey)?;
-    let root = KeyCell::new(root);
+    let root = root_of(backup, kek)?;
     let new_dir = aside(dir);
     if is_kept_aside(dir)? {
         return Err(RestoreError::KeptAside);
     }
     discard_unfinished(&new_dir)?;
-    let made = build(backup, &root, &new_dir, files);
+    let made = build(backup, &root, &new_dir, files)
+        .and_then(|restored| Ok((restored, put_in_place(&new_dir, dir)?)));
     if made.is_err() {
         // It may have filled the disk.
         discard_unfinished(&new_dir)?;
     }
-    let mut restored = made?;
-    restored.is_kept = put_in_place(&new_dir, dir)?;
+    let (mut restored, placed) = made?;
+    restored.is_kept = placed.was_there;
+    restored.unsettled = placed.unsettled.map(|e| e.to_string());
     Ok(restored)
+}
+
+/// Does what [`restore`] does, in a folder of its own beside `dir` ([`drilled`]), and removes all of it. Nothing in `dir` is
+/// looked at.
+///
+/// # Errors
+/// [`RestoreError`]: what a restore would have failed with, or that the folder could not be removed.
+pub fn drill(
+    backup: &StoredBackup,
+    kek: &Key,
+    dir: &Path,
+    files: &mut dyn RestoreFiles,
+) -> Result<Restored, RestoreError> {
+    let root = root_of(backup, kek)?;
+    let scratch = drilled(dir);
+    discard(&scratch)?;
+    let made = build(backup, &root, &scratch, files);
+    discard(&scratch)?;
+    made
+}
+
+fn root_of(backup: &StoredBackup, kek: &Key) -> Result<KeyCell<Key>, RestoreError> {
+    let header = backup.header();
+    unwrap_root(kek, &header.config().to_bytes(), header.root())
+        .map(KeyCell::new)
+        .map_err(RestoreError::RootKey)
 }
 
 /// Builds the new store in a folder of its own.
@@ -178,6 +212,8 @@ fn build(
     files: &mut dyn RestoreFiles,
 ) -> Result<Restored, RestoreError> {
     let store = Store::prepare(dir)?;
+    mark(dir)?;
+    let begun = Instant::now();
     let mut building = Building {
         backup,
         root,
@@ -189,14 +225,20 @@ fn build(
             records: 0,
             files: 0,
             left_out: Vec::new(),
+            building: Duration::ZERO,
+            verifying: Duration::ZERO,
             is_kept: false,
+            unsettled: None,
         },
     };
     building.fill(files)?;
+    let filled = begun.elapsed();
     building.finish(files)?;
-    let restored = building.restored;
+    let mut restored = building.restored;
     store.sync_vaults()?;
     store.publish_control()?;
+    restored.building = filled;
+    restored.verifying = begun.elapsed().saturating_sub(filled);
     Ok(restored)
 }
 

@@ -29,7 +29,7 @@ fn target(site: &Site, name: &str) -> (File, PathBuf) {
     (file, path)
 }
 
-fn back_up(site: &Site, barrier: &Barrier<Unsealed>, name: &str) -> StoredBackup {
+pub(super) fn back_up(site: &Site, barrier: &Barrier<Unsealed>, name: &str) -> StoredBackup {
     let (file, _) = target(site, name);
     barrier.backup(barrier.config(), &file, &[]).unwrap();
     StoredBackup::read(file).unwrap()
@@ -37,11 +37,11 @@ fn back_up(site: &Site, barrier: &Barrier<Unsealed>, name: &str) -> StoredBackup
 
 /// Takes what comes, and adds one line to the system vault's outbox.
 #[derive(Default)]
-struct Files {
+pub(super) struct Files {
     names: Vec<String>,
     bytes: Vec<Vec<u8>>,
     ended: usize,
-    seen: Option<String>,
+    pub(super) seen: Option<String>,
 }
 
 impl RestoreFiles for Files {
@@ -69,7 +69,7 @@ impl RestoreFiles for Files {
 }
 
 /// Opens the store in `dir` with the site's shares.
-fn unseal_at(site: &Site, dir: &Path) -> (Barrier<Unsealed>, UnsealReport) {
+pub(super) fn unseal_at(site: &Site, dir: &Path) -> (Barrier<Unsealed>, UnsealReport) {
     site.unseal_from(Barrier::open(dir).unwrap())
 }
 

@@ -4,6 +4,7 @@
 mod attacks;
 mod backup;
 mod barrier;
+mod drill;
 mod evidence;
 mod faults;
 mod model;
