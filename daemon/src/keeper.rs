@@ -170,6 +170,7 @@ pub(crate) fn start(house: Arc<House>) -> Result<KeeperHandle, StartError> {
     let (jobs, inbox) = channel();
     let view = Arc::new(ArcSwap::from_pointee(View::blank()));
     let config = &house.config;
+    mcpist_sealer::tidy(&config.store()).map_err(mcpist_sealer::OpenError::from)?;
     let control = config.store().join("control.db");
     let is_there = control.try_exists().map_err(|source| StartError::Io {
         path: control,

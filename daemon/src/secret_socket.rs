@@ -26,6 +26,7 @@ pub(crate) use mcpist_core::api::Purpose;
 use crate::clock::steady_seconds;
 use crate::connections::{Connections, User};
 use crate::house::House;
+use crate::keeper::restore::Aim;
 use crate::keeper::{KeeperHandle, export_error, lock};
 use crate::refusals::refused;
 
@@ -257,7 +258,13 @@ async fn redeem(
         }
         Purpose::Restore => {
             let file = passed(descriptor)?;
-            keeper.begin_restore(uid, file).await.map(Redeemed::Restore)
+            let open = keeper.begin_restore(uid, file, Aim::Restore).await;
+            open.map(Redeemed::Restore)
+        }
+        Purpose::Drill => {
+            let file = passed(descriptor)?;
+            let open = keeper.begin_restore(uid, file, Aim::Drill).await;
+            open.map(Redeemed::Restore)
         }
         Purpose::Export { from } => {
             let (house, target) = (Arc::clone(house), passed(descriptor)?);

@@ -27,6 +27,7 @@ mod output;
 mod plan;
 mod policy;
 mod rekey;
+mod restore;
 mod reveal;
 mod review;
 mod rotate;
@@ -112,7 +113,7 @@ enum Command {
     Bundle(bundle::BundleArgs),
     Audit(audit::AuditArgs),
     Backup(backup::BackupArgs),
-    Restore(backup::RestoreArgs),
+    Restore(restore::RestoreArgs),
     Tools(tools::ToolsArgs),
     Call(tools::CallArgs),
     Connect(connect::ConnectArgs),
@@ -208,7 +209,7 @@ async fn dispatch(command: Command, context: Context) -> Result<u8> {
         Command::Rotate(args) => rotate::rotate(&context, args).await,
         Command::Ceremony(args) => rekey::ceremony(&context, args).await,
         Command::Backup(args) => backup::backup(&context, args).await,
-        Command::Restore(args) => backup::restore(&context, args).await,
+        Command::Restore(args) => restore::restore(&context, args).await,
         Command::Vault(args) => vault::vault(&context, args).await,
         Command::Credential(args) => store::credential(&context, args).await,
         Command::Principal(args) => policy::principal(&context, args).await,

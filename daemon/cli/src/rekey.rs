@@ -269,6 +269,7 @@ fn told(given: &Given) -> String {
             }
         },
         ShareOutcome::Opened(_) => "the store is open".to_owned(),
+        ShareOutcome::Drilled(_) => "the drill is done; nothing was restored".to_owned(),
         ShareOutcome::Restored(_) => {
             "the store is restored, and sealed; next: mcpist unseal".to_owned()
         }

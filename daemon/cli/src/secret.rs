@@ -92,9 +92,9 @@ pub(crate) async fn verify_backup(client: &Client, file: &File) -> Result<Backup
     }
 }
 
-/// Hands over a backup to restore.
-pub(crate) async fn restore(client: &Client, file: &File) -> Result<OpenRestore> {
-    match pass(client, Purpose::Restore, file).await? {
+/// Hands over a backup: [`Purpose::Restore`] or [`Purpose::Drill`].
+pub(crate) async fn restore(client: &Client, purpose: Purpose, file: &File) -> Result<OpenRestore> {
+    match pass(client, purpose, file).await? {
         Redeemed::Restore(open) => Ok(open),
         other => Err(unexpected(other)),
     }

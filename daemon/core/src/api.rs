@@ -54,7 +54,9 @@ use serde::{Deserialize, Serialize};
 pub use audit::{
     AskLines, Cursor, ExportFrom, Exported, Lines, LinesFrom, MatchArguments, Matched,
 };
-pub use backup::{BackupMade, LastBackup, LeftOut, OldRemoved, OpenRestore, RestoreDone};
+pub use backup::{
+    BackupMade, DrillDone, LastBackup, LeftOut, OldRemoved, OpenRestore, RestoreDone,
+};
 pub use ceremony::{
     CeremonyAct, CeremonyDone, CeremonyPhase, CeremonyRequest, DeliveredShare, InitConfirm,
     InitDone, InitPlan, InitRequest, NewHolder, NewOfficer, NewShares, OpenCeremony, Progress,

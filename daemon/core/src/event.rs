@@ -204,11 +204,14 @@ pub enum Event<'a> {
         left_out: u64,
         uid: u32,
     },
-    /// The store was made from a backup: its life `life` begins. The log before it was at line `line` with this hash when
-    /// its last checkpoint was in the backup; this log begins anew.
+    /// The store was made from a backup of life `from`: its life `life` begins. The log before it was at line `line` with
+    /// this hash when its last checkpoint was in the backup; this log begins anew. `overridden` are the witness receipts of
+    /// that life which waited and show what the backup does not hold, as {life, generation}.
     Restored {
         backup: &'a Digest,
+        from: u64,
         life: u64,
+        overridden: &'a [(u64, u64)],
         line: u64,
         head: &'a Digest,
         uid: u32,

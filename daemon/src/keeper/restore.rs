@@ -7,14 +7,19 @@
 //! with a line that names the backup and where the log before it stood. The store is sealed afterwards: the same quorum
 //! opens it, as any other day.
 //!
+//! A drill ([`drill`]) goes the same way under a plan of its own, up to the point where a store would be put in its place.
+//!
 //! Does not end the host that the backup came from: a witness receipt of the new life does, at its next unseal.
 
+mod drill;
 mod taking;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use mcpist_core::api::{
     ApiError, Base64, Done, OldRemoved, OpenRestore, RestoreDone, ShareOutcome,
@@ -27,7 +32,7 @@ use mcpist_sealer::{
     Barrier, OpenError, RestoreError, StoreError, StoredBackup, is_kept_aside, remove_aside,
     restore,
 };
-use mcpist_secret::Secret;
+use mcpist_secret::{Key, Secret};
 
 use self::taking::Taking;
 use super::backup::{blocking, fault};
@@ -41,29 +46,44 @@ const MAX_BACKUP: u64 = 256 << 30;
 /// Bytes that are copied at once.
 const SLICE: usize = 1 << 20;
 
-/// A restore that waits for its quorum.
+/// What a backup was brought in for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Aim {
+    /// To be the store.
+    Restore,
+    /// To see that it could be.
+    Drill,
+}
+
+/// A restore, or the drill of one, that waits for its quorum.
 pub(super) struct Restoring {
+    aim: Aim,
     stored: StoredBackup,
     consent: Consent,
+    /// How long the backup took to be copied and compared with its digest.
+    reading: Duration,
 }
 
 impl KeeperHandle {
-    /// Copies the backup aside and plans its restore.
+    /// Copies the backup aside and plans its restore, or the drill of it.
     pub(crate) async fn begin_restore(
         &self,
         uid: u32,
         source: File,
+        aim: Aim,
     ) -> Result<OpenRestore, ApiError> {
-        self.ask(move |keeper| keeper.may_restore(uid)).await?;
+        self.ask(move |keeper| keeper.may_restore(uid, aim)).await?;
         let quarantine = self.house.config.quarantine();
-        let stored = blocking(move || {
+        let (stored, reading) = blocking(move || {
+            let begun = Instant::now();
             let copy = copy(&source, &quarantine).map_err(|e| {
                 ApiError::new(io_code(&e, ErrorCode::BackupRefused), &e.to_string())
             })?;
-            StoredBackup::read(copy).map_err(|e| fault(&e))
+            let stored = StoredBackup::read(copy).map_err(|e| fault(&e))?;
+            Ok((stored, begun.elapsed()))
         })
         .await?;
-        self.ask(move |keeper| keeper.plan_restore(uid, stored))
+        self.ask(move |keeper| keeper.plan_restore(uid, aim, stored, reading))
             .await
     }
 }
@@ -101,8 +121,9 @@ fn copy(source: &File, folder: &Path) -> io::Result<File> {
 }
 
 impl Keeper {
-    /// Restores happen to a sealed store or where there is none, there with the init token.
-    fn may_restore(&mut self, uid: u32) -> Result<(), ApiError> {
+    /// Restores happen to a sealed store or where there is none, there with the init token. A drill makes no store, and
+    /// so takes no token and leaves alone what is kept aside.
+    fn may_restore(&mut self, uid: u32, aim: Aim) -> Result<(), ApiError> {
         match self.phase {
             Phase::Unsealed(_) => {
                 return Err(ApiError::of(ErrorCode::AlreadyUnsealed)
@@ -110,6 +131,9 @@ impl Keeper {
             }
             Phase::Nowhere => return Err(ApiError::of(ErrorCode::Internal)),
             Phase::Blank | Phase::Sealed(_) => {}
+        }
+        if aim == Aim::Drill {
+            return Ok(());
         }
         if self.init.is_some() {
             self.init_allowed(uid)?;
@@ -125,8 +149,14 @@ impl Keeper {
         }
     }
 
-    fn plan_restore(&mut self, uid: u32, stored: StoredBackup) -> Result<OpenRestore, ApiError> {
-        self.may_restore(uid)?;
+    fn plan_restore(
+        &mut self,
+        uid: u32,
+        aim: Aim,
+        stored: StoredBackup,
+        reading: Duration,
+    ) -> Result<OpenRestore, ApiError> {
+        self.may_restore(uid, aim)?;
         let config = stored.header().config();
         if config.is_dev() != self.house.config.dev {
             return Err(ApiError::new(
@@ -149,19 +179,28 @@ impl Keeper {
         }
         let failed =
             |e: &dyn std::fmt::Display| ApiError::new(ErrorCode::Unavailable, &e.to_string());
-        let plan = Plan::restore(config, stored.name()).map_err(|e| failed(&e))?;
+        let plan = match aim {
+            Aim::Restore => Plan::restore(config, stored.name()),
+            Aim::Drill => Plan::drill(config, stored.name()),
+        };
+        let plan = plan.map_err(|e| failed(&e))?;
         let consent = Consent::begin(plan, config, steady_seconds()).map_err(|e| failed(&e))?;
         log::warn!(
-            "restore planned by uid {uid}: backup {}",
+            "{aim:?} planned by uid {uid}: backup {}",
             named(&stored).short()
         );
-        self.restoring = Some(Box::new(Restoring { stored, consent }));
+        self.restoring = Some(Box::new(Restoring {
+            aim,
+            stored,
+            consent,
+            reading,
+        }));
         self.open_restore()
     }
 
     /// The restore that waits for shares.
     pub(crate) fn open_restore(&mut self) -> Result<OpenRestore, ApiError> {
-        let replaces = matches!(self.phase, Phase::Sealed(_));
+        let is_there = matches!(self.phase, Phase::Sealed(_));
         let open = self.restoring()?;
         let header = open.stored.header();
         Ok(OpenRestore {
@@ -171,7 +210,8 @@ impl Keeper {
             created: header.created(),
             store: header.config().store().to_string(),
             generation: header.config().generation().get(),
-            replaces,
+            replaces: is_there && open.aim == Aim::Restore,
+            drill: open.aim == Aim::Drill,
             progress: progress(header.config(), &open.consent.progress()),
         })
     }
@@ -233,8 +273,13 @@ impl Keeper {
                 let Some(open) = self.restoring.take() else {
                     return Err(ApiError::of(ErrorCode::Internal));
                 };
-                let done = self.make_restored(uid, *open, &kek?)?;
-                Ok(ShareOutcome::Restored(Box::new(done)))
+                let kek = kek?;
+                match open.aim {
+                    Aim::Restore => (self.make_restored(uid, &open, &kek))
+                        .map(|done| ShareOutcome::Restored(Box::new(done))),
+                    Aim::Drill => (self.make_drilled(uid, &open, &kek))
+                        .map(|done| ShareOutcome::Drilled(Box::new(done))),
+                }
             }
         }
     }
@@ -247,12 +292,18 @@ impl Keeper {
         why: &dyn std::fmt::Display,
     ) -> ShareOutcome {
         log::warn!("restore: share of uid {uid} refused: {reason}");
-        let _ = self.house.audit.append(&Event::Ceremony {
-            ceremony: Ceremony::Restore,
-            plan,
-            step: Step::ShareRefused { reason },
-            uid: Some(uid),
-        });
+        // A drill has no line in the log of a store that it does not touch.
+        if (self.restoring)
+            .as_ref()
+            .is_some_and(|open| open.aim == Aim::Restore)
+        {
+            let _ = self.house.audit.append(&Event::Ceremony {
+                ceremony: Ceremony::Restore,
+                plan,
+                step: Step::ShareRefused { reason },
+                uid: Some(uid),
+            });
+        }
         let progress = match self.restoring() {
             Ok(open) => progress(open.stored.header().config(), &open.consent.progress()),
             Err(_) => mcpist_core::api::Progress {
@@ -272,31 +323,41 @@ impl Keeper {
     fn make_restored(
         &mut self,
         uid: u32,
-        open: Restoring,
-        kek: &mcpist_secret::Key,
+        open: &Restoring,
+        kek: &Key,
     ) -> Result<RestoreDone, ApiError> {
-        let folder = self.house.config.store();
-        let mut taking = Taking::new(&self.house.config, uid, &open);
+        let house = Arc::clone(&self.house);
+        let folder = house.config.store();
+        let receipts = self.witness.waiting();
+        let mut taking = Taking::new(&house.config, uid, open, receipts);
         // Its lock is on the folder, which is to move.
         let before = std::mem::replace(&mut self.phase, Phase::Nowhere);
         let made = restore(&open.stored, kek, &folder, &mut taking);
         drop(before);
-        self.phase = match Barrier::open(&folder) {
-            Ok(barrier) => Phase::sealed(barrier),
-            Err(OpenError::Store(StoreError::Missing(_))) => Phase::Blank,
-            Err(e) => {
-                log::error!("the store could not be taken, restart mcpistd: {e}");
-                Phase::Nowhere
-            }
+        let (phase, not_taken) = match Barrier::open(&folder) {
+            Ok(barrier) => (Phase::sealed(barrier), None),
+            Err(OpenError::Store(StoreError::Missing(_))) => (Phase::Blank, None),
+            Err(e) => (
+                Phase::Nowhere,
+                Some(format!(
+                    "the store could not be taken, restart mcpistd: {e}"
+                )),
+            ),
         };
+        self.phase = phase;
+        if let Some(text) = &not_taken {
+            log::error!("{text}");
+        }
         let restored = made.map_err(|e| not_restored(&e))?;
-        // There is a store now that was in use: no init any more.
-        self.end_init()?;
         log::warn!(
             "restored by uid {uid}: life {}",
             restored.incarnation.counter
         );
-        taking.done(&open, &restored)
+        // From here on the answer is that it is done, and what is not.
+        let unsettled = restored.unsettled.clone().or(not_taken);
+        // There is a store now that was in use: no init any more. An unseal tries again.
+        let init_ended = self.end_init().map_err(|e| e.message);
+        taking.done(&restored, unsettled.or(init_ended.err()))
     }
 
     /// Removes the store that a restore replaced.
@@ -327,7 +388,7 @@ fn not_restored(error: &RestoreError) -> ApiError {
         RestoreError::File { source, .. } => {
             ApiError::new(io_code(source, ErrorCode::Unavailable), &text)
         }
-        RestoreError::Store(_) | RestoreError::Memory(_) => {
+        RestoreError::Store(_) | RestoreError::Life(_) | RestoreError::Memory(_) => {
             ApiError::new(ErrorCode::Unavailable, &text)
         }
     }

@@ -36,6 +36,11 @@ pub(super) struct Witness {
 }
 
 impl Witness {
+    /// The receipts that wait for a quorum.
+    pub(super) fn waiting(&self) -> Vec<Receipt> {
+        self.waiting.all().cloned().collect()
+    }
+
     /// What an operator has to know of a store that was not opened.
     pub(super) fn alarm(&self) -> Option<Alarm> {
         self.refused.clone()

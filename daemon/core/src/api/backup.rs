@@ -48,7 +48,7 @@ pub struct LastBackup {
     pub generation: u64,
 }
 
-/// The restore that waits for its quorum.
+/// The restore, or the drill of one, that waits for its quorum.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenRestore {
     /// The plan's canonical bytes.
@@ -65,6 +65,9 @@ pub struct OpenRestore {
     pub generation: u32,
     /// A store is here, which will be kept aside.
     pub replaces: bool,
+    /// It is a drill: nothing will be kept of it.
+    #[serde(default)]
+    pub drill: bool,
     /// How far it is.
     pub progress: Progress,
 }
@@ -93,6 +96,47 @@ pub struct RestoreDone {
     pub record: Base64,
     /// The ceremony record: text to print.
     pub record_text: String,
+    /// The restore is done, but this failed after it: look at the host before the store is used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unsettled: Option<String>,
+}
+
+/// What a drill of a restore found: the whole store was made of the backup, opened and removed again. Nothing in it is
+/// secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrillDone {
+    /// The plan that the shares were given for.
+    pub plan: Digest,
+    /// What names the backup.
+    pub backup: Digest,
+    /// Its store's uuid.
+    pub store: String,
+    /// When the backup began, in seconds since 1970.
+    pub created: u64,
+    /// The generation of the system vault then.
+    pub generation: u64,
+    /// When the drill ended, in seconds since 1970.
+    pub drilled: u64,
+    /// From the one to the other: what was done in that time would be lost with the host now. None where this host's clock
+    /// is before the backup's.
+    pub age_s: Option<u64>,
+    /// Its length.
+    pub bytes: u64,
+    /// Vaults, the system vault among them.
+    pub vaults: u32,
+    /// Records in them, all of which were opened.
+    pub records: u64,
+    /// Files of registries.
+    pub files: u32,
+    /// Vaults that the backup did not hold.
+    #[serde(default)]
+    pub left_out: Vec<LeftOut>,
+    /// Milliseconds that it took to copy the backup in and to compare its digest.
+    pub reading_ms: u64,
+    /// Milliseconds that it took to write the store.
+    pub building_ms: u64,
+    /// Milliseconds that it took to open every record of it.
+    pub verifying_ms: u64,
 }
 
 /// Whether a store that a restore replaced was there, and was removed.

@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::audit::{ExportFrom, Exported};
-use super::backup::{BackupMade, OpenRestore, RestoreDone};
+use super::backup::{BackupMade, DrillDone, OpenRestore, RestoreDone};
 use super::policy::Imported;
 use super::text::{Base64, PublicKey};
 use super::vault::CredentialStored;
@@ -238,6 +238,8 @@ pub enum Purpose {
     VerifyBackup,
     /// A backup to restore, as a file descriptor: begins the ceremony.
     Restore,
+    /// A backup to rehearse the restore of, as a file descriptor: begins the ceremony.
+    Drill,
     /// An empty file for lines of the audit log, as a file descriptor.
     Export {
         /// The line that they begin with.
@@ -256,6 +258,7 @@ impl Purpose {
             Purpose::Backup => "backup",
             Purpose::VerifyBackup => "verify_backup",
             Purpose::Restore => "restore",
+            Purpose::Drill => "drill",
             Purpose::Export { .. } => "export",
         }
     }
@@ -290,7 +293,7 @@ pub enum Redeemed {
     Import(Imported),
     /// A backup was made, or verified.
     Backup(BackupMade),
-    /// A restore waits for its quorum.
+    /// A restore, or the drill of one, waits for its quorum.
     Restore(OpenRestore),
     /// Lines of the audit log were exported.
     Export(Exported),
@@ -321,6 +324,8 @@ pub enum ShareOutcome {
     },
     /// It was the last one: a store was made of the backup. It is sealed.
     Restored(Box<RestoreDone>),
+    /// It was the last one: all of the backup opened, and nothing was kept of it.
+    Drilled(Box<DrillDone>),
     /// It was the last one: the store is open.
     Opened(Unsealed),
     /// It was the last consent: the new shares are made, and wait for their holders' proof.

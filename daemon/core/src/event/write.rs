@@ -153,16 +153,28 @@ impl Event<'_> {
             }
             Event::Restored {
                 backup,
+                from,
                 life,
+                overridden,
                 line: at,
                 head,
                 uid,
             } => {
                 line.digest("backup", backup)
+                    .number("from", from)
                     .number("life", life)
                     .number("line", at)
                     .digest("head", head)
                     .number("uid", uid.into());
+                if !overridden.is_empty() {
+                    line.list(
+                        "overridden",
+                        overridden.iter().take(MAX_ITEMS),
+                        |(life, generation), item| {
+                            item.number("life", *life).number("generation", *generation);
+                        },
+                    );
+                }
             }
             Event::VaultCreated { vault, uid } => {
                 line.text("vault", vault.as_str()).number("uid", uid.into());

@@ -2,7 +2,7 @@
 //!
 //! Owns [`Taking`]: registries are written beside their places and get their names before the store is made, since a folder
 //! that no record names does no harm; the life's audit folder and the file that names it are there before the store is. A
-//! name in a backup is `registries/DIGEST/PATH` and leads nowhere else.
+//! name in a backup is `registries/DIGEST/PATH` and leads nowhere else. A drill does all of it in its own folder.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -10,66 +10,84 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use mcpist_core::api::{ApiError, Base64, PublicKey, RestoreDone};
+use mcpist_core::audit::{AuditKey, public_key};
 use mcpist_core::error::ErrorCode;
 use mcpist_core::event::Event;
 use mcpist_core::ids::{Digest, RegistryId};
-use mcpist_quorum::{CeremonyRecord, Recorded};
-use mcpist_sealer::{Op, RestoreFiles, Restored, RestoredSystem, VaultError};
-use mcpist_secret::Secret;
+use mcpist_quorum::{CeremonyRecord, Receipt, Recorded};
+use mcpist_sealer::{Op, RestoreFiles, Restored, RestoredSystem, VaultError, aside, drilled};
+use ring::signature::Ed25519KeyPair;
 
-use super::{Restoring, named};
+use super::{Aim, Restoring, named};
 use crate::audit::{CHECKPOINT_RECORD, FirstKey, signed_head};
-use crate::config::{Config, life_file};
+use crate::config::Config;
 use crate::keeper::backup::{REGISTRIES, due_op, left_out};
 use crate::keeper::init::{STORE_KEY, signer};
 use crate::keeper::{outbox_line, today};
+use crate::life::{self, Life};
 
 /// What the daemon takes out of a backup, and puts into the new store.
-pub(super) struct Taking {
+pub(super) struct Taking<'a> {
+    open: &'a Restoring,
     registries: PathBuf,
+    /// The folder of the store that is being built.
     store: PathBuf,
+    /// Where the folder of its log will be.
     audit: PathBuf,
     backup: Digest,
     uid: u32,
     file: Option<File>,
     /// Folders that are written beside their place.
     staged: Vec<String>,
-    /// The first audit key of the new life, and the store's.
-    audit_key: Option<mcpist_core::audit::AuditKey>,
-    store_key: Option<Secret>,
+    /// Witness receipts that wait.
+    receipts: Vec<Receipt>,
+    /// The life of the store that is here, as its folder says.
+    here: u64,
+    /// The first audit key of the new life, and the record that vouches for it.
+    recorded: Option<(AuditKey, CeremonyRecord)>,
 }
 
-impl Taking {
-    pub(super) fn new(config: &Config, uid: u32, open: &Restoring) -> Taking {
+impl Taking<'_> {
+    pub(super) fn new<'a>(
+        config: &Config,
+        uid: u32,
+        open: &'a Restoring,
+        receipts: Vec<Receipt>,
+    ) -> Taking<'a> {
+        let (registries, store, audit) = match open.aim {
+            Aim::Restore => (
+                config.registries(),
+                aside(&config.store()),
+                config.state().to_owned(),
+            ),
+            Aim::Drill => {
+                let scratch = drilled(&config.store());
+                (scratch.join("registries"), scratch.clone(), scratch)
+            }
+        };
         Taking {
-            registries: config.registries(),
-            store: config.store(),
-            audit: config.state().to_owned(),
+            open,
+            registries,
+            store,
+            audit,
             backup: named(&open.stored),
             uid,
             file: None,
             staged: Vec::new(),
-            audit_key: None,
-            store_key: None,
+            receipts,
+            here: life::number(&config.store()),
+            recorded: None,
         }
     }
 
+    /// The answer to the last share of a restore that is in its place.
     pub(super) fn done(
         self,
-        open: &Restoring,
         restored: &Restored,
+        unsettled: Option<String>,
     ) -> Result<RestoreDone, ApiError> {
-        let internal = || ApiError::of(ErrorCode::Internal);
-        let audit_key = self.audit_key.ok_or_else(internal)?;
-        let pair = signer(&self.store_key.ok_or_else(internal)?)?;
-        let record = CeremonyRecord::sign(
-            Recorded::Restore,
-            open.stored.header().config(),
-            open.consent.plan().digest(),
-            today(),
-            audit_key,
-            &pair,
-        );
+        let recorded = self.recorded;
+        let (audit_key, record) = recorded.ok_or_else(|| ApiError::of(ErrorCode::Internal))?;
         Ok(RestoreDone {
             backup: self.backup,
             vaults: restored.vaults,
@@ -81,11 +99,43 @@ impl Taking {
             audit_key: PublicKey(audit_key),
             record: Base64(record.to_bytes()),
             record_text: record.to_text(),
+            unsettled,
         })
+    }
+
+    /// Signs the record of the life that begins with `audit_key`: before there is a store that needs it.
+    fn record(&mut self, audit_key: AuditKey, pair: &Ed25519KeyPair) {
+        let record = CeremonyRecord::sign(
+            Recorded::Restore,
+            self.open.stored.header().config(),
+            self.open.consent.plan().digest(),
+            today(),
+            audit_key,
+            pair,
+        );
+        self.recorded = Some((audit_key, record));
+    }
+
+    /// Life and generation of each receipt that waits, is signed by `store_key`, and would close the store as the backup
+    /// has it: the quorum decides to go back all the same.
+    fn overridden(&self, store_key: &[u8; 32]) -> Vec<(u64, u64)> {
+        let header = self.open.stored.header();
+        let (store, life) = (header.config().store(), header.incarnation());
+        let shows_more = |receipt: &&Receipt| {
+            let at = receipt.at();
+            let is_ours = receipt.store() == store && receipt.key() == store_key;
+            let is_newer = at.generation > header.generation() || at.incarnation != *life;
+            is_ours && is_newer && at.incarnation.counter == life.counter
+        };
+        let shown = self.receipts.iter().filter(shows_more);
+        (shown.map(|receipt| receipt.at()))
+            .map(|at| (at.incarnation.counter, at.generation))
+            .collect()
     }
 
     /// Gives the registries that came their names; one that is there already and holds stays.
     fn place_registries(&mut self) -> io::Result<()> {
+        private_folder(&self.registries)?;
         for name in std::mem::take(&mut self.staged) {
             let (staged, place) = (
                 staging(&self.registries, &name),
@@ -125,7 +175,7 @@ fn registry_file(name: &str) -> Option<(&str, &str)> {
     (is_digest && path.split('/').all(plain)).then_some((digest, path))
 }
 
-impl RestoreFiles for Taking {
+impl RestoreFiles for Taking<'_> {
     fn begin(&mut self, name: &str, _length: u64) -> io::Result<()> {
         let (digest, path) = registry_file(name)
             .ok_or_else(|| io::Error::other("the name is none of a registry's file"))?;
@@ -138,8 +188,7 @@ impl RestoreFiles for Taking {
         }
         let target = folder.join(path);
         if let Some(parent) = target.parent() {
-            let mut made = std::fs::DirBuilder::new();
-            made.recursive(true).mode(0o700).create(parent)?;
+            private_folder(parent)?;
         }
         let opened = OpenOptions::new()
             .write(true)
@@ -164,26 +213,31 @@ impl RestoreFiles for Taking {
         }
     }
 
+    /// The life of the store that is here, and those of the receipts that wait and are of this store.
+    fn lives(&mut self, system: &mut RestoredSystem<'_>) -> Result<Vec<u64>, VaultError> {
+        let pair = signer(&system.open(STORE_KEY)?).map_err(|e| VaultError::Storage(e.message))?;
+        let (store, key) = (self.open.stored.header().config().store(), public_key(&pair));
+        (self.receipts).retain(|receipt| receipt.store() == store && *receipt.key() == key);
+        let shown = self.receipts.iter().map(|r| r.at().incarnation.counter);
+        Ok(shown.chain([self.here]).collect())
+    }
+
     /// The registries get their places, the log of the new life its folder and key, and its first line its row.
     fn records(&mut self, system: &mut RestoredSystem<'_>) -> Result<Vec<Op>, VaultError> {
         let storage = |e: io::Error| VaultError::Storage(e.to_string());
         self.place_registries().map_err(storage)?;
-        let life = hex::encode(system.incarnation.id);
-        let audit = self.audit.join(format!("audit-{life}"));
-        let mut folder = std::fs::DirBuilder::new();
-        folder
-            .recursive(true)
-            .mode(0o700)
-            .create(&audit)
-            .map_err(storage)?;
-        write_life(&life_file(&mcpist_sealer::aside(&self.store)), &life).map_err(storage)?;
+        let life = Life::of(&system.incarnation);
+        private_folder(&self.audit.join(life.audit())).map_err(storage)?;
+        life.write(&self.store).map_err(storage)?;
         let (line, head) = signed_head(&system.open(CHECKPOINT_RECORD)?);
-        self.store_key = Some(system.open(STORE_KEY)?);
+        let pair = signer(&system.open(STORE_KEY)?).map_err(|e| VaultError::Storage(e.message))?;
         let key = FirstKey::generate()?;
-        self.audit_key = Some(key.public());
+        self.record(key.public(), &pair);
         let event = Event::Restored {
             backup: &self.backup,
+            from: self.open.stored.header().incarnation().counter,
             life: system.incarnation.counter,
+            overridden: &self.overridden(&public_key(&pair)),
             line,
             head: &head,
             uid: self.uid,
@@ -193,14 +247,9 @@ impl RestoreFiles for Taking {
     }
 }
 
-fn write_life(file: &Path, life: &str) -> io::Result<()> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(file)?;
-    file.write_all(life.as_bytes())?;
-    file.sync_all()
+fn private_folder(path: &Path) -> io::Result<()> {
+    let mut folder = std::fs::DirBuilder::new();
+    folder.recursive(true).mode(0o700).create(path)
 }
 
 #[cfg(test)]
