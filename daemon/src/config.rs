@@ -10,6 +10,7 @@ use mcpist_core::ids::PrincipalName;
 use serde::Deserialize;
 
 use crate::audit::Rotation;
+use crate::life::Life;
 use crate::roles::Groups;
 use crate::tpm::{OWNERS_INDICES, Tpm};
 
@@ -319,7 +320,9 @@ impl Config {
 
     /// The audit log's folder: `audit`, or that of the store's life where a restore began one.
     pub(crate) fn audit(&self) -> PathBuf {
-        self.state.join(audit_folder(&life_file(&self.store())))
+        let life = Life::read(&self.store());
+        self.state
+            .join(life.map_or("audit".to_owned(), |life| life.audit()))
     }
 
     /// Imported registries, one folder per manifest digest.
@@ -345,21 +348,6 @@ impl Config {
     /// A socket in the run folder.
     pub(crate) fn socket(&self, name: &str) -> PathBuf {
         self.run.join(name)
-    }
-}
-
-/// Names the life of the store in this folder, where a restore began it. It moves with the folder.
-pub(crate) fn life_file(store: &Path) -> PathBuf {
-    store.join("life")
-}
-
-/// A file that names no life says nothing: the log in the first folder does not fit the store then, and stays closed.
-fn audit_folder(life: &Path) -> String {
-    match std::fs::read_to_string(life) {
-        Ok(life) if life.len() == 32 && life.bytes().all(|b| b.is_ascii_hexdigit()) => {
-            format!("audit-{life}")
-        }
-        _ => "audit".to_owned(),
     }
 }
 

@@ -21,6 +21,7 @@ mod keeper;
 #[cfg(feature = "test-leak")]
 mod leak;
 mod leaks;
+mod life;
 mod listen;
 mod live;
 mod log;

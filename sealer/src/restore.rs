@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mcpist_quorum::{BackupItem, Incarnation, RecordError};
+use mcpist_quorum::{BackupItem, Incarnation, LifeError, RecordError};
 use mcpist_secret::{Key, MemoryError, Secret};
 
 use crate::aside::{
@@ -69,6 +69,9 @@ pub enum RestoreError {
         /// What the system said.
         source: io::Error,
     },
+    /// The new life.
+    #[error(transparent)]
+    Life(#[from] LifeError),
     /// No randomness or secret memory.
     #[error(transparent)]
     Memory(#[from] MemoryError),
@@ -124,6 +127,13 @@ pub trait RestoreFiles {
     /// Those of the disk.
     fn end(&mut self) -> io::Result<()>;
 
+    /// The lives of this store that are known besides the backup's: the one that begins is above them. `system` is as it
+    /// stood in the backup.
+    ///
+    /// # Errors
+    /// The store is not made then.
+    fn lives(&mut self, system: &mut RestoredSystem<'_>) -> Result<Vec<u64>, VaultError>;
+
     /// Writes that go into the system vault with its new head: audit lines and what must not go on from the old life.
     ///
     /// # Errors
@@ -134,7 +144,7 @@ pub trait RestoreFiles {
 /// The system vault of a store that is being restored.
 pub struct RestoredSystem<'a> {
     disk: &'a mut Disk,
-    /// The life that begins.
+    /// The life of the backup, and then the one that begins.
     pub incarnation: Incarnation,
 }
 
@@ -220,7 +230,7 @@ fn build(
         store: &store,
         open: BTreeMap::new(),
         restored: Restored {
-            incarnation: Incarnation::after(backup.header().incarnation())?,
+            incarnation: *backup.header().incarnation(),
             vaults: 0,
             records: 0,
             files: 0,
@@ -359,6 +369,12 @@ impl Building<'_> {
         let rows = self.open.remove(&VaultId::SYSTEM);
         let rows = rows.ok_or_else(|| tampered("control.db is not in the backup"))?;
         let (mut system, named) = self.verify_system(rows)?;
+        let parent = self.restored.incarnation;
+        let others = files.lives(&mut RestoredSystem {
+            disk: &mut system,
+            incarnation: parent,
+        })?;
+        self.restored.incarnation = Incarnation::after(&parent, &others)?;
         let mut heads = Vec::new();
         let known = match &system.role {
             Role::System { ledger, .. } => ledger.clone(),

@@ -22,11 +22,25 @@ const FORMAT: Format = Format {
 /// Length of a head's canonical bytes.
 pub const HEAD_LEN: usize = 8 + 2 + 8 + 16 + 16 + 8 + 8 + 32;
 
+/// Restores by which a store is believed to be ahead of itself. Who claims more would use up the lives that can be counted.
+const FARTHEST: u64 = 1 << 32;
+
+/// Why a store gets no further life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum LifeError {
+    /// There is none after it.
+    #[error("life {0} is the last that can be counted: restore another backup")]
+    Last(u64),
+    /// No randomness or secret memory.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+}
+
 /// Which life of a store a head belongs to: a restore begins a new one, so that generations of two
 /// branches are never compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Incarnation {
-    /// 1 at init, one more with every restore.
+    /// 1 at init, and more with every restore.
     pub counter: u64,
     /// Random.
     pub id: [u8; 16],
@@ -44,14 +58,33 @@ impl Incarnation {
         })
     }
 
-    /// The life that a restore begins.
-    pub fn after(parent: &Incarnation) -> Result<Incarnation, MemoryError> {
+    /// The life that a restore begins: above its parent's and above those of `others`, which are known of the same store,
+    /// so that no receipt of theirs is held against it. One that is not [`believed`] does not count.
+    ///
+    /// # Errors
+    /// [`LifeError`].
+    pub fn after(parent: &Incarnation, others: &[u64]) -> Result<Incarnation, LifeError> {
+        let (mut others, above) = (others.to_vec(), |life: u64| {
+            life.checked_add(1).ok_or(LifeError::Last(life))
+        });
+        others.sort_unstable();
+        let mut counter = above(parent.counter)?;
+        for other in others {
+            if other >= counter && believed(other, counter) {
+                counter = above(other)?;
+            }
+        }
         Ok(Incarnation {
-            counter: parent.counter.saturating_add(1),
+            counter,
             id: random_bytes()?,
             parent: parent.id,
         })
     }
+}
+
+/// Whether the store whose life is `own` may have had a life `other`, also on another disk.
+pub(crate) fn believed(other: u64, own: u64) -> bool {
+    other.saturating_sub(own) < FARTHEST
 }
 
 /// What a vault holds, in one value.
@@ -137,9 +170,37 @@ mod tests {
     #[test]
     fn a_restore_begins_a_life_of_its_own() {
         let first = Incarnation::first().unwrap();
-        let second = Incarnation::after(&first).unwrap();
+        let second = Incarnation::after(&first, &[]).unwrap();
         assert_eq!((second.counter, second.parent), (2, first.id));
         assert_ne!(second.id, first.id);
+    }
+
+    fn after(parent: u64, others: &[u64]) -> Result<u64, LifeError> {
+        let parent = Incarnation {
+            counter: parent,
+            ..head().incarnation
+        };
+        Incarnation::after(&parent, others).map(|life| life.counter)
+    }
+
+    #[test]
+    fn a_restore_is_above_every_life_that_is_known() {
+        assert_eq!(after(1, &[2]), Ok(3));
+        assert_eq!(after(1, &[7, 1, 2, 7]), Ok(8));
+        assert_eq!(after(9, &[2, 8]), Ok(10));
+    }
+
+    #[test]
+    fn a_life_that_no_restore_came_to_uses_none_up() {
+        assert_eq!(after(1, &[u64::MAX, 1 + FARTHEST + 1]), Ok(2));
+        assert_eq!(after(1, &[1 + FARTHEST]), Ok(2 + FARTHEST));
+        // Each by itself would be too far, but there is one between.
+        assert_eq!(after(1, &[FARTHEST + 9, 9]), Ok(FARTHEST + 10));
+        assert_eq!(after(u64::MAX, &[]), Err(LifeError::Last(u64::MAX)));
+        assert_eq!(
+            after(u64::MAX - 1, &[u64::MAX]),
+            Err(LifeError::Last(u64::MAX))
+        );
     }
 
     proptest! {

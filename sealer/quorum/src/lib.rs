@@ -77,7 +77,7 @@ pub use delivery::{
     DeliverError, Identity, IdentityError, MAX_SHARE_FILE, OpenShareError, RecipientError,
     check_recipient, open_share_file, seal_shares_to,
 };
-pub use head::{HEAD_LEN, Head, Incarnation};
+pub use head::{HEAD_LEN, Head, Incarnation, LifeError};
 pub use ids::{
     ConfigDigest, Generation, HexError, MAX_SHARES, PlanDigest, SetId, ShareDigest, StoreId,
     Threshold, ThresholdError,

@@ -16,7 +16,9 @@
 //! open it. Whoever kept a receipt of a later state has the proof that the one on the disk is not the last. Promises: a
 //! [`Receipt`] that exists is signed by the key that it names; a store that is older than a receipt of its own, or that
 //! went another way from the same generation, or that is not the newest life that a receipt knows, is refused, and no
-//! receipt that the store's own key did not sign refuses anything.
+//! receipt that the store's own key did not sign refuses anything. What fences a store is answered by a restore that was
+//! shown it: [`Incarnation::after`] is above each life that [`judge`] would hold against the new one, so that no quorum of
+//! old can shut the store for good.
 //!
 //! Does not: know what came after the newest receipt (nobody can prove that), or which store key is the right one: the
 //! store has it sealed, the ceremony record has it on paper. A store that was put back, opened where nobody presented a
@@ -26,7 +28,7 @@
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 
 use crate::codec::{Format, FormatError, Reader, Writer};
-use crate::head::Incarnation;
+use crate::head::{Incarnation, believed};
 use crate::ids::StoreId;
 
 const FORMAT: Format = Format {
@@ -240,7 +242,7 @@ pub enum Contradiction {
 pub enum Ignored {
     /// It is of another store.
     OtherStore,
-    /// It names this store and is signed by another key.
+    /// It names this store and is signed by another key, or shows a life that no restore can have come to.
     Forged,
     /// It is of a life that a restore of this store has ended.
     EarlierLife,
@@ -319,8 +321,11 @@ fn weigh(
     }
     let shown = &receipt.at;
     if shown.incarnation != at.incarnation {
-        return if shown.incarnation.counter < at.incarnation.counter {
+        let (shown, own) = (shown.incarnation.counter, at.incarnation.counter);
+        return if shown < own {
             Err(Ignored::EarlierLife)
+        } else if !believed(shown, own) {
+            Err(Ignored::Forged)
         } else {
             Ok(Some(Contradiction::Fenced))
         };

@@ -42,6 +42,10 @@ pub(super) struct Files {
     bytes: Vec<Vec<u8>>,
     ended: usize,
     pub(super) seen: Option<String>,
+    /// Lives that are known besides the backup's.
+    others: Vec<u64>,
+    /// The lives that were shown.
+    lives: Vec<u64>,
 }
 
 impl RestoreFiles for Files {
@@ -61,9 +65,15 @@ impl RestoreFiles for Files {
         Ok(())
     }
 
-    fn records(&mut self, system: &mut RestoredSystem<'_>) -> Result<Vec<Op>, VaultError> {
+    fn lives(&mut self, system: &mut RestoredSystem<'_>) -> Result<Vec<u64>, VaultError> {
         let note = system.open("note")?;
+        self.lives.push(system.incarnation.counter);
         self.seen = Some(String::from_utf8(note.expose().to_vec()).unwrap());
+        Ok(self.others.clone())
+    }
+
+    fn records(&mut self, system: &mut RestoredSystem<'_>) -> Result<Vec<Op>, VaultError> {
+        self.lives.push(system.incarnation.counter);
         Ok(vec![Op::Outbox(b"restored".to_vec())])
     }
 }
@@ -159,6 +169,23 @@ fn a_restore_over_a_store_keeps_it_aside_until_it_is_removed() {
 }
 
 #[test]
+fn a_restore_begins_a_life_above_all_that_are_known() {
+    let site = Site::new();
+    let (barrier, _) = site.unseal();
+    barrier.system().commit(vec![put("note", "old")]).unwrap();
+    let stored = back_up(&site, &barrier, "one.backup");
+    drop(site.seal(barrier));
+    let mut files = Files {
+        others: vec![4, 2, u64::MAX],
+        ..Files::default()
+    };
+    let restored = restore(&stored, site.foundation.kek(), &site.path, &mut files).unwrap();
+    assert_eq!((restored.incarnation.counter, files.lives), (5, vec![1, 5]));
+    let (barrier, _) = unseal_at(&site, &site.path);
+    assert_eq!(barrier.point().unwrap().incarnation, restored.incarnation);
+}
+
+#[test]
 fn what_an_interrupted_restore_left_is_dropped_by_the_next() {
     let site = Site::new();
     let (barrier, _) = site.unseal();
@@ -188,6 +215,10 @@ impl RestoreFiles for Full {
 
     fn end(&mut self) -> io::Result<()> {
         self.0.end()
+    }
+
+    fn lives(&mut self, system: &mut RestoredSystem<'_>) -> Result<Vec<u64>, VaultError> {
+        self.0.lives(system)
     }
 
     fn records(&mut self, _: &mut RestoredSystem<'_>) -> Result<Vec<Op>, VaultError> {

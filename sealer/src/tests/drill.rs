@@ -69,6 +69,10 @@ impl RestoreFiles for Watched<'_> {
         self.files.end()
     }
 
+    fn lives(&mut self, system: &mut RestoredSystem<'_>) -> Result<Vec<u64>, VaultError> {
+        self.files.lives(system)
+    }
+
     fn records(&mut self, system: &mut RestoredSystem<'_>) -> Result<Vec<Op>, VaultError> {
         fs::write(self.folder.join("of-the-daemon"), b"here").unwrap();
         let mut now = BTreeMap::new();

@@ -14,7 +14,7 @@ use mcpist_core::audit::{AuditKey, public_key};
 use mcpist_core::error::ErrorCode;
 use mcpist_core::event::Event;
 use mcpist_core::ids::{Digest, RegistryId};
-use mcpist_quorum::{CeremonyRecord, Receipt, Recorded};
+use mcpist_quorum::{CeremonyRecord, Incarnation, Receipt, Recorded};
 use mcpist_sealer::{Op, RestoreFiles, Restored, RestoredSystem, VaultError, aside, drilled};
 use ring::signature::Ed25519KeyPair;
 
@@ -39,7 +39,7 @@ pub(super) struct Taking<'a> {
     file: Option<File>,
     /// Folders that are written beside their place.
     staged: Vec<String>,
-    /// Witness receipts that wait.
+    /// Witness receipts that wait; once its key is known, those of this store.
     receipts: Vec<Receipt>,
     /// The life of the store that is here, as its folder says.
     here: u64,
@@ -116,19 +116,16 @@ impl Taking<'_> {
         self.recorded = Some((audit_key, record));
     }
 
-    /// Life and generation of each receipt that waits, is signed by `store_key`, and would close the store as the backup
-    /// has it: the quorum decides to go back all the same.
-    fn overridden(&self, store_key: &[u8; 32]) -> Vec<(u64, u64)> {
+    /// Life and generation of each receipt that waits and would close the store as the backup has it, up to the life that
+    /// begins: the quorum decides to go back all the same.
+    fn overridden(&self, begins: &Incarnation) -> Vec<(u64, u64)> {
         let header = self.open.stored.header();
-        let (store, life) = (header.config().store(), header.incarnation());
-        let shows_more = |receipt: &&Receipt| {
-            let at = receipt.at();
-            let is_ours = receipt.store() == store && receipt.key() == store_key;
+        let life = header.incarnation();
+        let shown = self.receipts.iter().map(Receipt::at).filter(|at| {
             let is_newer = at.generation > header.generation() || at.incarnation != *life;
-            is_ours && is_newer && at.incarnation.counter == life.counter
-        };
-        let shown = self.receipts.iter().filter(shows_more);
-        (shown.map(|receipt| receipt.at()))
+            is_newer && (life.counter..begins.counter).contains(&at.incarnation.counter)
+        });
+        shown
             .map(|at| (at.incarnation.counter, at.generation))
             .collect()
     }
@@ -216,7 +213,10 @@ impl RestoreFiles for Taking<'_> {
     /// The life of the store that is here, and those of the receipts that wait and are of this store.
     fn lives(&mut self, system: &mut RestoredSystem<'_>) -> Result<Vec<u64>, VaultError> {
         let pair = signer(&system.open(STORE_KEY)?).map_err(|e| VaultError::Storage(e.message))?;
-        let (store, key) = (self.open.stored.header().config().store(), public_key(&pair));
+        let (store, key) = (
+            self.open.stored.header().config().store(),
+            public_key(&pair),
+        );
         (self.receipts).retain(|receipt| receipt.store() == store && *receipt.key() == key);
         let shown = self.receipts.iter().map(|r| r.at().incarnation.counter);
         Ok(shown.chain([self.here]).collect())
@@ -237,7 +237,7 @@ impl RestoreFiles for Taking<'_> {
             backup: &self.backup,
             from: self.open.stored.header().incarnation().counter,
             life: system.incarnation.counter,
-            overridden: &self.overridden(&public_key(&pair)),
+            overridden: &self.overridden(&system.incarnation),
             line,
             head: &head,
             uid: self.uid,

@@ -160,6 +160,24 @@ fn a_receipt_of_another_store_key_or_earlier_life_says_nothing() {
 }
 
 #[test]
+fn what_fences_a_store_is_below_the_life_of_a_restore_that_knew_it() {
+    let key = public(&pair(7));
+    let refused = |own: Incarnation, shown: u64| {
+        let receipt = receipt(point(life(shown, 9), 1, 4), 1);
+        let judged = judge(store(1), &key, &point(own, 8, 4), [&receipt]);
+        judged.refused.map(|(why, _)| why)
+    };
+    let parent = life(1, 3);
+    for shown in [1, 2, 3, 1 << 32, (1 << 32) + 1, (1 << 32) + 2, u64::MAX] {
+        let restored = Incarnation::after(&parent, &[shown]).unwrap();
+        assert_eq!(refused(restored, shown), None, "{shown}");
+    }
+    let fenced = Some(Contradiction::Fenced);
+    assert_eq!(refused(parent, 1 << 32), fenced);
+    assert_eq!(refused(parent, u64::MAX), None);
+}
+
+#[test]
 fn a_counter_is_met_at_the_record_or_exactly_one_before() {
     use CounterVerdict as V;
     for (recorded, found, verdict) in [
