@@ -180,7 +180,7 @@ impl Disk {
         let mut out = Vec::with_capacity(names.len());
         for name in names {
             let key = name.as_bytes();
-            let value = self.rows.begin(Access::Read)?.get(Table::Record, key)?;
+            let value = self.rows.get(Table::Record, key)?;
             self.compare(name, value.as_deref())?;
             out.push((Table::Record, key.to_vec(), value));
         }

@@ -109,6 +109,7 @@ impl Disk {
     /// Called at the start of every job.
     pub(crate) fn ready(&mut self) -> Result<(), VaultError> {
         self.used = Instant::now();
+        self.rows.expect(self.buckets.count());
         self.resolve_doubt()
     }
 
@@ -127,10 +128,7 @@ impl Disk {
             .keys
             .lend(|keys| name_of(keys, &self.place, owner, name))?;
         let known = self.buckets.get(&key);
-        let bytes = self
-            .rows
-            .begin(Access::Read)?
-            .get(Table::Record, key.as_bytes())?;
+        let bytes = self.rows.get(Table::Record, key.as_bytes())?;
         let bytes = match (known, bytes) {
             (None, None) => return Err(VaultError::NotFound(name.to_owned())),
             (Some(_), None) => return Err(tampered("a record was taken out of the file")),

@@ -105,6 +105,12 @@ pub(crate) type Row = (Vec<u8>, Vec<u8>);
 pub(crate) trait Rows: Send {
     /// Starts a transaction.
     fn begin(&mut self, access: Access) -> Result<Box<dyn Transaction + '_>, RowsError>;
+    /// The value under `key`, in a transaction of its own.
+    fn get(&mut self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, RowsError> {
+        self.begin(Access::Read)?.get(table, key)
+    }
+    /// How many records there are, from the next use on: more of them are worth more memory.
+    fn expect(&mut self, _records: u64) {}
     /// Moves the log into the database and truncates it, so that no replaced row survives in it.
     fn truncate_log(&mut self) -> Result<(), RowsError>;
     /// Lets go of the file until the next use.

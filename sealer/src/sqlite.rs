@@ -7,9 +7,11 @@
 //!
 //! Does not judge a row: a row that was put back by another program reads like any other here.
 //!
-//! A connection costs about 64 KiB of page cache. `locking_mode=EXCLUSIVE` is set before the log is
-//! first touched, so SQLite keeps its index of the log in memory and makes no shared-memory file.
+//! A connection costs 64 KiB of page cache, and up to 4 MiB where there are a million records: so much hold all of
+//! their tree but its two lowest levels. `locking_mode=EXCLUSIVE` is set before the log is first touched, so SQLite keeps
+//! its index of the log in memory and makes no shared-memory file.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
@@ -33,6 +35,11 @@ static VERSIONS: [Version; 1] = [Version {
 const BUSY: Duration = Duration::from_secs(2);
 /// No value, statement or row is longer than this: a record is at most 64 KiB of payload and its meta.
 const MAX_VALUE: i32 = 1 << 20;
+
+/// The page cache of a connection, in KiB.
+const CACHE: RangeInclusive<u64> = 64..=4096;
+/// So many records are worth 1 KiB of it.
+const RECORDS_A_KIB: u64 = 256;
 
 /// The statements of one table, spelled out so that none is ever put together from input.
 struct Sql {
@@ -134,19 +141,13 @@ impl Backend for Sqlite {
         tx.commit()?;
         fault::database(file.role(), "created")?;
         check_tables(&conn, &(VERSIONS[VERSIONS.len() - 1].tables)(file.role()))?;
-        Ok(Box::new(SqliteRows {
-            file: file.clone(),
-            conn: Some(conn),
-            known: &VERSIONS,
-        }))
+        let mut rows = SqliteRows::new(file, &VERSIONS);
+        rows.conn = Some(conn);
+        Ok(Box::new(rows))
     }
 
     fn open(&self, file: &DbFile) -> Result<Box<dyn Rows>, RowsError> {
-        Ok(Box::new(SqliteRows {
-            file: file.clone(),
-            conn: None,
-            known: &VERSIONS,
-        }))
+        Ok(Box::new(SqliteRows::new(file, &VERSIONS)))
     }
 }
 
@@ -183,9 +184,15 @@ fn connect(file: &DbFile) -> Result<Connection, RowsError> {
     conn.pragma_update(None, "secure_delete", "ON")?;
     conn.pragma_update(None, "cell_size_check", "ON")?;
     conn.pragma_update(None, "temp_store", "MEMORY")?;
-    conn.pragma_update(None, "cache_size", -64)?;
+    set_cache(&conn, *CACHE.start())?;
     conn.pragma_update(None, "mmap_size", 0)?;
     Ok(conn)
+}
+
+fn set_cache(conn: &Connection, kib: u64) -> Result<(), RowsError> {
+    // A negative size counts KiB and not pages.
+    let size = i64::try_from(kib).unwrap_or(i64::MAX);
+    Ok(conn.pragma_update(None, "cache_size", -size)?)
 }
 
 /// Sets a pragma that answers with the value it took, and insists on it.
@@ -279,14 +286,27 @@ fn check_tables(conn: &Connection, tables: &[&str]) -> Result<(), RowsError> {
 struct SqliteRows {
     file: DbFile,
     conn: Option<Connection>,
+    /// What the connection has, or is given when it is opened.
+    cache: u64,
     known: &'static [Version],
 }
 
 impl SqliteRows {
+    fn new(file: &DbFile, known: &'static [Version]) -> SqliteRows {
+        SqliteRows {
+            file: file.clone(),
+            conn: None,
+            cache: *CACHE.start(),
+            known,
+        }
+    }
+
     fn conn(&mut self) -> Result<&mut Connection, RowsError> {
         if self.conn.is_none() {
             fault::database(self.file.role(), "open")?;
-            self.conn = Some(open_known(&self.file, self.known)?);
+            let conn = open_known(&self.file, self.known)?;
+            set_cache(&conn, self.cache)?;
+            self.conn = Some(conn);
         }
         self.conn
             .as_mut()
@@ -303,6 +323,21 @@ impl Rows for SqliteRows {
         let role = self.file.role();
         let tx = self.conn()?.transaction_with_behavior(behavior)?;
         Ok(Box::new(SqliteTransaction { tx, role }))
+    }
+
+    fn get(&mut self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, RowsError> {
+        // A single statement is a transaction; BEGIN and ROLLBACK around it cost as much as it does.
+        get(self.conn()?, table, key)
+    }
+
+    fn expect(&mut self, records: u64) {
+        let cache = (records / RECORDS_A_KIB).clamp(*CACHE.start(), *CACHE.end());
+        if self.cache != cache {
+            self.cache = cache;
+            if let Some(Err(error)) = self.conn.as_ref().map(|conn| set_cache(conn, cache)) {
+                log::warn!("a database keeps the cache that it has: {error}");
+            }
+        }
     }
 
     fn truncate_log(&mut self) -> Result<(), RowsError> {
@@ -332,6 +367,11 @@ impl Rows for SqliteRows {
     }
 }
 
+fn get(conn: &Connection, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, RowsError> {
+    let mut query = conn.prepare_cached(sql(table).get)?;
+    Ok(query.query_row([key], |row| row.get(0)).optional()?)
+}
+
 struct SqliteTransaction<'a> {
     tx: rusqlite::Transaction<'a>,
     role: Role,
@@ -339,8 +379,7 @@ struct SqliteTransaction<'a> {
 
 impl Transaction for SqliteTransaction<'_> {
     fn get(&mut self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, RowsError> {
-        let mut query = self.tx.prepare_cached(sql(table).get)?;
-        Ok(query.query_row([key], |row| row.get(0)).optional()?)
+        get(&self.tx, table, key)
     }
 
     fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), RowsError> {
@@ -455,11 +494,7 @@ mod tests {
     }
 
     fn read(file: &DbFile, known: &'static [Version]) -> Result<Option<Vec<u8>>, RowsError> {
-        let mut rows = SqliteRows {
-            file: file.clone(),
-            conn: None,
-            known,
-        };
+        let mut rows = SqliteRows::new(file, known);
         let row = rows.begin(Access::Read)?.get(Table::Record, b"key")?;
         rows.close()?;
         Ok(row)
@@ -517,6 +552,23 @@ mod tests {
         drop(conn);
         assert!(matches!(read(&file, &NEXT), Err(RowsError::Damaged(_))));
         assert!(!file.path().with_extension("db.v1").exists());
+    }
+
+    #[test]
+    fn more_records_have_more_cache_also_when_the_file_is_opened_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = written(&dir);
+        let mut rows = SqliteRows::new(&file, &VERSIONS);
+        for (records, kib) in [(0, 64), (100_000, 390), (10_000_000, 4096), (100, 64)] {
+            rows.expect(records);
+            for _ in 0..2 {
+                let conn = rows.conn().unwrap();
+                let size = conn.pragma_query_value(None, "cache_size", |row| row.get::<_, i64>(0));
+                assert_eq!(size.unwrap(), -kib);
+                rows.expect(records);
+                rows.close().unwrap();
+            }
+        }
     }
 
     #[test]

@@ -176,10 +176,12 @@ impl Candidate {
         let mut named = Vec::new();
         let mut epochs = BTreeMap::new();
         let reader = Reader { keys, place };
-        reader.open_all(tx.as_mut(), head.head.count, alive, |one| {
-            buckets.set(one.entry);
-            *epochs.entry(one.epoch).or_insert(0) += 1;
-            named.extend(one.named);
+        reader.open_all(tx.as_mut(), head.head.count, alive, |slice| {
+            for (entry, epoch) in slice.entries {
+                buckets.set(entry);
+                *epochs.entry(epoch).or_insert(0) += 1;
+            }
+            named.extend(slice.named);
         })?;
         let root = keys.lend(|keys| buckets.root(keys.head()))?;
         if buckets.count() != head.head.count {
@@ -236,11 +238,10 @@ struct Checked {
     named: Vec<NamedVault>,
 }
 
-/// What is kept of a row that opened.
-struct OpenedRow {
-    entry: Entry,
-    epoch: Epoch,
-    named: Option<NamedVault>,
+/// What is kept of a slice whose rows opened.
+struct OpenedSlice {
+    entries: Vec<(Entry, Epoch)>,
+    named: Vec<NamedVault>,
 }
 
 fn broken() -> VaultError {
@@ -262,12 +263,9 @@ impl Reader<'_> {
         tx: &mut dyn Transaction,
         count: u64,
         alive: &mut dyn FnMut(),
-        mut each: impl FnMut(OpenedRow),
+        mut each: impl FnMut(OpenedSlice),
     ) -> Result<(), VaultError> {
-        let mut take = |opened: Result<Vec<OpenedRow>, VaultError>| {
-            opened?.into_iter().for_each(&mut each);
-            Ok::<(), VaultError>(())
-        };
+        let mut take = |opened: Result<OpenedSlice, VaultError>| opened.map(&mut each);
         if count < WORTH_A_THREAD {
             let mut room = OpenRoom::new()?;
             return for_each_slice(tx, Table::Record, SLICE, |rows| {
@@ -307,7 +305,7 @@ impl Reader<'_> {
     fn work(
         self,
         slices: &Mutex<Receiver<Vec<rows::Row>>>,
-        tell: &Sender<Result<Vec<OpenedRow>, VaultError>>,
+        tell: &Sender<Result<OpenedSlice, VaultError>>,
     ) {
         let next = || slices.lock().ok()?.recv().ok();
         let mut room = OpenRoom::new();
@@ -322,11 +320,16 @@ impl Reader<'_> {
     }
 
     /// Opens every row of a slice, for which the keys are lent.
-    fn open(self, room: &mut OpenRoom, rows: &[rows::Row]) -> Result<Vec<OpenedRow>, VaultError> {
+    fn open(self, room: &mut OpenRoom, rows: &[rows::Row]) -> Result<OpenedSlice, VaultError> {
+        let mut slice = OpenedSlice {
+            entries: Vec::with_capacity(rows.len()),
+            named: Vec::new(),
+        };
         self.keys.lend(|keys| {
-            rows.iter()
-                .map(|row| open_row(room, keys, self.place, row))
-                .collect()
+            for row in rows {
+                open_row(room, keys, self.place, row, &mut slice)?;
+            }
+            Ok(slice)
         })?
     }
 }
@@ -336,24 +339,20 @@ fn open_row(
     keys: &VaultKeys,
     place: &Place,
     (key, bytes): &rows::Row,
-) -> Result<OpenedRow, VaultError> {
+    slice: &mut OpenedSlice,
+) -> Result<(), VaultError> {
     let name = name_from_key(key)?;
     let row = Row::parse(bytes)?;
     let content = row.open_in(room, keys, place, &name)?;
-    let named = if content.owner == OWNER_VAULTS {
+    if content.owner == OWNER_VAULTS {
         let named = Named::decode(content.payload)?;
-        Some(NamedVault {
+        slice.named.push(NamedVault {
             name: content.name.to_owned(),
             id: named.id,
             own: named.own,
             created: content.created,
-        })
-    } else {
-        None
-    };
-    Ok(OpenedRow {
-        entry: row.entry(&name),
-        epoch: row.epoch,
-        named,
-    })
+        });
+    }
+    slice.entries.push((row.entry(&name), row.epoch));
+    Ok(())
 }

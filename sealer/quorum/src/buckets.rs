@@ -109,9 +109,35 @@ fn bucket_of(name: &[u8]) -> usize {
     usize::from(name[0]) << 4 | usize::from(name[1] >> 4)
 }
 
-/// Where the entry of a name stands in its bucket, or belongs.
+/// The 16 bytes that an entry or a name HMAC begins with, as a number.
+fn number_of(bytes: &[u8]) -> u128 {
+    bytes
+        .first_chunk()
+        .map_or(0, |bytes| u128::from_be_bytes(*bytes))
+}
+
+/// Where the entry of a name stands in its bucket, or belongs. Names are spread evenly, so it is near to where its share of
+/// the bucket says: neighbours are looked at, where halving would fetch a line from memory at each step.
 fn find(entries: &[[u8; ENTRY_LEN]], name: &[u8]) -> Result<usize, usize> {
-    entries.binary_search_by(|entry| entry[..16].cmp(&name[..16]))
+    let name = number_of(name);
+    if entries.last().is_none_or(|last| number_of(last) < name) {
+        return Err(entries.len());
+    }
+    let is_below = |at: usize| number_of(&entries[at]) < name;
+    // 32 bits behind the 12 that all of the bucket have.
+    let share = (name >> 84) as u32;
+    let mut at = (u64::from(share) * entries.len() as u64 >> 32) as usize;
+    while at > 0 && !is_below(at - 1) {
+        at -= 1;
+    }
+    while is_below(at) {
+        at += 1;
+    }
+    if number_of(&entries[at]) == name {
+        Ok(at)
+    } else {
+        Err(at)
+    }
 }
 
 /// Two of a vault's rows have one name.
