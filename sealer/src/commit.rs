@@ -242,12 +242,6 @@ impl Disk {
             left: Vec::new(),
             twin: None,
         };
-        staged.writes.extend(
-            extra
-                .puts
-                .into_iter()
-                .map(|RawPut(t, k, v)| Write::Put(t, k, v)),
-        );
         if let Some(gone) = extra.gone {
             staged.erases = true;
             for table in [Table::Vault, Table::Ledger] {
@@ -255,6 +249,12 @@ impl Disk {
                 staged.writes.push(Write::Delete(table, key));
             }
         }
+        staged.writes.extend(
+            extra
+                .puts
+                .into_iter()
+                .map(|RawPut(t, k, v)| Write::Put(t, k, v)),
+        );
         for sequence in self.head.outbox_first..self.outbox_handed {
             staged.writes.push(Write::Delete(
                 Table::Outbox,

@@ -76,6 +76,7 @@ pub use disk::Listed;
 pub use error::{Health, VaultError};
 pub use ids::{NameError, VaultId};
 pub use keyring::{AuditKey, AuditKeySealed};
+pub use orphans::Leftovers;
 pub use own::VaultQuorum;
 pub use rebuild::Replaced;
 pub use record::{MAX_RECORD, Meta, SealedRecord};

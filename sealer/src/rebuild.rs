@@ -2,7 +2,7 @@
 //!
 //! Owns [`Draft`], the new file while it is filled, and its commit: one transaction of control.db gives the vault's
 //! name to the new id, puts its wrapped keys and its place in the ledger, and erases those of the old one. Before it the
-//! old vault is the one that is there, afterwards the new one; what is not known to control.db is an orphan
+//! old vault is the one that is there, afterwards the new one, and the old one is marked as retired
 //! ([`crate::orphans`]). Promises that versions, times, the floor of versions and outbox lines with their
 //! sequences are those of the source, that the new file was verified in full like one that an unseal finds before it
 //! gets the name, and that the old keys are taken back and the old file removed once [`Replaced`] is dropped.
@@ -25,6 +25,7 @@ use crate::ids::VaultName;
 use crate::keyring::{KeyCell, VaultKeys};
 use crate::ledger;
 use crate::new_vault::NewVault;
+use crate::orphans;
 use crate::record::{Opened, Place, Row, name_from_key, seal_outbox, seal_row};
 use crate::rows::{self, Access, Table};
 use crate::vault::OpenVault;
@@ -288,12 +289,12 @@ impl Finished {
         let (id, created) = (new.id, new.created);
         let mut ops = vec![name_record(&name, id, None, Expect::Any)?];
         ops.extend(line);
+        let wrapped = new.wrapped.clone();
         let extra = Extra {
-            puts: vec![RawPut(
-                Table::Vault,
-                id.as_bytes().to_vec(),
-                new.wrapped.clone(),
-            )],
+            puts: vec![
+                RawPut(Table::Vault, id.as_bytes().to_vec(), wrapped),
+                orphans::mark(old.id()),
+            ],
             ledger: vec![(id, entry)],
             new: Some(Box::new(new)),
             gone: Some(old.id()),

@@ -81,12 +81,6 @@ impl Vaults {
         let line = outbox_line(outbox)?;
         let live = Arc::clone(self.live());
         let named = vault.name().to_owned();
-        // The root key that the new epoch is wrapped under is not replaced meanwhile.
-        let _one_at_a_time = self
-            .live()
-            .creating
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
         vault.run(move |disk| disk.begin_epoch(&live, named, line))
     }
 
@@ -247,6 +241,9 @@ impl Disk {
         }
         let next = NextEpoch::random()?;
         let (store, vault) = (self.place.store, self.place.vault);
+        // From the wrapping to the commit the root key is not replaced. The job holds this and not its caller, who may have
+        // gone: one that is late wraps under the root key of then.
+        let one_at_a_time = live.creating.lock().unwrap_or_else(PoisonError::into_inner);
         let wrapped = live.root.lend(|root| {
             self.keys
                 .lend(|keys| keys.wrap_advanced(root, store, vault, &next, &keep))
@@ -262,6 +259,7 @@ impl Disk {
             .run(move |disk| disk.commit_system(&ops, now(), extra))
             .map_err(VaultError::from)
             .flatten()?;
+        drop(one_at_a_time);
         self.keys.update(|keys| keys.advance(next, &keep))?;
         let under_newest = self.buckets.count() - self.old_epochs.values().sum::<u64>();
         if under_newest > 0 {

@@ -25,6 +25,8 @@ use crate::ids::VaultId;
 pub(crate) const CONTROL: &str = "control.db";
 const CONTROL_NEW: &str = "control.db.new";
 const VAULTS: &str = "vaults";
+/// What SQLite puts behind the name of a database.
+const PARTS: [&str; 4] = ["", "-wal", "-journal", "-shm"];
 
 /// Why the folder could not be taken.
 #[derive(Debug, thiserror::Error)]
@@ -132,7 +134,7 @@ impl DbFile {
 
     /// Removes the closed database with all that belongs to it; what is not there is no error.
     pub(crate) fn remove(&self) -> Result<(), StoreError> {
-        for suffix in ["", "-wal", "-journal", "-shm"] {
+        for suffix in PARTS {
             let mut path = self.path.clone().into_os_string();
             path.push(suffix);
             match fault::point("store.remove").and_then(|()| fs::remove_file(&path)) {
@@ -275,7 +277,8 @@ impl Store {
         for entry in fs::read_dir(&dir).map_err(StoreError::io(&dir))? {
             let name = entry.map_err(StoreError::io(&dir))?.file_name();
             let stem = name.to_str().and_then(|name| name.split_once(".db"));
-            // What does not have a name of ours is not ours.
+            // What does not have a name of ours is not ours, and a copy from before a new schema is the operator's.
+            let stem = stem.filter(|(_, rest)| PARTS.contains(rest));
             found.extend(stem.and_then(|(id, _)| VaultId::parse(id)));
         }
         Ok(found)

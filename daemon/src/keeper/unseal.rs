@@ -218,7 +218,7 @@ impl Keeper {
             report.records
         );
         self.witness_agreed();
-        self.remove_orphans();
+        self.remove_retired();
         let receipt = self.receipt();
         let name = |n: &String| VaultName::parse(n).ok();
         Ok(ShareOutcome::Opened(api::Unsealed {
@@ -234,11 +234,17 @@ impl Keeper {
         }))
     }
 
-    /// Removes what a crash left of vaults that are none. The store is known to be the newest by now.
-    fn remove_orphans(&mut self) {
-        let removed = self.open().ok().map(|open| open.vaults().remove_orphans());
-        if let Some(Err(e)) = removed {
-            log::warn!("files of no vault stay: {e}");
+    /// Removes what a crash left of vaults that were rebuilt. Files of which control.db knows nothing stay: it may be one
+    /// that was put back, and they what it does not know.
+    fn remove_retired(&mut self) {
+        let Ok(open) = self.open() else { return };
+        match open.vaults().remove_retired() {
+            Ok(found) => {
+                for id in &found.unknown {
+                    log::warn!("control.db knows no vault of the file vaults/{id}.db; it stays");
+                }
+            }
+            Err(e) => log::warn!("files of vaults that were rebuilt stay: {e}"),
         }
     }
 

@@ -123,7 +123,9 @@ fn an_eager_rotation_changes_every_key_and_nothing_else() {
     let mut heard = Vec::new();
     rotation.copy(|copied| heard.push(copied)).unwrap();
     assert_eq!(heard, [512, RECORDS as u64 + 1]);
-    let replaced = rotation.commit(Some(b"rotated".to_vec())).unwrap();
+    let replaced = rotation
+        .commit(Some(b"rotated".to_vec()))
+        .unwrap();
     assert_eq!(replaced.records, RECORDS as u64 + 1);
     let new = barrier.vault("prod").unwrap();
     assert_ne!(new.id(), old.id());
@@ -224,7 +226,7 @@ fn a_rotation_that_fails_at_its_commit_leaves_the_old_vault_or_the_new_one() {
 }
 
 #[test]
-fn a_rotation_that_was_cut_off_leaves_orphans_that_the_next_unseal_removes() {
+fn a_rotation_that_was_cut_off_leaves_files_of_which_only_the_retired_one_goes() {
     for (after_commit, how) in [(false, Fail::Lost), (true, Fail::Lost), (true, Fail::Made)] {
         let (site, barrier, old) = filled();
         let before = contents(&old);
@@ -250,18 +252,78 @@ fn a_rotation_that_was_cut_off_leaves_orphans_that_the_next_unseal_removes() {
         if let Some((bytes, file)) = left {
             std::fs::write(file, bytes).unwrap();
         }
-        let count = |barrier: &Barrier<Unsealed>| barrier.remove_orphans().unwrap();
+        let left = |barrier: &Barrier<Unsealed>| {
+            let found = barrier.remove_retired().unwrap();
+            (found.removed, found.unknown.len())
+        };
         let (barrier, report) = site.unseal_from(sealed);
         assert!(report.quarantined.is_empty() && report.last_write_missing.is_empty());
         let vault = barrier.vault("prod").unwrap();
-        assert_eq!(vault.id() != old.id(), how == Fail::Made && after_commit);
-        assert_eq!(count(&barrier), 1);
-        assert_eq!(count(&barrier), 0);
+        let is_new = how == Fail::Made && after_commit;
+        assert_eq!(vault.id() != old.id(), is_new);
+        // One that was not made looks like one of a newer control.db, and stays.
+        let unknown = usize::from(!is_new);
+        assert_eq!(left(&barrier), (u64::from(is_new), unknown));
+        assert_eq!(left(&barrier), (0, unknown));
         // That a line was handed on is known to memory alone.
         let (records, _, next) = contents(&vault);
         assert!(records == before.0 && next == before.2);
-        wait_alone(&site, &vault);
+        if is_new {
+            wait_alone(&site, &vault);
+        }
     }
+}
+
+#[test]
+fn a_control_db_that_was_put_back_costs_no_vault_that_it_does_not_know() {
+    let (site, barrier, _) = filled();
+    let sealed = site.seal(barrier);
+    let control = site.path.join(CONTROL);
+    let old = std::fs::read(&control).unwrap();
+    let (barrier, _) = site.unseal_from(sealed);
+    barrier.create_vault("late", None).unwrap();
+    let late = barrier.vault("late").unwrap();
+    late.commit(vec![put("git", "only here")]).unwrap();
+    drop(site.seal(barrier));
+    let new = std::fs::read(&control).unwrap();
+    std::fs::write(&control, &old).unwrap();
+    let (barrier, report) = site.unseal();
+    assert!(report.quarantined.is_empty(), "{report:?}");
+    let found = barrier.remove_retired().unwrap();
+    assert_eq!(
+        (found.removed, found.unknown.contains(&late.id())),
+        (0, true)
+    );
+    drop(site.seal(barrier));
+    std::fs::write(&control, &new).unwrap();
+    let (barrier, report) = site.unseal();
+    assert!(report.quarantined.is_empty(), "{report:?}");
+    assert_eq!(barrier.remove_retired().unwrap(), Default::default());
+    let late = barrier.vault("late").unwrap();
+    assert_eq!(read(&late, "git").unwrap(), "only here");
+}
+
+#[test]
+fn what_is_no_database_of_a_vault_is_left_alone_and_not_counted() {
+    let (site, barrier, vault) = filled();
+    drop(rotate(&barrier).unwrap());
+    let new = barrier.vault("prod").unwrap();
+    wait_alone(&site, &new);
+    let beside = |vault: &OpenVault, suffix: &str| {
+        let mut name = site.file(vault).into_os_string();
+        name.push(suffix);
+        std::path::PathBuf::from(name)
+    };
+    let kept = [beside(&vault, ".v1"), beside(&new, ".v1")];
+    kept.iter()
+        .for_each(|file| std::fs::write(file, "").unwrap());
+    std::fs::write(beside(&vault, "-wal"), "").unwrap();
+    let (barrier, _) = site.unseal_from(site.seal(barrier));
+    let found = barrier.remove_retired().unwrap();
+    assert_eq!((found.removed, found.unknown.len()), (1, 0));
+    assert_eq!(barrier.remove_retired().unwrap(), Default::default());
+    assert!(!beside(&vault, "-wal").exists());
+    assert!(kept.iter().all(|file| file.exists()));
 }
 
 #[test]
@@ -278,7 +340,7 @@ fn an_old_file_that_is_put_back_opens_nothing_and_is_no_vault() {
     // Under the new id as well: the file of another vault.
     let (barrier, report) = site.unseal_from(sealed);
     assert!(report.quarantined.is_empty());
-    assert_eq!(barrier.remove_orphans().unwrap(), 1);
+    assert_eq!(barrier.remove_retired().unwrap().removed, 1);
     assert!(!file.exists());
     let sealed = site.seal(barrier);
     let current = std::fs::read(site.file(&new)).unwrap();
@@ -286,10 +348,10 @@ fn an_old_file_that_is_put_back_opens_nothing_and_is_no_vault() {
     std::fs::write(&file, &current).unwrap();
     let (barrier, report) = site.unseal_from(sealed);
     assert_eq!(report.quarantined.len(), 1, "{report:?}");
+    let found = barrier.remove_retired().unwrap();
     assert_eq!(
-        barrier.remove_orphans().unwrap(),
-        0,
-        "it may be all that is left"
+        (found.removed, found.unknown.contains(&old.id())),
+        (0, true)
     );
     let sealed = site.seal(barrier);
     std::fs::write(site.file(&new), &current).unwrap();
@@ -361,7 +423,9 @@ fn a_lazy_rotation_seals_what_is_written_from_then_on() {
     let all = RECORDS as u64 + 1;
     assert_eq!(vault.status().old_records, 0);
     let loaded = vault.load(&key("n1")).unwrap();
-    barrier.begin_epoch("prod", Some(b"lazy".to_vec())).unwrap();
+    barrier
+        .begin_epoch("prod", Some(b"lazy".to_vec()))
+        .unwrap();
     assert_eq!(vault.status().old_records, all);
     assert_eq!(vault.open(&loaded).unwrap().expose(), b"of-secrets-1");
     let file = site.file(&vault);
@@ -511,7 +575,9 @@ fn the_system_vault_is_resealed_in_one_transaction() {
     drop(loaded);
     let loaded = system.load(&key("grant")).unwrap();
     let (commits, created) = (site.faults.commits(CONTROL), contents(&system).0);
-    barrier.reseal_system(Some(b"resealed".to_vec())).unwrap();
+    barrier
+        .reseal_system(Some(b"resealed".to_vec()))
+        .unwrap();
     assert_eq!(site.faults.commits(CONTROL), commits + 1);
     assert_eq!(barrier.keys_held(), keys);
     assert!(matches!(system.open(&loaded), Err(VaultError::Rotated)));
