@@ -44,6 +44,8 @@ pub(crate) struct Extra {
     pub(crate) new: Option<Box<NewVault>>,
     /// The vault that is none any more: its wrapped keys and its place in the ledger go.
     pub(crate) gone: Option<VaultId>,
+    /// Its keys stay, for its file does.
+    pub(crate) keeps_keys: bool,
     /// What it replaces must not be found any more.
     pub(crate) erases: bool,
     /// Every row of control.db under other keys.
@@ -244,7 +246,9 @@ impl Disk {
         };
         if let Some(gone) = extra.gone {
             staged.erases = true;
-            for table in [Table::Vault, Table::Ledger] {
+            let tables = [Table::Ledger, Table::Vault];
+            let tables = &tables[..if extra.keeps_keys { 1 } else { 2 }];
+            for table in tables.iter().copied() {
                 let key = gone.as_bytes().to_vec();
                 staged.writes.push(Write::Delete(table, key));
             }

@@ -98,6 +98,15 @@ pub enum VaultError {
         "the vault {0:?} has a quorum of its own, whose consent a new file would need: begin a new key for it instead"
     )]
     OwnQuorum(String),
+    /// The vault is not quarantined.
+    #[error("the vault {0:?} is not quarantined: there is nothing to repair")]
+    NotQuarantined(String),
+    /// The file of a quarantined vault is not as it was found before.
+    #[error("the file of vault {0:?} is not what the plan was made from: look at it again")]
+    Moved(String),
+    /// There is no such file of a repaired vault.
+    #[error("no damaged file {0:?} was kept: see `mcpist status`")]
+    NotKept(String),
     /// There is nothing to confirm.
     #[error("the vault {0:?} misses no write: nothing to confirm")]
     NothingMissing(String),

@@ -65,6 +65,8 @@ pub(crate) struct Retired {
     live: Weak<Live>,
     old: OpenVault,
     is_replaced: AtomicBool,
+    /// Its file stays.
+    keeps_file: bool,
 }
 
 impl Drop for Retired {
@@ -80,6 +82,9 @@ impl Drop for Retired {
             return;
         };
         live.forget_cell(&old.0.keys);
+        if self.keeps_file {
+            return;
+        }
         let file = live.store.vault(old.id());
         let lease = file.lease();
         let remove = move || {
@@ -135,6 +140,8 @@ pub(crate) struct Draft {
     freeze: Option<Freeze>,
     new: NewVault,
     disk: Disk,
+    /// The old file stays, and its keys.
+    pub(crate) keeps_old: bool,
 }
 
 /// A new file that is whole.
@@ -144,6 +151,7 @@ pub(crate) struct Finished {
     new: NewVault,
     entry: ledger::Entry,
     records: u64,
+    keeps_old: bool,
 }
 
 impl Draft {
@@ -172,6 +180,7 @@ impl Draft {
             freeze,
             new,
             disk,
+            keeps_old: false,
         })
     }
 
@@ -230,6 +239,7 @@ impl Draft {
             freeze,
             mut new,
             mut disk,
+            keeps_old,
         } = self;
         disk.head.head.generation = generation;
         disk.head.floor = floor;
@@ -248,19 +258,21 @@ impl Draft {
             new,
             entry: ledger::Entry::new(point),
             records,
+            keeps_old,
         })
     }
 }
 
 impl Finished {
-    /// The one commit: the name is the new file's from then on. `line` goes into the system vault's outbox with it.
-    pub(crate) fn commit(self, vaults: &Vaults, line: Option<Op>) -> Result<Replaced, VaultError> {
+    /// The one commit: the name is the new file's from then on. `more` goes into the system vault with it.
+    pub(crate) fn commit(self, vaults: &Vaults, more: Vec<Op>) -> Result<Replaced, VaultError> {
         let Finished {
             old,
             freeze,
             mut new,
             mut entry,
             records,
+            keeps_old,
         } = self;
         let live = vaults.live();
         let name = VaultName::parse(old.name())?;
@@ -281,6 +293,7 @@ impl Finished {
             live: Arc::downgrade(live),
             old: old.clone(),
             is_replaced: AtomicBool::new(false),
+            keeps_file: keeps_old,
         });
         new.replaces = Some(Replaces {
             freeze,
@@ -288,16 +301,16 @@ impl Finished {
         });
         let (id, created) = (new.id, new.created);
         let mut ops = vec![name_record(&name, id, None, Expect::Any)?];
-        ops.extend(line);
+        ops.extend(more);
         let wrapped = new.wrapped.clone();
+        let mut puts = vec![RawPut(Table::Vault, id.as_bytes().to_vec(), wrapped)];
+        puts.extend((!keeps_old).then(|| orphans::mark(old.id())));
         let extra = Extra {
-            puts: vec![
-                RawPut(Table::Vault, id.as_bytes().to_vec(), wrapped),
-                orphans::mark(old.id()),
-            ],
+            puts,
             ledger: vec![(id, entry)],
             new: Some(Box::new(new)),
             gone: Some(old.id()),
+            keeps_keys: keeps_old,
             ..Extra::default()
         };
         let made = live

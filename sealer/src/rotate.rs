@@ -169,7 +169,7 @@ impl Rotation {
     pub fn commit(self, outbox: Option<Vec<u8>>) -> Result<Replaced, VaultError> {
         let line = outbox_line(outbox)?;
         let finished = self.finished.ok_or(VaultError::Frozen)?;
-        finished.commit(&self.vaults, line)
+        finished.commit(&self.vaults, line.into_iter().collect())
     }
 }
 

@@ -19,12 +19,16 @@ pub(crate) fn vault_error(error: &VaultError) -> ApiError {
         V::Unavailable | V::OutcomeUnknown | V::Storage(_) => ErrorCode::VaultUnavailable,
         V::Quarantined(_) => ErrorCode::VaultQuarantined,
         V::VaultSealed(_) => ErrorCode::VaultSealed,
-        V::NoSuchVault(_) | V::NotFound(_) | V::NothingMissing(_) => ErrorCode::NotFound,
+        V::NoSuchVault(_) | V::NotFound(_) | V::NothingMissing(_) | V::NotKept(_) => {
+            ErrorCode::NotFound
+        }
         V::VaultExists(_)
         | V::Conflict { .. }
         | V::Epochs { .. }
         | V::NoOwnQuorum(_)
-        | V::OwnQuorum(_) => ErrorCode::Conflict,
+        | V::OwnQuorum(_)
+        | V::NotQuarantined(_)
+        | V::Moved(_) => ErrorCode::Conflict,
         V::Frozen | V::Rotated => ErrorCode::Busy,
         V::Name(_) | V::Batch { .. } => ErrorCode::RequestInvalid,
         V::TooLarge { .. } => ErrorCode::TooLarge,

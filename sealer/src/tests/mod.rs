@@ -11,6 +11,7 @@ mod model;
 mod own;
 mod rebuild;
 mod rekey;
+mod repair;
 mod reverify;
 mod support;
 mod vaults;
