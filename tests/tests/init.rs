@@ -480,3 +480,18 @@ fn words_typed_at_unseal_are_not_shown_and_a_wrong_one_is_named_by_its_place_alo
         );
     }
 }
+
+#[test]
+fn lines_that_were_pasted_past_a_share_s_end_are_not_the_next_program_s() {
+    let folder = tempfile::tempdir().unwrap();
+    let command = format!("{} share inspect; cat", program("mcpist").display());
+    let mut pty = Pty::run(folder.path(), &command);
+    pty.expect("> ");
+    // The first line ends the reading; the second would be a command of the shell.
+    pty.press("\nabandon ability able\n");
+    pty.expect("error[");
+    pty.press("after\n\x04");
+    let (_, shown) = pty.end();
+    assert!(shown.contains("after"), "{shown}");
+    assert!(!shown.contains("ability"), "{shown}");
+}

@@ -1,9 +1,10 @@
 //! The controlling terminal: what is asked there, and what is shown there and nowhere else.
 //!
-//! Promises that it is the terminal whatever standard input and output are; that a secret typed there is in secret memory
-//! and echoed only inside [`Terminal::private`]; and that what was shown inside of it is gone from screen and scrollback
-//! afterwards, also where the act fails. Keys that would end or stop the program are ignored meanwhile, since the screen
-//! would stay. Does not keep a camera or a second pair of eyes away, and a terminal that logs what it shows does so.
+//! Promises that it is the terminal whatever standard input and output are; that a secret typed there is in secret memory,
+//! echoed only inside [`Terminal::private`], and no line of it left for another program; and that what was shown inside of
+//! that is gone from screen and scrollback afterwards, also where the act fails. Keys that would end or stop the program are
+//! ignored meanwhile, since the screen would stay. Does not keep a camera or a second pair of eyes away, and a terminal that
+//! logs what it shows does so.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -69,17 +70,24 @@ impl Terminal {
         Ok(matches!(answer.as_str(), "y" | "Y" | "yes"))
     }
 
-    /// A line that is secret: shown while it is typed inside [`Terminal::private`] only.
-    pub(crate) fn ask_secret(&mut self, prompt: &str) -> Result<Secret> {
+    /// Does something in which secrets are typed: not shown, unless inside [`Terminal::private`]. One mode for all its lines,
+    /// since what was typed ahead is dropped at both ends.
+    pub(crate) fn hidden<T>(&mut self, act: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         if self.private {
-            self.show(prompt.as_bytes())?;
-            return self.line();
+            return act(self);
         }
-        // Before the prompt: nothing is typed that would still be shown.
-        let _mode = Mode::without(&self.tty, LocalFlags::ECHO)?;
+        // Without signals: an interrupt would leave the terminal without echo.
+        let _mode = Mode::without(&self.tty, LocalFlags::ECHO | LocalFlags::ISIG)?;
+        act(self)
+    }
+
+    /// A line that is secret, inside [`Terminal::hidden`] or [`Terminal::private`].
+    pub(crate) fn ask_secret(&mut self, prompt: &str) -> Result<Secret> {
         self.show(prompt.as_bytes())?;
         let line = self.line();
-        self.show(b"\n")?;
+        if !self.private {
+            self.show(b"\n")?;
+        }
         line
     }
 
@@ -133,14 +141,16 @@ impl Mode {
         let before = tcgetattr(&tty).map_err(std::io::Error::from)?;
         let mut after = before.clone();
         after.local_flags.remove(flags);
-        tcsetattr(&tty, SetArg::TCSADRAIN, &after).map_err(std::io::Error::from)?;
+        // What was typed ahead is nobody's answer.
+        tcsetattr(&tty, SetArg::TCSAFLUSH, &after).map_err(std::io::Error::from)?;
         Ok(Mode { tty, before })
     }
 }
 
 impl Drop for Mode {
     fn drop(&mut self) {
-        // Nothing can be done where the terminal is gone.
-        let _ = tcsetattr(&self.tty, SetArg::TCSADRAIN, &self.before);
+        // What is left of a secret that was pasted in several lines is not the shell's. Nothing can be done where the terminal
+        // is gone.
+        let _ = tcsetattr(&self.tty, SetArg::TCSAFLUSH, &self.before);
     }
 }

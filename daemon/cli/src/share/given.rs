@@ -83,6 +83,10 @@ pub(crate) fn ask_share(terminal: &mut Terminal) -> Result<Option<Share>> {
 /// Lines until they are a share's text or as many words as a share has; nothing where the first is empty. A line with a
 /// word that is not on the list is typed again.
 pub(crate) fn type_share(terminal: &mut Terminal) -> Result<Option<Secret>> {
+    terminal.hidden(type_lines)
+}
+
+fn type_lines(terminal: &mut Terminal) -> Result<Option<Secret>> {
     let mut typed = Secret::zeroed(MAX_WORDS_TEXT.max(MAX_SHARE_FILE))?;
     let mut len = 0;
     loop {
