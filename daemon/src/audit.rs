@@ -42,7 +42,7 @@ pub(crate) use export::ExportError;
 use export::Place;
 pub(crate) use keys::{CheckpointStore, FirstKey, SystemVault};
 pub(crate) use keys::{NAME as CHECKPOINT_RECORD, first_key, signed_head};
-pub(crate) use lines::read as read_lines;
+pub(crate) use lines::{end as log_end, read as read_lines};
 pub(crate) use ready::{Unready, ready};
 pub(crate) use segment::OpenError;
 use spare::Spare;

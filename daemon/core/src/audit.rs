@@ -35,7 +35,7 @@ pub use checkpoint::{
     AuditKey, CHECKPOINT_LEN, Checkpoint, CheckpointError, Statement, public_key,
 };
 pub use line::{Fields, MAX_TEXT, UnixMs, place};
-pub use verify::{Fault, Problem, Report, Verifier};
+pub use verify::{Fault, Problem, Report, Verifier, hashed};
 
 use crate::event::Event;
 use crate::ids::{Digest, VaultName};

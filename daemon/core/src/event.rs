@@ -206,7 +206,8 @@ pub enum Event<'a> {
     },
     /// The store was made from a backup of life `from`: its life `life` begins. The log before it was at line `line` with
     /// this hash when its last checkpoint was in the backup; this log begins anew. `overridden` are the witness receipts of
-    /// that life which waited and show what the backup does not hold, as {life, generation}.
+    /// this store which waited and show what the backup does not hold, as {life, generation}. `replaced` is where the files
+    /// of the log ended whose store is kept aside, as they stood: nobody had its keys then.
     Restored {
         backup: &'a Digest,
         from: u64,
@@ -255,8 +256,11 @@ pub enum Event<'a> {
         uid: Option<u32>,
     },
     /// A version of a credential was stored.
+        replaced: Option<(u64, Digest)>,
     CredentialPut {
         vault: &'a VaultName,
+    /// The store that a restore had replaced is removed. Written before that begins.
+    OldStoreRemoved { uid: u32 },
         name: &'a CredentialName,
         owner: Option<&'a PrincipalName>,
         version: u64,

@@ -10,7 +10,8 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 use mcpist_core::api::{Cursor, Lines, LinesFrom};
-use mcpist_core::audit::{MAX_LINE, Seq, place};
+use mcpist_core::audit::{MAX_LINE, Seq, hashed, place};
+use mcpist_core::ids::Digest;
 
 use super::segment::{first_place, numbers, path_of};
 
@@ -119,6 +120,28 @@ fn whole_lines(file: &File, offset: u64, durable: u64) -> io::Result<String> {
 
 /// The sequence of the last line in the files; 0 where there is none.
 fn last_line(folder: &Path, found: &[u64]) -> io::Result<u64> {
+    let last = last(folder, found, |line| place(line).map(|(Seq(seq), _)| seq))?;
+    Ok(last.unwrap_or(0))
+}
+
+/// Where the files of the log in `folder` end: the last line's sequence, and the hash that it says of itself.
+pub(crate) fn end(folder: &Path) -> io::Result<Option<(u64, Digest)>> {
+    let found = match numbers(folder) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        found => found?,
+    };
+    last(folder, &found, |line| {
+        let (_, hash) = hashed(line.strip_suffix(b"\n")?)?;
+        Some((place(line)?.0.0, hash))
+    })
+}
+
+/// What `read` says of the last whole line in the files, in the newest one of which it says anything.
+fn last<T>(
+    folder: &Path,
+    found: &[u64],
+    read: impl Fn(&[u8]) -> Option<T>,
+) -> io::Result<Option<T>> {
     for &number in found.iter().rev() {
         let file = open(folder, number)?;
         let length = file.metadata()?.len();
@@ -127,11 +150,11 @@ fn last_line(folder: &Path, found: &[u64]) -> io::Result<u64> {
         file.read_exact_at(&mut bytes, begin)?;
         let mut lines = bytes.split_inclusive(|b| *b == b'\n');
         let last = lines.rfind(|line| line.ends_with(b"\n"));
-        if let Some((Seq(seq), _)) = last.and_then(place) {
-            return Ok(seq);
+        if let Some(said) = last.and_then(&read) {
+            return Ok(Some(said));
         }
     }
-    Ok(0)
+    Ok(None)
 }
 
 #[cfg(test)]
@@ -178,6 +201,20 @@ mod tests {
             let lines = read(folder.path(), LinesFrom::Last(wanted), u64::MAX).unwrap();
             assert_eq!(&lines.text, text, "{wanted}");
         }
+    }
+
+    #[test]
+    fn the_end_is_the_last_whole_line_with_its_hash() {
+        let hashed = |seq, of: &[u8]| {
+            let line = line(seq);
+            let says = line.strip_suffix("}\n").unwrap();
+            format!("{says},\"hash\":\"{}\"}}\n", Digest::of(of))
+        };
+        let second = hashed(2, b"b") + "{\"seq\":3,\"ti";
+        let log = folder(&[&hashed(1, b"a"), &second]);
+        assert_eq!(end(log.path()).unwrap(), Some((2, Digest::of(b"b"))));
+        assert_eq!(end(&log.path().join("none")).unwrap(), None);
+        assert_eq!(end(folder(&[""]).path()).unwrap(), None);
     }
 
     #[test]

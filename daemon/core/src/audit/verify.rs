@@ -104,6 +104,14 @@ pub struct Report {
     pub problem: Option<Problem>,
 }
 
+/// What a line without its end says before its hash, and that hash. Nothing is verified by this.
+pub fn hashed(line: &[u8]) -> Option<(&[u8], Digest)> {
+    let (says, tail) = line.split_at(line.len().checked_sub(HASH_LEN)?);
+    let hash = tail.strip_prefix(HASH_FIELD)?.strip_suffix(b"\"}")?;
+    let hash = Digest::parse(std::str::from_utf8(hash).ok()?).ok()?;
+    Some((says, hash))
+}
+
 /// The state of a verification.
 #[derive(Debug)]
 pub struct Verifier {
@@ -274,14 +282,7 @@ impl Verifier {
         if line.len() > MAX_LINE {
             return Err(Fault::TooLong);
         }
-        let split = line.len().checked_sub(HASH_LEN).ok_or(Fault::Form)?;
-        let (signed, tail) = line.split_at(split);
-        let hash = tail
-            .strip_prefix(HASH_FIELD)
-            .and_then(|tail| tail.strip_suffix(b"\"}"))
-            .and_then(|hash| std::str::from_utf8(hash).ok())
-            .and_then(|hash| Digest::parse(hash).ok())
-            .ok_or(Fault::Form)?;
+        let (signed, hash) = hashed(line).ok_or(Fault::Form)?;
         let mut anchor = match self.anchor {
             Some(anchor) => anchor,
             None => {

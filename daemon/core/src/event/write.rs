@@ -181,6 +181,7 @@ impl Event<'_> {
             }
             Event::VaultQuarantined { vault, reason } => {
                 line.text("vault", vault.as_str()).text("reason", reason);
+                replaced,
             }
             Event::VaultHealth { vault, available } => {
                 line.text("vault", vault.as_str())
@@ -189,6 +190,10 @@ impl Event<'_> {
             Event::LastWriteMissing { vault, confirmed } => {
                 line.text("vault", vault.as_str())
                     .flag("confirmed", confirmed.is_some());
+                if let Some((at, head)) = &replaced {
+                    line.number("replaced_line", *at)
+                        .digest("replaced_head", head);
+                }
                 uid_of(line, confirmed);
             }
             Event::StoreBehindLog {

@@ -19,7 +19,7 @@ use mcpist_sealer::{Op, RestoreFiles, Restored, RestoredSystem, VaultError, asid
 use ring::signature::Ed25519KeyPair;
 
 use super::{Aim, Restoring, named};
-use crate::audit::{CHECKPOINT_RECORD, FirstKey, signed_head};
+use crate::audit::{CHECKPOINT_RECORD, FirstKey, log_end, signed_head};
 use crate::config::Config;
 use crate::keeper::backup::{REGISTRIES, due_op, left_out};
 use crate::keeper::init::{STORE_KEY, signer};
@@ -43,6 +43,8 @@ pub(super) struct Taking<'a> {
     receipts: Vec<Receipt>,
     /// The life of the store that is here, as its folder says.
     here: u64,
+    /// Where its log ends.
+    replaced: Option<(u64, Digest)>,
     /// The first audit key of the new life, and the record that vouches for it.
     recorded: Option<(AuditKey, CeremonyRecord)>,
 }
@@ -76,6 +78,10 @@ impl Taking<'_> {
             staged: Vec::new(),
             receipts,
             here: life::number(&config.store()),
+            replaced: log_end(&config.audit()).unwrap_or_else(|e| {
+                log::error!("where the log here ends cannot be read: {e}");
+                None
+            }),
             recorded: None,
         }
     }
@@ -240,6 +246,7 @@ impl RestoreFiles for Taking<'_> {
             overridden: &self.overridden(&system.incarnation),
             line,
             head: &head,
+            replaced: self.replaced,
             uid: self.uid,
         };
         let due = due_op("it was restored").map_err(|e| VaultError::Storage(e.to_string()))?;
