@@ -215,6 +215,7 @@ pub enum Event<'a> {
         overridden: &'a [(u64, u64)],
         line: u64,
         head: &'a Digest,
+        replaced: Option<(u64, Digest)>,
         uid: u32,
     },
     /// A vault was made.
@@ -256,11 +257,8 @@ pub enum Event<'a> {
         uid: Option<u32>,
     },
     /// A version of a credential was stored.
-        replaced: Option<(u64, Digest)>,
     CredentialPut {
         vault: &'a VaultName,
-    /// The store that a restore had replaced is removed. Written before that begins.
-    OldStoreRemoved { uid: u32 },
         name: &'a CredentialName,
         owner: Option<&'a PrincipalName>,
         version: u64,

@@ -158,6 +158,7 @@ impl Event<'_> {
                 overridden,
                 line: at,
                 head,
+                replaced,
                 uid,
             } => {
                 line.digest("backup", backup)
@@ -166,6 +167,10 @@ impl Event<'_> {
                     .number("line", at)
                     .digest("head", head)
                     .number("uid", uid.into());
+                if let Some((at, head)) = &replaced {
+                    line.number("replaced_line", *at)
+                        .digest("replaced_head", head);
+                }
                 if !overridden.is_empty() {
                     line.list(
                         "overridden",
@@ -181,7 +186,6 @@ impl Event<'_> {
             }
             Event::VaultQuarantined { vault, reason } => {
                 line.text("vault", vault.as_str()).text("reason", reason);
-                replaced,
             }
             Event::VaultHealth { vault, available } => {
                 line.text("vault", vault.as_str())
@@ -190,10 +194,6 @@ impl Event<'_> {
             Event::LastWriteMissing { vault, confirmed } => {
                 line.text("vault", vault.as_str())
                     .flag("confirmed", confirmed.is_some());
-                if let Some((at, head)) = &replaced {
-                    line.number("replaced_line", *at)
-                        .digest("replaced_head", head);
-                }
                 uid_of(line, confirmed);
             }
             Event::StoreBehindLog {
