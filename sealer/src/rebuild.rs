@@ -21,7 +21,7 @@ use crate::batch::{Expect, Op};
 use crate::commit::{Extra, RawPut};
 use crate::disk::{Disk, Stats, tampered};
 use crate::error::VaultError;
-use crate::ids::VaultName;
+use crate::ids::{VaultId, VaultName};
 use crate::keyring::{KeyCell, VaultKeys};
 use crate::ledger;
 use crate::new_vault::NewVault;
@@ -264,6 +264,11 @@ impl Draft {
 }
 
 impl Finished {
+    /// The identity of the new file.
+    pub(crate) fn id(&self) -> VaultId {
+        self.new.id
+    }
+
     /// The one commit: the name is the new file's from then on. `more` goes into the system vault with it.
     pub(crate) fn commit(self, vaults: &Vaults, more: Vec<Op>) -> Result<Replaced, VaultError> {
         let Finished {

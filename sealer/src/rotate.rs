@@ -14,7 +14,7 @@ use std::sync::{Arc, PoisonError};
 
 use mcpist_quorum::{Buckets, NameHmac};
 
-use crate::batch::Op;
+use crate::batch::{Op, check_batch};
 use crate::commit::{Extra, RawPut, Resealed as ResealedRows, Twin, Write};
 use crate::disk::{Disk, Role, tampered};
 use crate::error::VaultError;
@@ -26,7 +26,7 @@ use crate::rebuild::{Draft, Finished, Freeze, Replaced, reseal};
 use crate::record::{Place, Row, name_from_key, open_outbox, seal_outbox};
 use crate::rows::{self, Access, Table, for_each_slice};
 use crate::vault::{OpenVault, now};
-use crate::vaults::{Live, Vaults, outbox_line};
+use crate::vaults::{Live, Vaults};
 
 /// Rows read by one job, usually 200 KB: a read waits for one of these.
 pub(crate) const SLICE: usize = 512;
@@ -70,27 +70,31 @@ impl Vaults {
         })
     }
 
-    /// Has what is written to the vault `name` from now on sealed under a new data key. `outbox` goes into the system
-    /// vault's outbox in the same transaction.
+    /// Has what is written to the vault `name` from now on sealed under a new data key. `also` is done to the system vault
+    /// in the same transaction.
     ///
     /// # Errors
     /// [`VaultError::Epochs`] where records stand under too many keys already; [`VaultError::Frozen`]; the vault is
     /// sealed, unavailable or quarantined; the store's disk.
-    pub fn begin_epoch(&self, name: &str, outbox: Option<Vec<u8>>) -> Result<(), VaultError> {
+    pub fn begin_epoch(
+        &self,
+        name: &str,
+        also: impl IntoIterator<Item = Op>,
+    ) -> Result<(), VaultError> {
         let vault = self.vault(name)?;
-        let line = outbox_line(outbox)?;
+        let ops = checked(also)?;
         let live = Arc::clone(self.live());
         let named = vault.name().to_owned();
-        vault.run(move |disk| disk.begin_epoch(&live, named, line))
+        vault.run(move |disk| disk.begin_epoch(&live, named, ops))
     }
 
-    /// Re-seals the system vault under fresh keys, in one transaction, `outbox` with it.
+    /// Re-seals the system vault under fresh keys, in one transaction, and does `also` to it under those.
     ///
     /// # Errors
     /// The store is sealed, or its disk.
-    pub fn reseal_system(&self, outbox: Option<Vec<u8>>) -> Result<(), VaultError> {
+    pub fn reseal_system(&self, also: impl IntoIterator<Item = Op>) -> Result<(), VaultError> {
         let live = self.live();
-        let line = outbox_line(outbox)?;
+        let ops = checked(also)?;
         // From the wrapping on: the root key is not replaced meanwhile.
         let _one_at_a_time = live.creating.lock().unwrap_or_else(PoisonError::into_inner);
         let keys = VaultKeys::random()?;
@@ -105,7 +109,7 @@ impl Vaults {
         let cell = Arc::clone(&fresh);
         let done = live
             .system
-            .run(move |disk| disk.reseal(cell, wrapped, line));
+            .run(move |disk| disk.reseal(cell, wrapped, &ops));
         // In doubt, they wait with the transaction.
         if !matches!(done, Err(VaultError::OutcomeUnknown)) {
             fresh.revoke();
@@ -121,12 +125,12 @@ impl Rotation {
         self.head.head.count
     }
 
-    /// Copies the vault, and verifies the copy. Takes as long as the disk does; `progress` hears how many records were
-    /// copied. Seal ends it.
+    /// Copies the vault, verifies the copy, and gives the id that it has. Takes as long as the disk does; `progress` hears
+    /// how many records were copied. Seal ends it.
     ///
     /// # Errors
     /// What is on disk is not what was written, which quarantines the vault; the store was sealed; a disk.
-    pub fn copy(&mut self, mut progress: impl FnMut(u64)) -> Result<(), VaultError> {
+    pub fn copy(&mut self, mut progress: impl FnMut(u64)) -> Result<VaultId, VaultError> {
         let Rotation {
             vaults, old, head, ..
         } = self;
@@ -155,22 +159,31 @@ impl Rotation {
             draft.take_lines(&lines)?;
         }
         let finished = draft.finish(vaults, head.head.generation, head.floor, || {})?;
+        let id = finished.id();
         self.finished = Some(finished);
-        Ok(())
+        Ok(id)
     }
 
-    /// Makes the copy the vault. Blocks on the store's disk, up to its deadline; `outbox` goes into the system vault's
-    /// outbox in the same transaction. Who has records of the vault in memory loads them anew, and then drops what this
-    /// gives.
+    /// Makes the copy the vault. Blocks on the store's disk, up to its deadline; `also` is done to the system vault in the
+    /// same transaction. Who has records of the vault in memory loads them anew, and then drops what this gives.
     ///
     /// # Errors
     /// The store was sealed, or its disk; nothing was copied. After [`VaultError::OutcomeUnknown`] the vault is the copy
     /// as soon as control.db shows that it was made.
-    pub fn commit(self, outbox: Option<Vec<u8>>) -> Result<Replaced, VaultError> {
-        let line = outbox_line(outbox)?;
+    pub fn commit(self, also: impl IntoIterator<Item = Op>) -> Result<Replaced, VaultError> {
+        let ops = checked(also)?;
         let finished = self.finished.ok_or(VaultError::Frozen)?;
-        finished.commit(&self.vaults, line.into_iter().collect())
+        finished.commit(&self.vaults, ops)
     }
+}
+
+/// What is done to the system vault along with a rotation; it may be nothing.
+fn checked(also: impl IntoIterator<Item = Op>) -> Result<Vec<Op>, VaultError> {
+    let ops: Vec<Op> = also.into_iter().collect();
+    if !ops.is_empty() {
+        check_batch(&ops)?;
+    }
+    Ok(ops)
 }
 
 impl Live {
@@ -209,12 +222,7 @@ impl Disk {
         }
     }
 
-    fn begin_epoch(
-        &mut self,
-        live: &Live,
-        name: String,
-        line: Option<Op>,
-    ) -> Result<(), VaultError> {
+    fn begin_epoch(&mut self, live: &Live, name: String, ops: Vec<Op>) -> Result<(), VaultError> {
         self.ready()?;
         self.is_free()?;
         let Role::Vault(registrar) = &self.role else {
@@ -253,7 +261,6 @@ impl Disk {
             erases: true,
             ..Extra::default()
         };
-        let ops: Vec<Op> = line.into_iter().collect();
         registrar
             .lane
             .run(move |disk| disk.commit_system(&ops, now(), extra))
@@ -274,7 +281,7 @@ impl Disk {
         &mut self,
         fresh: Arc<KeyCell<VaultKeys>>,
         wrapped: Vec<u8>,
-        line: Option<Op>,
+        ops: &[Op],
     ) -> Result<(), VaultError> {
         self.ready()?;
         let resealed = self.resealed(fresh)?;
@@ -284,8 +291,7 @@ impl Disk {
             resealed: Some(resealed),
             ..Extra::default()
         };
-        let ops: Vec<Op> = line.into_iter().collect();
-        self.commit_system(&ops, now(), extra).map(drop)
+        self.commit_system(ops, now(), extra).map(drop)
     }
 
     fn resealed(&mut self, fresh: Arc<KeyCell<VaultKeys>>) -> Result<ResealedRows, VaultError> {

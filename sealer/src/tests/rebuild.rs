@@ -101,7 +101,7 @@ fn wrapped(site: &Site, vault: &OpenVault) -> Vec<u8> {
 fn rotate(barrier: &Barrier<Unsealed>) -> Result<crate::Replaced, VaultError> {
     let mut rotation = barrier.rotate("prod")?;
     rotation.copy(|_| {})?;
-    rotation.commit(Some(b"rotated".to_vec()))
+    rotation.commit(Some(Op::Outbox(b"rotated".to_vec())))
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn an_eager_rotation_changes_every_key_and_nothing_else() {
     rotation.copy(|copied| heard.push(copied)).unwrap();
     assert_eq!(heard, [512, RECORDS as u64 + 1]);
     let replaced = rotation
-        .commit(Some(b"rotated".to_vec()))
+        .commit(Some(Op::Outbox(b"rotated".to_vec())))
         .unwrap();
     assert_eq!(replaced.records, RECORDS as u64 + 1);
     let new = barrier.vault("prod").unwrap();
@@ -424,7 +424,7 @@ fn a_lazy_rotation_seals_what_is_written_from_then_on() {
     assert_eq!(vault.status().old_records, 0);
     let loaded = vault.load(&key("n1")).unwrap();
     barrier
-        .begin_epoch("prod", Some(b"lazy".to_vec()))
+        .begin_epoch("prod", Some(Op::Outbox(b"lazy".to_vec())))
         .unwrap();
     assert_eq!(vault.status().old_records, all);
     assert_eq!(vault.open(&loaded).unwrap().expose(), b"of-secrets-1");
@@ -576,7 +576,7 @@ fn the_system_vault_is_resealed_in_one_transaction() {
     let loaded = system.load(&key("grant")).unwrap();
     let (commits, created) = (site.faults.commits(CONTROL), contents(&system).0);
     barrier
-        .reseal_system(Some(b"resealed".to_vec()))
+        .reseal_system(Some(Op::Outbox(b"resealed".to_vec())))
         .unwrap();
     assert_eq!(site.faults.commits(CONTROL), commits + 1);
     assert_eq!(barrier.keys_held(), keys);
@@ -601,11 +601,14 @@ fn the_system_vault_is_resealed_in_one_transaction() {
         .commit(vec![put("git", "hunter23")])
         .unwrap();
     system.commit(vec![put("grant", "third")]).unwrap();
+    // What is done along with it stands under the new keys.
+    barrier.reseal_system([put("grant", "along")]).unwrap();
+    assert_eq!(read(&system, "grant").unwrap(), "along");
     let (barrier, report) = site.unseal_from(site.seal(barrier));
     assert_eq!((report.verified, report.quarantined.len()), (2, 0));
     assert_eq!(
         barrier.system().load(&key("grant")).unwrap().meta().version,
-        3
+        4
     );
     assert_eq!(
         read(&barrier.vault("prod").unwrap(), "git").unwrap(),
