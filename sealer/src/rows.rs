@@ -101,6 +101,39 @@ pub(crate) const SCAN_BYTES: usize = 32 << 20;
 /// One row: key and value.
 pub(crate) type Row = (Vec<u8>, Vec<u8>);
 
+/// Rows that were read together, in one piece of memory: what takes a piece for each key and each value spends a tenth of an
+/// unseal on that.
+#[derive(Default)]
+pub(crate) struct Packed {
+    bytes: Vec<u8>,
+    /// Where each key and its value end.
+    ends: Vec<(usize, usize)>,
+}
+
+impl Packed {
+    fn push(&mut self, key: &[u8], value: &[u8]) {
+        self.bytes.extend_from_slice(key);
+        let key_end = self.bytes.len();
+        self.bytes.extend_from_slice(value);
+        self.ends.push((key_end, self.bytes.len()));
+    }
+
+    /// How many rows there are.
+    pub(crate) fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Key and value of each row.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let mut start = 0;
+        self.ends.iter().map(move |(key_end, end)| {
+            let row = (&self.bytes[start..*key_end], &self.bytes[*key_end..*end]);
+            start = *end;
+            row
+        })
+    }
+}
+
 /// One database. Opens its file when it is first used and again after [`Rows::close`].
 pub(crate) trait Rows: Send {
     /// Starts a transaction.
@@ -125,14 +158,28 @@ pub(crate) trait Transaction {
     fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), RowsError>;
     /// Removes; a missing row is no error.
     fn delete(&mut self, table: Table, key: &[u8]) -> Result<(), RowsError>;
-    /// The next rows in key order, those after `after` only: at most `limit`, and none more once they take
-    /// [`SCAN_BYTES`]. None only where there are none.
+    /// Hands key and value of the next rows to `each`, in key order, those after `after` only: at most `limit`, and none
+    /// more once they take [`SCAN_BYTES`]. None only where there are none.
+    fn each(
+        &mut self,
+        table: Table,
+        after: Option<&[u8]>,
+        limit: usize,
+        each: &mut dyn FnMut(&[u8], &[u8]),
+    ) -> Result<(), RowsError>;
+    /// The rows that [`Transaction::each`] hands out.
     fn scan(
         &mut self,
         table: Table,
         after: Option<&[u8]>,
         limit: usize,
-    ) -> Result<Vec<Row>, RowsError>;
+    ) -> Result<Vec<Row>, RowsError> {
+        let mut rows = Vec::new();
+        self.each(table, after, limit, &mut |key, value| {
+            rows.push((key.to_vec(), value.to_vec()));
+        })?;
+        Ok(rows)
+    }
     /// Makes the changes durable. On `Err` they may or may not be.
     fn commit(self: Box<Self>) -> Result<(), RowsError>;
 }
@@ -162,6 +209,33 @@ pub(crate) fn for_each_slice<E: From<RowsError>>(
             return Ok(());
         };
         after = Some(last.clone());
+        each(rows)?;
+    }
+}
+
+/// Like [`for_each_slice`], for many rows.
+pub(crate) fn for_each_packed<E: From<RowsError>>(
+    tx: &mut dyn Transaction,
+    table: Table,
+    slice: usize,
+    mut each: impl FnMut(Packed) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut after: Option<Vec<u8>> = None;
+    let mut room = 0;
+    loop {
+        let mut rows = Packed {
+            bytes: Vec::with_capacity(room),
+            ends: Vec::with_capacity(slice),
+        };
+        tx.each(table, after.as_deref(), slice, &mut |key, value| {
+            rows.push(key, value);
+        })?;
+        let Some((last, _)) = rows.rows().last() else {
+            return Ok(());
+        };
+        after = Some(last.to_vec());
+        // The next slice is about as long.
+        room = rows.bytes.len() + rows.bytes.len() / 8;
         each(rows)?;
     }
 }

@@ -19,7 +19,7 @@ use rusqlite::limits::Limit;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior};
 
 use crate::fault;
-use crate::rows::{Access, Backend, Row, Rows, RowsError, SCAN_BYTES, Table, Transaction};
+use crate::rows::{Access, Backend, Rows, RowsError, SCAN_BYTES, Table, Transaction};
 use crate::schema::{Version, Way, way};
 use crate::store::{DbFile, Role};
 
@@ -367,6 +367,12 @@ impl Rows for SqliteRows {
     }
 }
 
+/// A column, where it stands. No other type gets into a table of ours.
+fn blob<'a>(row: &'a rusqlite::Row<'_>, column: usize) -> Result<&'a [u8], RowsError> {
+    let value = row.get_ref(column)?.as_blob();
+    value.map_err(|error| RowsError::Damaged(error.to_string()))
+}
+
 fn get(conn: &Connection, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, RowsError> {
     let mut query = conn.prepare_cached(sql(table).get)?;
     Ok(query.query_row([key], |row| row.get(0)).optional()?)
@@ -394,14 +400,14 @@ impl Transaction for SqliteTransaction<'_> {
         Ok(())
     }
 
-    fn scan(
+    fn each(
         &mut self,
         table: Table,
         after: Option<&[u8]>,
         limit: usize,
-    ) -> Result<Vec<Row>, RowsError> {
+        each: &mut dyn FnMut(&[u8], &[u8]),
+    ) -> Result<(), RowsError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let mut out = Vec::new();
         let mut query;
         let mut rows = match after {
             None => {
@@ -417,11 +423,11 @@ impl Transaction for SqliteTransaction<'_> {
         while bytes < SCAN_BYTES
             && let Some(row) = rows.next()?
         {
-            let (key, value): Row = (row.get(0)?, row.get(1)?);
+            let (key, value) = (blob(row, 0)?, blob(row, 1)?);
             bytes += key.len() + value.len();
-            out.push((key, value));
+            each(key, value);
         }
-        Ok(out)
+        Ok(())
     }
 
     fn commit(self: Box<Self>) -> Result<(), RowsError> {

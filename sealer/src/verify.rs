@@ -26,7 +26,7 @@ use crate::ledger::{self, Ledger};
 use crate::outbox::Standing;
 use crate::own::{Named, OwnNote};
 use crate::record::{OWNER_VAULTS, Place, Row, name_from_key, open_head, open_outbox};
-use crate::rows::{self, Access, Rows, Table, Transaction, for_each_slice};
+use crate::rows::{Access, Packed, Rows, Table, Transaction, for_each_packed, for_each_slice};
 use crate::store::OpenGuard;
 
 /// Rows read at once, usually 200 KB.
@@ -268,7 +268,7 @@ impl Reader<'_> {
         let mut take = |opened: Result<OpenedSlice, VaultError>| opened.map(&mut each);
         if count < WORTH_A_THREAD {
             let mut room = OpenRoom::new()?;
-            return for_each_slice(tx, Table::Record, SLICE, |rows| {
+            return for_each_packed(tx, Table::Record, SLICE, |rows| {
                 alive();
                 take(self.open(&mut room, &rows))
             });
@@ -286,7 +286,7 @@ impl Reader<'_> {
                 .collect();
             // Theirs alone: what they all left has no taker.
             drop(slices);
-            let read = for_each_slice(tx, Table::Record, SLICE, |rows| {
+            let read = for_each_packed(tx, Table::Record, SLICE, |rows| {
                 alive();
                 give.send(rows).map_err(|_| broken())?;
                 opened.try_iter().try_for_each(&mut take)
@@ -304,7 +304,7 @@ impl Reader<'_> {
     /// The life of a worker: slices, until there are no more.
     fn work(
         self,
-        slices: &Mutex<Receiver<Vec<rows::Row>>>,
+        slices: &Mutex<Receiver<Packed>>,
         tell: &Sender<Result<OpenedSlice, VaultError>>,
     ) {
         let next = || slices.lock().ok()?.recv().ok();
@@ -320,13 +320,13 @@ impl Reader<'_> {
     }
 
     /// Opens every row of a slice, for which the keys are lent.
-    fn open(self, room: &mut OpenRoom, rows: &[rows::Row]) -> Result<OpenedSlice, VaultError> {
+    fn open(self, room: &mut OpenRoom, rows: &Packed) -> Result<OpenedSlice, VaultError> {
         let mut slice = OpenedSlice {
             entries: Vec::with_capacity(rows.len()),
             named: Vec::new(),
         };
         self.keys.lend(|keys| {
-            for row in rows {
+            for row in rows.rows() {
                 open_row(room, keys, self.place, row, &mut slice)?;
             }
             Ok(slice)
@@ -338,7 +338,7 @@ fn open_row(
     room: &mut OpenRoom,
     keys: &VaultKeys,
     place: &Place,
-    (key, bytes): &rows::Row,
+    (key, bytes): (&[u8], &[u8]),
     slice: &mut OpenedSlice,
 ) -> Result<(), VaultError> {
     let name = name_from_key(key)?;

@@ -126,7 +126,7 @@ fn find(entries: &[[u8; ENTRY_LEN]], name: &[u8]) -> Result<usize, usize> {
     let is_below = |at: usize| number_of(&entries[at]) < name;
     // 32 bits behind the 12 that all of the bucket have.
     let share = (name >> 84) as u32;
-    let mut at = (u64::from(share) * entries.len() as u64 >> 32) as usize;
+    let mut at = ((u64::from(share) * entries.len() as u64) >> 32) as usize;
     while at > 0 && !is_below(at - 1) {
         at -= 1;
     }

@@ -208,26 +208,23 @@ impl Transaction for FaultyTransaction<'_> {
         self.inner.delete(table, key)
     }
 
-    fn scan(
+    fn each(
         &mut self,
         table: Table,
         after: Option<&[u8]>,
         limit: usize,
-    ) -> Result<Vec<Row>, RowsError> {
-        let mut rows = self.inner.scan(table, after, limit)?;
-        if table == Table::Record {
-            self.faults.with(|state| {
-                rows.retain_mut(|(key, row)| match state.serve.get(key) {
-                    Some(Some(served)) => {
-                        row.clone_from(served);
-                        true
-                    }
-                    Some(None) => false,
-                    None => true,
-                });
-            });
-        }
-        Ok(rows)
+        each: &mut dyn FnMut(&[u8], &[u8]),
+    ) -> Result<(), RowsError> {
+        let serve = match table {
+            Table::Record => self.faults.with(|state| state.serve.clone()),
+            _ => BTreeMap::new(),
+        };
+        self.inner
+            .each(table, after, limit, &mut |key, row| match serve.get(key) {
+                Some(Some(served)) => each(key, served),
+                Some(None) => {}
+                None => each(key, row),
+            })
     }
 
     fn commit(self: Box<Self>) -> Result<(), RowsError> {
