@@ -12,8 +12,8 @@ pub(super) async fn shown(call: Call) -> Response {
 }
 
 pub(super) async fn cancel(call: Call) -> Response {
-    call.ask(&[Role::Operator], "restore_cancel", |keeper, _| {
-        keeper.cancel_restore()
+    call.ask(&[Role::Operator], "restore_cancel", |keeper, uid| {
+        keeper.cancel_restore(uid)
     })
     .await
 }

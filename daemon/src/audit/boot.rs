@@ -5,7 +5,7 @@
 //! not take stays for its next opening. Does not outlive the process; the journal has all of it.
 
 use mcpist_core::audit::UnixMs;
-use mcpist_core::event::{Event, Step};
+use mcpist_core::event::{Ceremony, Event, Step};
 
 use super::writer::Writer;
 use super::{AuditError, now};
@@ -37,7 +37,8 @@ impl Boot {
         self.start = Some((now(), dev));
     }
 
-    /// Notes an event of the sockets and of the runner, a refused share, and what witness receipts said. All others belong to an open store.
+    /// Notes an event of the sockets and of the runner, a refused share, what witness receipts said, and the steps of a
+    /// restore, which waits while the store is closed. All others belong to an open store.
     pub(super) fn note(&mut self, event: &Event<'_>) {
         let mut times = 1;
         let (code, uid) = match *event {
@@ -57,6 +58,13 @@ impl Boot {
                 uid,
                 ..
             } => (reason, uid),
+            Event::Ceremony {
+                ceremony: Ceremony::Restore,
+                step,
+                uid,
+                ..
+            } => (restore_step(step), uid),
+            Event::OldStoreRemoved { uid } => ("", Some(uid)),
             _ => return,
         };
         self.add(Note {
@@ -119,5 +127,18 @@ impl Boot {
         for note in newer.notes {
             self.add(note);
         }
+    }
+}
+
+/// What a note says of a step of a restore.
+fn restore_step(step: Step) -> &'static str {
+    match step {
+        Step::Planned => "restore_planned",
+        Step::ShareAccepted { .. } => "restore_share_accepted",
+        Step::Cancelled => "restore_cancelled",
+        Step::Expired => "restore_expired",
+        Step::ShareRefused { reason } | Step::Failed { reason } => reason,
+        // The new store's own line says that it was restored; new shares are none of a restore's.
+        Step::Completed | Step::Delivered { .. } | Step::Proven { .. } => OTHERS,
     }
 }

@@ -23,7 +23,7 @@ const KEPT: u64 = 96 * 1024;
 const STEP: u64 = 64 * 1024;
 
 /// Whether the line of `event` may go into the space that is kept: unsealing, sealing, ceremonies, export and rotation,
-/// and the outcome of what has begun. The chain's own lines may as well.
+/// what gives space back, and the outcome of what has begun. The chain's own lines may as well.
 fn is_kept_for(event: &Event<'_>) -> bool {
     matches!(
         event,
@@ -32,6 +32,7 @@ fn is_kept_for(event: &Event<'_>) -> bool {
             | Event::Unsealed { .. }
             | Event::Sealed { .. }
             | Event::Ceremony { .. }
+            | Event::OldStoreRemoved { .. }
             | Event::CallOutcome { .. }
             | Event::AuditExported { .. }
             | Event::AuditRemoved { .. }

@@ -513,7 +513,7 @@ impl Keeper {
     }
 
     /// A line that has to be on the disk before what it says is done.
-    fn record(&self, event: &Event<'_>) -> Result<(), ApiError> {
+    pub(super) fn record(&self, event: &Event<'_>) -> Result<(), ApiError> {
         let audit = &self.house.audit;
         let seq = audit.append(event).map_err(|e| audit_error(&e))?;
         audit.synced_blocking(seq).map_err(|e| audit_error(&e))

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use mcpist_core::api::{ApiError, Base64, DeliveredShare, InitDone, InitPlan, InitRequest};
 use mcpist_core::error::ErrorCode;
+use mcpist_core::event::Step;
 use mcpist_core::ids::Digest;
 use mcpist_quorum::{
     CeremonyRecord, Foundation, InitTerms, OfficerKey, Plan, PlannedHolder, Recorded, StoreId,
@@ -242,6 +243,8 @@ impl Keeper {
             };
         }
         let done = made?;
+        // It was planned in the place of the store that is gone.
+        self.end_restore(Step::Cancelled, Some(uid));
         // Whoever begins anew shows a new token.
         let token = self.house.config.init_token();
         self.init = InitGate::open(&token)

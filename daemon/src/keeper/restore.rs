@@ -27,7 +27,7 @@ use mcpist_core::api::{
 use mcpist_core::error::ErrorCode;
 use mcpist_core::event::{Ceremony, Event, Step};
 use mcpist_core::ids::Digest;
-use mcpist_quorum::{Consent, Plan, PlanDigest, Share, Submission, combine, derive_kek};
+use mcpist_quorum::{Consent, Plan, PlanDigest, Share, StoreId, Submission, combine, derive_kek};
 use mcpist_sealer::{
     Barrier, OpenError, RestoreError, StoreError, StoredBackup, is_kept_aside, remove_aside,
     restore,
@@ -121,9 +121,25 @@ fn copy(source: &File, folder: &Path) -> io::Result<File> {
 }
 
 impl Keeper {
-    /// Restores happen to a sealed store or where there is none, there with the init token. A drill makes no store, and
-    /// so takes no token and leaves alone what is kept aside.
+    /// One at a time. A host where no store was opened takes a store with its init token; a drill makes none.
     fn may_restore(&mut self, uid: u32, aim: Aim) -> Result<(), ApiError> {
+        self.has_place(aim)?;
+        self.expire_restore(steady_seconds());
+        if self.restoring.is_some() {
+            return Err(ApiError::new(
+                ErrorCode::Conflict,
+                "a restore waits for its shares already",
+            )
+            .next("give them: mcpist restore --give; end it: mcpist restore --cancel"));
+        }
+        if aim == Aim::Restore && self.init.is_some() {
+            self.init_allowed(uid)?;
+        }
+        Ok(())
+    }
+
+    /// Restores happen to a sealed store or where there is none. A drill leaves alone what is kept aside.
+    fn has_place(&self, aim: Aim) -> Result<(), ApiError> {
         match self.phase {
             Phase::Unsealed(_) => {
                 return Err(ApiError::of(ErrorCode::AlreadyUnsealed)
@@ -135,9 +151,6 @@ impl Keeper {
         if aim == Aim::Drill {
             return Ok(());
         }
-        if self.init.is_some() {
-            self.init_allowed(uid)?;
-        }
         match is_kept_aside(&self.house.config.store()) {
             Ok(false) => Ok(()),
             Ok(true) => Err(ApiError::new(
@@ -146,6 +159,22 @@ impl Keeper {
             )
             .next("mcpist restore --remove-old")),
             Err(e) => Err(ApiError::new(ErrorCode::Unavailable, &e.to_string())),
+        }
+    }
+
+    /// A host that holds a store which was opened takes no other's backup.
+    fn is_ours(&self, store: StoreId) -> Result<(), ApiError> {
+        match &self.phase {
+            Phase::Sealed(barrier) if self.init.is_none() && barrier.config().store() != store => {
+                Err(ApiError::new(
+                    ErrorCode::BackupRefused,
+                    &format!(
+                        "the backup is of store {store}, and this host holds store {}",
+                        barrier.config().store()
+                    ),
+                ))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -164,19 +193,7 @@ impl Keeper {
                 "a development store's backup is restored by mcpistd --dev, and only such a one",
             ));
         }
-        if let Phase::Sealed(barrier) = &self.phase
-            && self.init.is_none()
-            && barrier.config().store() != config.store()
-        {
-            return Err(ApiError::new(
-                ErrorCode::BackupRefused,
-                &format!(
-                    "the backup is of store {}, and this host holds store {}",
-                    config.store(),
-                    barrier.config().store()
-                ),
-            ));
-        }
+        self.is_ours(config.store())?;
         let failed =
             |e: &dyn std::fmt::Display| ApiError::new(ErrorCode::Unavailable, &e.to_string());
         let plan = match aim {
@@ -189,6 +206,7 @@ impl Keeper {
             "{aim:?} planned by uid {uid}: backup {}",
             named(&stored).short()
         );
+        self.restore_step(aim, &plan_digest(&consent), Step::Planned, Some(uid));
         self.restoring = Some(Box::new(Restoring {
             aim,
             stored,
@@ -217,19 +235,43 @@ impl Keeper {
     }
 
     /// Ends it and wipes its shares.
-    pub(crate) fn cancel_restore(&mut self) -> Result<Done, ApiError> {
+    pub(crate) fn cancel_restore(&mut self, uid: u32) -> Result<Done, ApiError> {
         self.restoring()?;
-        self.restoring = None;
-        log::info!("restore cancelled");
+        self.end_restore(Step::Cancelled, Some(uid));
         Ok(Done {})
     }
 
-    fn restoring(&mut self) -> Result<&mut Restoring, ApiError> {
-        if let Some(open) = &mut self.restoring
-            && open.consent.expire(steady_seconds())
-        {
-            self.restoring = None;
+    /// Ends one whose time, or that of its first share, is over.
+    pub(super) fn expire_restore(&mut self, now: u64) {
+        if (self.restoring.as_mut()).is_some_and(|open| open.consent.expire(now)) {
+            self.end_restore(Step::Expired, None);
         }
+    }
+
+    /// Ends the restore that waits, if there is one: its shares are wiped, and a line says so.
+    pub(super) fn end_restore(&mut self, step: Step, uid: Option<u32>) {
+        if let Some(open) = self.restoring.take() {
+            let plan = plan_digest(&open.consent);
+            log::warn!("{:?} ended, plan {}: {step:?}", open.aim, plan.short());
+            self.restore_step(open.aim, &plan, step, uid);
+        }
+    }
+
+    /// While a restore waits the log is closed, and notes this for its opening. A drill has no line in the log of a store
+    /// that it does not touch.
+    fn restore_step(&self, aim: Aim, plan: &Digest, step: Step, uid: Option<u32>) {
+        if aim == Aim::Restore {
+            let _ = self.house.audit.append(&Event::Ceremony {
+                ceremony: Ceremony::Restore,
+                plan,
+                step,
+                uid,
+            });
+        }
+    }
+
+    fn restoring(&mut self) -> Result<&mut Restoring, ApiError> {
+        self.expire_restore(steady_seconds());
         self.restoring.as_deref_mut().ok_or_else(|| {
             ApiError::new(ErrorCode::NotFound, "no restore waits for shares")
                 .next("mcpist restore FILE")
@@ -242,7 +284,7 @@ impl Keeper {
         open.is_some_and(|open| plan_digest(&open.consent) == *plan)
     }
 
-    /// Takes a share of the backup's quorum; the last one makes the store.
+    /// Takes a share of the backup's quorum; the last one makes the store, if it still has its place.
     pub(super) fn give_restore(
         &mut self,
         uid: u32,
@@ -250,16 +292,25 @@ impl Keeper {
         text: &Secret,
     ) -> Result<ShareOutcome, ApiError> {
         let open = self.restoring()?;
+        let (aim, store) = (open.aim, open.stored.header().config().store());
+        self.has_place(aim)?;
+        self.is_ours(store)?;
+        let open = self.restoring()?;
         let share = match Share::parse(text.expose()) {
             Ok(share) => share,
             Err(e) => return Ok(self.restore_refused(uid, plan, "not_a_share", &e)),
         };
         let digest = PlanDigest::from_bytes(*plan.as_bytes());
         match open.consent.submit(share, digest, steady_seconds()) {
-            Submission::Pending(given) => Ok(ShareOutcome::Pending(progress(
-                open.stored.header().config(),
-                &given,
-            ))),
+            Submission::Pending(given) => {
+                let given = progress(open.stored.header().config(), &given);
+                let step = Step::ShareAccepted {
+                    given: given.given,
+                    needed: given.needed,
+                };
+                self.restore_step(aim, plan, step, Some(uid));
+                Ok(ShareOutcome::Pending(given))
+            }
             Submission::Refused(refusal) => {
                 Ok(self.restore_refused(uid, plan, refusal_code(&refusal), &refusal))
             }
@@ -273,13 +324,16 @@ impl Keeper {
                 let Some(open) = self.restoring.take() else {
                     return Err(ApiError::of(ErrorCode::Internal));
                 };
-                let kek = kek?;
-                match open.aim {
+                let done = kek.and_then(|kek| match aim {
                     Aim::Restore => (self.make_restored(uid, &open, &kek))
                         .map(|done| ShareOutcome::Restored(Box::new(done))),
                     Aim::Drill => (self.make_drilled(uid, &open, &kek))
                         .map(|done| ShareOutcome::Drilled(Box::new(done))),
-                }
+                });
+                done.inspect_err(|e| {
+                    let reason = e.code.as_str();
+                    self.restore_step(aim, plan, Step::Failed { reason }, Some(uid));
+                })
             }
         }
     }
@@ -292,17 +346,8 @@ impl Keeper {
         why: &dyn std::fmt::Display,
     ) -> ShareOutcome {
         log::warn!("restore: share of uid {uid} refused: {reason}");
-        // A drill has no line in the log of a store that it does not touch.
-        if (self.restoring)
-            .as_ref()
-            .is_some_and(|open| open.aim == Aim::Restore)
-        {
-            let _ = self.house.audit.append(&Event::Ceremony {
-                ceremony: Ceremony::Restore,
-                plan,
-                step: Step::ShareRefused { reason },
-                uid: Some(uid),
-            });
+        if let Some(open) = &self.restoring {
+            self.restore_step(open.aim, plan, Step::ShareRefused { reason }, Some(uid));
         }
         let progress = match self.restoring() {
             Ok(open) => progress(open.stored.header().config(), &open.consent.progress()),
@@ -360,13 +405,22 @@ impl Keeper {
         taking.done(&restored, unsettled.or(init_ended.err()))
     }
 
-    /// Removes the store that a restore replaced.
+    /// Removes the store that a restore replaced. Its line is on the disk before, where the log is open.
     pub(crate) fn remove_old(&mut self, uid: u32) -> Result<OldRemoved, ApiError> {
-        let removed = remove_aside(&self.house.config.store())
-            .map_err(|e| ApiError::new(ErrorCode::Unavailable, &e.to_string()))?;
-        if removed {
-            log::warn!("the store that was kept aside was removed by uid {uid}");
+        let folder = self.house.config.store();
+        let failed = |e: StoreError| ApiError::new(ErrorCode::Unavailable, &e.to_string());
+        if !is_kept_aside(&folder).map_err(failed)? {
+            return Ok(OldRemoved { removed: false });
         }
+        let line = Event::OldStoreRemoved { uid };
+        if self.open().is_ok() {
+            self.record(&line)?;
+        } else {
+            // It is noted for the log's opening.
+            let _ = self.house.audit.append(&line);
+        }
+        let removed = remove_aside(&folder).map_err(failed)?;
+        log::warn!("the store that was kept aside is removed by uid {uid}");
         Ok(OldRemoved { removed })
     }
 }

@@ -23,6 +23,7 @@ impl Event<'_> {
             Event::ChangeRefused { .. } => "change_refused",
             Event::BackupMade { .. } => "backup_made",
             Event::Restored { .. } => "restored",
+            Event::OldStoreRemoved { .. } => "old_store_removed",
             Event::VaultCreated { .. } => "vault_created",
             Event::VaultQuarantined { .. } => "vault_quarantined",
             Event::VaultHealth { .. } => "vault_health",
@@ -180,6 +181,9 @@ impl Event<'_> {
                         },
                     );
                 }
+            }
+            Event::OldStoreRemoved { uid } => {
+                line.number("uid", uid.into());
             }
             Event::VaultCreated { vault, uid } => {
                 line.text("vault", vault.as_str()).number("uid", uid.into());

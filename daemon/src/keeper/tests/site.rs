@@ -230,6 +230,11 @@ impl Site {
         log.lines().filter(holds).map(str::to_owned).collect()
     }
 
+    /// The trust root that its publishers' keys make.
+    pub(super) fn root(&self) -> Vec<u8> {
+        root(&self.keys)
+    }
+
     pub(super) fn state(&self) -> PathBuf {
         self.folder.path().join("state")
     }
