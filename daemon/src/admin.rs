@@ -14,6 +14,7 @@ mod status;
 mod store;
 #[cfg(test)]
 mod tests;
+mod vault;
 
 pub(crate) use clerk::Clerk;
 pub(crate) use status::started;
@@ -198,6 +199,10 @@ impl Admin {
                 "/v1/vaults/{vault}/confirm-last-write",
                 post(store::confirm_last_write),
             )
+            .route("/v1/vaults/{vault}/verify", post(vault::verify))
+            .route("/v1/vaults/{vault}/examine", post(vault::examine))
+            .route("/v1/vaults/{vault}/repair", post(vault::repair))
+            .route("/v1/vaults/{vault}/discard", post(vault::discard))
             .route("/v1/vaults/{vault}/credentials", get(store::credentials))
             .route(
                 "/v1/vaults/{vault}/credentials/{name}",

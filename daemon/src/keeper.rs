@@ -24,6 +24,8 @@ pub(crate) mod store_change;
 #[cfg(test)]
 mod tests;
 mod unseal;
+mod vault_care;
+mod vault_repair;
 mod witness;
 
 use std::sync::Arc;
@@ -97,6 +99,7 @@ pub(crate) struct Open {
     last: Option<Arc<Live>>,
     backups: backup::Backups,
     health: health::Recorded,
+    care: vault_care::Care,
     ceremony: Option<ceremony::Running>,
 }
 
@@ -250,21 +253,16 @@ impl Keeper {
     }
 
     fn tick(&mut self) {
-        self.tick_at(steady_seconds());
-    }
-
-    fn tick_at(&mut self, now: u64) {
         if let Phase::Unsealed(open) = &mut self.phase {
-            open.proposals.expire(now);
+            open.proposals.expire(steady_seconds());
         }
         self.expire_ceremony();
-        self.expire_restore(now);
         self.record_health();
-        if let Err(e) = self.end_drains(now) {
+        if let Err(e) = self.end_drains(steady_seconds()) {
             log::error!("{}", e.message);
         }
         if let Phase::Sealed(barrier) = &mut self.phase {
-            match barrier.expire(now) {
+            match barrier.expire(steady_seconds()) {
                 Ok(true) => log::warn!("the unseal ceremony expired; its shares were wiped"),
                 Ok(false) => {}
                 Err(e) => log::error!("no new plan for unsealing: {e}"),
@@ -313,6 +311,7 @@ impl Keeper {
                 view.alarms = open.policy.alarms();
                 view.alarms.extend(open.copied.alarms());
                 view.alarms.extend(open.backups.alarm());
+                view.alarms.extend(open.care.repairs.alarms());
                 view.backup = open.backups.last().cloned();
                 view.modules = open.policy.active_modules();
                 view.witness = open.given;

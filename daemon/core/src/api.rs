@@ -71,7 +71,10 @@ pub use status::{
     Status, StoreState, VaultHealth, VaultStatus,
 };
 pub use text::{Base64, PublicKey};
-pub use vault::{Credential, CredentialStored, Credentials, NewVault, Vaults};
+pub use vault::{
+    Credential, CredentialStored, Credentials, DamagedDiscarded, LostCredential, NewVault,
+    RepairVault, VaultFindings, VaultRepaired, VaultVerified, Vaults,
+};
 pub use witness::{PresentReceipt, Presented, Receipt, Sealed, WitnessStatus};
 
 use crate::error::ErrorCode;

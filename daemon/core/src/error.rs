@@ -108,6 +108,7 @@ codes! {
     AuditLost "audit_lost" 503 "the call was done but its outcome could not be recorded";
     VaultUnavailable "vault_unavailable" 503 "the vault's storage does not answer";
     VaultQuarantined "vault_quarantined" 503 "the vault failed its verification and is closed";
+    VaultRepaired "vault_repaired" 409 "the vault was repaired and may lack records; its damaged file is kept";
     VaultSealed "vault_sealed" 503 "the vault has a quorum of its own, which has not opened it";
     LastWriteMissing "last_write_missing" 409 "a crash cut off the vault's last write, and nobody has confirmed that";
     StoreBehindLog "store_behind_log" 409 "the audit log holds changes that the store does not: one of them was put back or forged";
@@ -189,6 +190,7 @@ impl ErrorCode {
             | C::StoreBehindLog
             | C::LogForged
             | C::DiskFull => "mcpist status",
+            C::VaultRepaired => "mcpist credential list NAME; then mcpist vault discard NAME",
             C::VaultSealed => "mcpist vault list, then its custodians: mcpist vault unseal NAME",
             C::BackupRefused => "mcpist backup inspect FILE, then take another copy of it",
             C::BackupDue => "mcpist backup FILE",

@@ -218,10 +218,31 @@ pub enum Event<'a> {
         replaced: Option<(u64, Digest)>,
         uid: u32,
     },
-    /// The store that a restore had replaced is removed. Written before that begins.
-    OldStoreRemoved { uid: u32 },
     /// A vault was made.
     VaultCreated { vault: &'a VaultName, uid: u32 },
+    /// A vault was read whole while it served, and was what had been written.
+    VaultVerified {
+        vault: &'a VaultName,
+        records: u64,
+        uid: u32,
+    },
+    /// A quarantined vault was rebuilt from what still opened. `expected` is how many records its head told of, and `sure`
+    /// says whether those kept are exactly these. The damaged file is kept under its id.
+    VaultRepaired {
+        vault: &'a VaultName,
+        file: &'a str,
+        kept: u64,
+        damaged: u64,
+        expected: Option<u64>,
+        sure: bool,
+        uid: u32,
+    },
+    /// The damaged file of a repaired vault was removed for good.
+    DamagedDiscarded {
+        vault: &'a VaultName,
+        file: &'a str,
+        uid: u32,
+    },
     /// A vault failed its verification.
     VaultQuarantined {
         vault: &'a VaultName,

@@ -4,8 +4,8 @@ use axum::body::Bytes;
 use axum::extract::Path;
 use axum::response::Response;
 use mcpist_core::api::{
-    ApiError, Credentials, Done, InitConfirm, InitRequest, NewVault, PresentReceipt, Sealed,
-    Ticket, TicketRequest,
+    ApiError, Done, InitConfirm, InitRequest, NewVault, PresentReceipt, Sealed, Ticket,
+    TicketRequest,
 };
 use mcpist_core::error::ErrorCode;
 use mcpist_core::ids::{CredentialName, VaultName};
@@ -128,8 +128,7 @@ pub(super) async fn confirm_last_write(call: Call, Path(vault): Path<VaultName>)
 
 pub(super) async fn credentials(call: Call, Path(vault): Path<VaultName>) -> Response {
     call.ask(&Role::ALL, "credentials", move |keeper, _| {
-        let credentials = keeper.credentials(&vault)?;
-        Ok(Credentials { credentials })
+        keeper.credentials(&vault)
     })
     .await
 }

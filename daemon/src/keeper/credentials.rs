@@ -4,7 +4,7 @@
 //! snapshot holds the new version, or none, before the custodian gets the answer.
 
 use mcpist_broker::Kind;
-use mcpist_core::api::{ApiError, Credential, CredentialStored};
+use mcpist_core::api::{ApiError, Credential, CredentialStored, Credentials};
 use mcpist_core::binding::HostName;
 use mcpist_core::error::ErrorCode;
 use mcpist_core::event::Event;
@@ -154,8 +154,8 @@ impl Keeper {
         self.drain(vault_name)
     }
 
-    /// The credentials of a vault, without their payloads.
-    pub(crate) fn credentials(&mut self, vault: &VaultName) -> Result<Vec<Credential>, ApiError> {
+    /// The credentials of a vault, without their payloads, and those that bindings name and that are not there.
+    pub(crate) fn credentials(&mut self, vault: &VaultName) -> Result<Credentials, ApiError> {
         let listed = self
             .credential_vault(vault)?
             .list(None)
@@ -171,7 +171,15 @@ impl Keeper {
                 expiry: l.meta.expiry,
             })
         };
-        Ok(listed.into_iter().filter_map(show).collect())
+        let credentials: Vec<_> = listed.into_iter().filter_map(show).collect();
+        let mut missing = self.open()?.bound(vault);
+        for there in credentials.iter().filter(|c| c.owner.is_none()) {
+            missing.remove(&there.name);
+        }
+        Ok(Credentials {
+            credentials,
+            missing: missing.into_iter().collect(),
+        })
     }
 
     fn credential_vault(&mut self, name: &VaultName) -> Result<OpenVault, ApiError> {

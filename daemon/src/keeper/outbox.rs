@@ -64,6 +64,12 @@ impl Copied {
         all
     }
 
+    /// The last row of a vault that the log has.
+    pub(super) fn logged(&self, vault: &VaultName) -> u64 {
+        let known = self.vaults.get(vault);
+        known.map_or(0, |known| known.copied.max(known.named))
+    }
+
     /// What an operator should look at, until the store is sealed.
     pub(super) fn alarms(&self) -> impl Iterator<Item = Alarm> {
         let behind = self.behind.iter().map(|vault| Alarm {

@@ -3,13 +3,13 @@
 #![allow(clippy::unwrap_used)]
 
 mod calls;
+mod care;
 mod ceremony;
 mod drain;
 mod import;
 mod outbox;
 mod policy;
 mod proposals;
-mod restore;
 mod seal;
 mod site;
 mod vaults;

@@ -22,6 +22,7 @@ use super::outbox::Copied;
 use super::policy::Policy;
 use super::proposals::Proposals;
 use super::{Keeper, Open, Phase, audit_error, records, records_error, unready};
+use super::vault_care::Care;
 use crate::audit::{SystemVault, ready};
 use crate::clock::steady_seconds;
 
@@ -187,6 +188,7 @@ impl Keeper {
                     given: None,
                     last: None,
                     ceremony: None,
+                    care: contents.care,
                     // Announced below.
                     health: (report.quarantined.iter())
                         .filter_map(|(name, reason)| {
@@ -203,8 +205,6 @@ impl Keeper {
                 return Err(e);
             }
         }
-        // It was planned in the place of a store that did not serve.
-        self.end_restore(Step::Cancelled, Some(uid));
         self.drain_all();
         let finished = self
             .announce(uid, plan, report)
@@ -265,6 +265,7 @@ impl Keeper {
             mcpist_bundle::Root::parse(root.expose()).map_err(|e| damaged(&e.to_string()))?;
         let mut policy = Policy::read(&system).map_err(|e| records_error(&e))?;
         let backups = Backups::read(&system).map_err(|e| records_error(&e))?;
+        let care = Care::read(&system).map_err(|e| records_error(&e))?;
         super::import::read_manifests(&mut policy, &house.config.registries());
         let enrolled = barrier.config().officers().iter().map(|o| Officer {
             name: o.name.clone(),
@@ -278,6 +279,7 @@ impl Keeper {
             .map_err(|e| ApiError::new(ErrorCode::AuditUnavailable, &e.to_string()))?;
         Ok(Contents {
             backups,
+            care,
             policy,
             officers,
             root,
@@ -331,6 +333,7 @@ impl Keeper {
 /// What an opened store holds for the keeper.
 struct Contents {
     backups: Backups,
+    care: Care,
     policy: Policy,
     officers: Officers,
     root: mcpist_bundle::Root,

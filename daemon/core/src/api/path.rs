@@ -54,6 +54,26 @@ pub fn confirm_last_write(vault: &VaultName) -> String {
     format!("{VAULTS}/{vault}/confirm-last-write")
 }
 
+/// Reads a vault whole and compares it with what is in memory.
+pub fn verify_vault(vault: &VaultName) -> String {
+    format!("{VAULTS}/{vault}/verify")
+}
+
+/// What can be kept of a quarantined vault.
+pub fn examine_vault(vault: &VaultName) -> String {
+    format!("{VAULTS}/{vault}/examine")
+}
+
+/// Rebuilds a quarantined vault from what can be kept.
+pub fn repair_vault(vault: &VaultName) -> String {
+    format!("{VAULTS}/{vault}/repair")
+}
+
+/// Discards the damaged files of a vault's repairs.
+pub fn discard_damaged(vault: &VaultName) -> String {
+    format!("{VAULTS}/{vault}/discard")
+}
+
 /// The credentials of a vault.
 pub fn credentials(vault: &VaultName) -> String {
     format!("{VAULTS}/{vault}/credentials")

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::status::VaultStatus;
-use crate::ids::{CredentialName, PrincipalName, VaultName};
+use crate::ids::{CredentialName, Digest, PrincipalName, VaultName};
 
 /// Makes a vault.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,11 +20,91 @@ pub struct Vaults {
     pub vaults: Vec<VaultStatus>,
 }
 
+/// A vault was read whole, and is what was written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VaultVerified {
+    /// The vault.
+    pub vault: VaultName,
+    /// Records, each opened.
+    pub records: u64,
+    /// Audit lines that stand in it, copied to the log or not.
+    pub lines: u64,
+}
+
+/// What can be kept of a quarantined vault.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VaultFindings {
+    /// The vault.
+    pub vault: VaultName,
+    /// What a repair is confirmed by: it stands for every byte that was read.
+    pub plan: Digest,
+    /// Records that open.
+    pub kept: u64,
+    /// Rows that do not.
+    pub damaged: u64,
+    /// The first of them, by the beginnings of their names' HMACs: no name can be read of them.
+    pub damaged_rows: Vec<String>,
+    /// Places where the file could not be read.
+    pub unreadable: u64,
+    /// Records that the last write left, by the vault's head; none where no head opens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected: Option<u64>,
+    /// Of those, the ones of which there is not even a damaged row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing: Option<u64>,
+    /// The records that are kept are exactly those of the last write. Else any of them may be an older version.
+    pub sure: bool,
+    /// Audit lines that are kept.
+    pub lines: u64,
+    /// Audit lines that are not; none where no head opens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lines_lost: Option<u64>,
+    /// The credentials that bindings name and of which nothing is kept.
+    pub lost: Vec<LostCredential>,
+}
+
+/// A credential that is not kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LostCredential {
+    /// Its name.
+    pub name: CredentialName,
+    /// Whose it is, where it is not shared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<PrincipalName>,
+}
+
+/// Confirms a repair.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RepairVault {
+    /// The plan of what was found.
+    pub plan: Digest,
+}
+
+/// A vault was repaired.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VaultRepaired {
+    /// The id of the damaged file, which is kept.
+    pub file: String,
+    /// What was found in it.
+    pub findings: VaultFindings,
+}
+
+/// Damaged files were discarded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DamagedDiscarded {
+    /// How many.
+    pub files: u64,
+}
+
 /// The credentials of one vault.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Credentials {
     /// By name and owner.
     pub credentials: Vec<Credential>,
+    /// The shared ones that bindings name and that are not there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<CredentialName>,
 }
 
 /// One credential, without its payload.

@@ -220,9 +220,27 @@ fn every_event_is_one_flat_object_with_its_own_name() {
             code: ErrorCode::ChangeVoid,
             uid: 3,
         },
-        Event::OldStoreRemoved { uid: 1 },
         Event::VaultCreated {
             vault: &vault,
+            uid: 1,
+        },
+        Event::VaultVerified {
+            vault: &vault,
+            records: 2,
+            uid: 1,
+        },
+        Event::VaultRepaired {
+            vault: &vault,
+            file: "00000000-0000-4000-8000-000000000000",
+            kept: 3,
+            damaged: 1,
+            expected: Some(5),
+            sure: false,
+            uid: 1,
+        },
+        Event::DamagedDiscarded {
+            vault: &vault,
+            file: "00000000-0000-4000-8000-000000000000",
             uid: 1,
         },
         Event::VaultQuarantined {

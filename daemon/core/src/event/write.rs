@@ -23,8 +23,10 @@ impl Event<'_> {
             Event::ChangeRefused { .. } => "change_refused",
             Event::BackupMade { .. } => "backup_made",
             Event::Restored { .. } => "restored",
-            Event::OldStoreRemoved { .. } => "old_store_removed",
             Event::VaultCreated { .. } => "vault_created",
+            Event::VaultVerified { .. } => "vault_verified",
+            Event::VaultRepaired { .. } => "vault_repaired",
+            Event::DamagedDiscarded { .. } => "damaged_discarded",
             Event::VaultQuarantined { .. } => "vault_quarantined",
             Event::VaultHealth { .. } => "vault_health",
             Event::LastWriteMissing { .. } => "last_write_missing",
@@ -182,11 +184,40 @@ impl Event<'_> {
                     );
                 }
             }
-            Event::OldStoreRemoved { uid } => {
-                line.number("uid", uid.into());
-            }
             Event::VaultCreated { vault, uid } => {
                 line.text("vault", vault.as_str()).number("uid", uid.into());
+            }
+            Event::VaultVerified {
+                vault,
+                records,
+                uid,
+            } => {
+                line.text("vault", vault.as_str())
+                    .number("records", records)
+                    .number("uid", uid.into());
+            }
+            Event::VaultRepaired {
+                vault,
+                file,
+                kept,
+                damaged,
+                expected,
+                sure,
+                uid,
+            } => {
+                line.text("vault", vault.as_str())
+                    .text("file", file)
+                    .number("kept", kept)
+                    .number("damaged", damaged);
+                if let Some(expected) = expected {
+                    line.number("expected", expected);
+                }
+                line.flag("sure", sure).number("uid", uid.into());
+            }
+            Event::DamagedDiscarded { vault, file, uid } => {
+                line.text("vault", vault.as_str())
+                    .text("file", file)
+                    .number("uid", uid.into());
             }
             Event::VaultQuarantined { vault, reason } => {
                 line.text("vault", vault.as_str()).text("reason", reason);
