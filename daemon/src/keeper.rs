@@ -253,16 +253,21 @@ impl Keeper {
     }
 
     fn tick(&mut self) {
+        self.tick_at(steady_seconds());
+    }
+
+    fn tick_at(&mut self, now: u64) {
         if let Phase::Unsealed(open) = &mut self.phase {
-            open.proposals.expire(steady_seconds());
+            open.proposals.expire(now);
         }
         self.expire_ceremony();
+        self.expire_restore(now);
         self.record_health();
-        if let Err(e) = self.end_drains(steady_seconds()) {
+        if let Err(e) = self.end_drains(now) {
             log::error!("{}", e.message);
         }
         if let Phase::Sealed(barrier) = &mut self.phase {
-            match barrier.expire(steady_seconds()) {
+            match barrier.expire(now) {
                 Ok(true) => log::warn!("the unseal ceremony expired; its shares were wiped"),
                 Ok(false) => {}
                 Err(e) => log::error!("no new plan for unsealing: {e}"),

@@ -218,6 +218,8 @@ pub enum Event<'a> {
         replaced: Option<(u64, Digest)>,
         uid: u32,
     },
+    /// The store that a restore had replaced is removed. Written before that begins.
+    OldStoreRemoved { uid: u32 },
     /// A vault was made.
     VaultCreated { vault: &'a VaultName, uid: u32 },
     /// A vault was read whole while it served, and was what had been written.

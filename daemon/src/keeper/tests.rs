@@ -10,6 +10,7 @@ mod import;
 mod outbox;
 mod policy;
 mod proposals;
+mod restore;
 mod seal;
 mod site;
 mod vaults;

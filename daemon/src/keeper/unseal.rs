@@ -205,6 +205,8 @@ impl Keeper {
                 return Err(e);
             }
         }
+        // It was planned in the place of a store that did not serve.
+        self.end_restore(Step::Cancelled, Some(uid));
         self.drain_all();
         let finished = self
             .announce(uid, plan, report)

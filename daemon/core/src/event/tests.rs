@@ -220,6 +220,7 @@ fn every_event_is_one_flat_object_with_its_own_name() {
             code: ErrorCode::ChangeVoid,
             uid: 3,
         },
+        Event::OldStoreRemoved { uid: 1 },
         Event::VaultCreated {
             vault: &vault,
             uid: 1,

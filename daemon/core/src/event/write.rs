@@ -23,6 +23,7 @@ impl Event<'_> {
             Event::ChangeRefused { .. } => "change_refused",
             Event::BackupMade { .. } => "backup_made",
             Event::Restored { .. } => "restored",
+            Event::OldStoreRemoved { .. } => "old_store_removed",
             Event::VaultCreated { .. } => "vault_created",
             Event::VaultVerified { .. } => "vault_verified",
             Event::VaultRepaired { .. } => "vault_repaired",
@@ -183,6 +184,9 @@ impl Event<'_> {
                         },
                     );
                 }
+            }
+            Event::OldStoreRemoved { uid } => {
+                line.number("uid", uid.into());
             }
             Event::VaultCreated { vault, uid } => {
                 line.text("vault", vault.as_str()).number("uid", uid.into());
