@@ -1,6 +1,9 @@
 //! A store's backup, and what a host makes of it: the standby that serves at once, and the host that goes back to it.
 #![allow(clippy::unwrap_used)]
 
+#[path = "backups/drills.rs"]
+mod drills;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};

@@ -101,3 +101,18 @@ pub(crate) fn restore(site: &Site<'_>) -> Done {
     let _ = site.unseal();
     Ok(last)
 }
+
+/// Rehearses going back to the backup, and opens the store, which is what it was.
+pub(crate) fn drill(site: &Site<'_>) -> Done {
+    site.desk.ask("POST", "/v1/seal", None)?;
+    said(site.desk.pass(&json!("drill"), &site.template.backup)?)?;
+    let mut last = Value::Null;
+    for share in site.quorums.borrow().iter().take(1).flatten().take(2) {
+        last = said(site.desk.give_to("/v1/restore", share)?)?;
+    }
+    if !last["share"]["drilled"].is_object() {
+        return Err(Trouble::Refused(last));
+    }
+    let _ = site.unseal();
+    Ok(last)
+}

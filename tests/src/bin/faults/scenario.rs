@@ -103,6 +103,13 @@ pub(crate) const ALL: &[Scenario] = &[
         prepare: ceremonies::back_up_and_go_on,
         ..on_store("restore", "restored", ceremonies::restore)
     },
+    Scenario {
+        name: "drill",
+        made: true,
+        prepare: ceremonies::back_up_and_go_on,
+        act: ceremonies::drill,
+        event: None,
+    },
 ];
 
 /// Makes the store: 2 of 3, in dev.
