@@ -27,7 +27,7 @@ pub(crate) fn describe(plan: &Plan, digest: &Digest) -> String {
             Act::Rekey(_) => "Give new shares of".to_owned(),
             Act::RotateRoot(_) => "Replace the root key of".to_owned(),
             Act::Restore { .. } => "Restore".to_owned(),
-            Act::Drill { .. } => "Drill, which restores nothing:".to_owned(),
+            Act::Drill { .. } => "Drill the restore of".to_owned(),
             Act::UnsealVault { vault, .. } => format!("Open vault {} of", shown(vault)),
             Act::RekeyVault(terms) if terms.replaces.is_none() => {
                 format!(
