@@ -2,9 +2,9 @@
 //! builds what it removes again.
 //!
 //! Owns their names, the mark of a folder that is being built, [`put_in_place`], which is the commit point of a restore,
-//! and the removal of what was kept. Promises: a folder there with the mark, or without a control.db, is of no use and is
-//! dropped by the next restore and by [`tidy`]; one with a control.db and no mark is the store that was replaced, and
-//! goes only when [`remove_aside`] is called.
+//! and the removal of what was kept. Promises: a folder there with the mark, or with neither control.db nor a vault's file,
+//! is of no use and is dropped by the next restore and by [`tidy`]; any other without the mark is the store that was
+//! replaced, or what was left of it, and goes only when [`remove_aside`] is called.
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -12,9 +12,10 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+use nix::libc;
 
 use crate::fault;
-use crate::store::{CONTROL, Store, StoreError, sync_folder};
+use crate::store::{CONTROL, Store, StoreError, VAULTS, sync_folder};
 
 /// In a folder that a restore builds, whole or not, until it is in its place.
 const UNFINISHED: &str = "unfinished";
@@ -44,11 +45,21 @@ pub fn is_kept_aside(dir: &Path) -> Result<bool, StoreError> {
 }
 
 fn is_kept(kept: &Path) -> Result<bool, StoreError> {
-    let there = |name| {
-        let path = kept.join(name);
-        path.try_exists().map_err(StoreError::io(&path))
-    };
-    Ok(there(CONTROL)? && !there(UNFINISHED)?)
+    let mark = kept.join(UNFINISHED);
+    Ok(holds(kept)? && !mark.try_exists().map_err(StoreError::io(&mark))?)
+}
+
+/// Whether a folder holds a store, or what is left of one whose control.db is lost.
+fn holds(dir: &Path) -> Result<bool, StoreError> {
+    let (control, vaults) = (dir.join(CONTROL), dir.join(VAULTS));
+    if control.try_exists().map_err(StoreError::io(&control))? {
+        return Ok(true);
+    }
+    match fs::read_dir(&vaults) {
+        Ok(mut files) => Ok(files.next().is_some()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(StoreError::io(&vaults)(error)),
+    }
 }
 
 /// Drops what a restore or a drill left that was cut off. The caller has the store to itself, and has not opened it.
@@ -66,8 +77,10 @@ pub(crate) fn mark(dir: &Path) -> Result<(), StoreError> {
     let mark = dir.join(UNFINISHED);
     let mut made = OpenOptions::new();
     made.write(true)
-        .create_new(true)
+        .create(true)
+        .truncate(false)
         .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
         .open(&mark)
         .map_err(StoreError::io(&mark))?;
     sync_folder(dir)
@@ -92,7 +105,11 @@ pub fn remove_aside(dir: &Path) -> Result<bool, StoreError> {
         return Ok(false);
     }
     let kept = aside(dir);
-    let _store = Store::take(&kept)?;
+    let _store = match Store::take(&kept) {
+        // There is no more than vaults without keys.
+        Err(StoreError::Missing(_)) => None,
+        taken => Some(taken?),
+    };
     discard(&kept)?;
     Ok(true)
 }
@@ -102,8 +119,12 @@ pub(crate) fn discard_unfinished(dir: &Path) -> Result<(), StoreError> {
     if is_kept(dir)? { Ok(()) } else { discard(dir) }
 }
 
-/// Removes a folder beside the store's. What is interrupted leaves no store, but a folder that is dropped later.
+/// Removes a folder beside the store's. What is interrupted leaves no store, but a folder that is dropped later: it has the
+/// mark until nothing is in it that would be kept.
 pub(crate) fn discard(dir: &Path) -> Result<(), StoreError> {
+    if holds(dir)? {
+        mark(dir)?;
+    }
     let control = dir.join(CONTROL);
     let removed = fault::point("store.remove").and_then(|()| fs::remove_file(&control));
     match removed {
@@ -111,10 +132,15 @@ pub(crate) fn discard(dir: &Path) -> Result<(), StoreError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(StoreError::io(&control)(error)),
     }
-    match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::io(dir)(error)),
-        _ => Ok(()),
+    for folder in [&dir.join(VAULTS), dir] {
+        match fs::remove_dir_all(folder) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(StoreError::io(folder)(error));
+            }
+            _ => {}
+        }
     }
+    Ok(())
 }
 
 /// What became of the folders.
@@ -129,7 +155,7 @@ pub(crate) struct Placed {
 pub(crate) fn put_in_place(new: &Path, dir: &Path) -> Result<Placed, StoreError> {
     // Else the store that is to be kept would be taken for one that is being built.
     unmark(dir)?;
-    let was_there = dir.join(CONTROL).symlink_metadata().is_ok();
+    let was_there = holds(dir)?;
     let (flags, is_exchange) = match dir.symlink_metadata() {
         Ok(_) => (RenameFlags::RENAME_EXCHANGE, true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {

@@ -24,7 +24,7 @@ use crate::ids::VaultId;
 
 pub(crate) const CONTROL: &str = "control.db";
 const CONTROL_NEW: &str = "control.db.new";
-const VAULTS: &str = "vaults";
+pub(crate) const VAULTS: &str = "vaults";
 /// What SQLite puts behind the name of a database.
 const PARTS: [&str; 4] = ["", "-wal", "-journal", "-shm"];
 

@@ -2,14 +2,14 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use mcpist_quorum::{BackupError, BackupItem, BackupWriter};
 
 use super::support::{Site, delete, edit, file_name, put, read};
-use crate::aside::{aside, remove_aside};
+use crate::aside::{aside, remove_aside, tidy};
 use crate::backup::{BackupFault, SourceFile, StoredBackup, items, take};
 use crate::batch::Op;
 use crate::error::VaultError;
@@ -183,6 +183,36 @@ fn a_restore_begins_a_life_above_all_that_are_known() {
     assert_eq!((restored.incarnation.counter, files.lives), (5, vec![1, 5]));
     let (barrier, _) = unseal_at(&site, &site.path);
     assert_eq!(barrier.point().unwrap().incarnation, restored.incarnation);
+}
+
+#[test]
+fn a_restore_keeps_the_vaults_of_a_store_whose_control_db_is_lost() {
+    let site = Site::new();
+    let (barrier, _) = site.unseal();
+    barrier.system().commit(vec![put("note", "old")]).unwrap();
+    barrier.create_vault("main", None).unwrap();
+    let stored = back_up(&site, &barrier, "backup");
+    let vault = barrier.vault("main").unwrap();
+    vault.commit(vec![put("note", "newer")]).unwrap();
+    let name = site.file(&vault).file_name().unwrap().to_owned();
+    drop(site.seal(barrier));
+    let control = fs::read(site.path.join("control.db")).unwrap();
+    fs::remove_file(site.path.join("control.db")).unwrap();
+    let kek = site.foundation.kek();
+    let restored = restore(&stored, kek, &site.path, &mut Files::default()).unwrap();
+    assert!(restored.is_kept);
+    tidy(&site.path).unwrap();
+    let left = aside(&site.path);
+    assert!(left.join("vaults").join(&name).exists());
+    // Found again, it fits.
+    let found = left.join("control.db");
+    fs::write(&found, control).unwrap();
+    fs::set_permissions(&found, PermissionsExt::from_mode(0o600)).unwrap();
+    let (kept, _) = unseal_at(&site, &left);
+    assert_eq!(read(&kept.vault("main").unwrap(), "note").unwrap(), "newer");
+    drop(site.seal(kept));
+    fs::remove_file(&found).unwrap();
+    assert!(remove_aside(&site.path).unwrap() && !left.exists());
 }
 
 #[test]
@@ -444,6 +474,50 @@ fn a_backup_that_lacks_a_row_is_no_store_though_its_seal_is_good() {
         let kek = site.foundation.kek();
         assert!(restore(&lacking, kek, &standby, &mut Files::default()).is_err());
         assert!(!standby.exists() && !aside(&standby).exists(), "{table:?}");
+    }
+}
+
+#[test]
+fn a_backup_whose_store_opens_for_another_quorum_than_it_names_is_none() {
+    let site = Site::new();
+    let (barrier, _) = site.unseal();
+    barrier.system().commit(vec![put("note", "a")]).unwrap();
+    let stored = back_up(&site, &barrier, "backup");
+    for row in ["config", "root"] {
+        // As a rekey leaves it that ends while the backup is written.
+        let root = &barrier.live().root;
+        let (out, _) = target(&site, row);
+        let (mut writer, begin) = BackupWriter::new(stored.header().clone());
+        out.write_all_at(&begin, 0).unwrap();
+        items(&stored, root, |item| {
+            let config = Table::Config.number();
+            match item {
+                BackupItem::Row { table, key, value }
+                    if (table, key) == (config, row.as_bytes()) =>
+                {
+                    let mut other = value.to_vec();
+                    *other.last_mut().unwrap() ^= 1;
+                    let value = &other[..];
+                    assert!(!writer.push(&BackupItem::Row { table, key, value })?);
+                }
+                item => assert!(!writer.push(&item)?),
+            }
+            Ok::<(), BackupFault>(())
+        })
+        .unwrap();
+        let (end, _) = root.lend(|root| writer.finish(root)).unwrap().unwrap();
+        out.write_all_at(&end, begin.len() as u64).unwrap();
+        let other = StoredBackup::read(out).unwrap();
+        let refused = barrier.verify_backup(&other);
+        assert!(matches!(refused, Err(BackupFault::Content(_))), "{row}");
+        let standby = site.path.with_file_name(format!("standby-{row}"));
+        let kek = site.foundation.kek();
+        let refused = restore(&other, kek, &standby, &mut Files::default()).err();
+        assert!(
+            format!("{refused:?}").contains("another quorum"),
+            "{row}: {refused:?}"
+        );
+        assert!(!standby.exists() && !aside(&standby).exists(), "{row}");
     }
 }
 
