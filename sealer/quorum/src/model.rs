@@ -1,9 +1,12 @@
-//! Random ceremonies against a store of three rows.
+//! Random ceremonies against a store of three rows, and a vault of three with a quorum of its own.
 //!
-//! The store is a model: a seal config, a root key wrapped under it, and a secret wrapped under the root key. The plans, the
-//! collectors, the phases of a rekey, the shares and the wraps are the real ones. After every step: the quorum of the
-//! config on the disk opens the secret, one share fewer does not, and no share of another sharing is taken; whatever
-//! was begun, given wrongly, repeated, cancelled, let expire, or cut off by a crash before.
+//! The store is a model: a seal config, a root key wrapped under it, and a secret wrapped under the root key; the vault
+//! ([`vault`]) has the same three of its own. The plans, the collectors, the phases of a rekey, the shares and the wraps are the
+//! real ones. After every step: the quorum of each config on the disk opens its secret, one share fewer does not, and no share of
+//! another sharing is taken, the one's for the other neither; whatever was begun, given wrongly, repeated, cancelled, let
+//! expire, or cut off by a crash before.
+
+mod vault;
 
 use std::collections::BTreeMap;
 
@@ -22,6 +25,8 @@ use crate::record::{unwrap_key, wrap_key};
 use crate::rekey::{Delivery, Proof, Switch};
 use crate::share::Share;
 use crate::split::{combine, derive_kek};
+use crate::vault_config::VaultConfig;
+use vault::VaultDisk;
 
 /// What the store keeps for its people.
 const SECRET: [u8; 32] = [0x5a; 32];
@@ -34,15 +39,17 @@ struct Disk {
     secret: Vec<u8>,
     /// The highest generation that shares were made of.
     tried: u32,
+    vault: VaultDisk,
 }
 
 impl Disk {
-    fn write(config: SealConfig, kek: &Key, root: &Key, tried: u32) -> Disk {
+    fn write(config: SealConfig, kek: &Key, root: &Key, tried: u32, vault: VaultDisk) -> Disk {
         Disk {
             root: wrap_key(kek, "root", &config.to_bytes(), root).unwrap(),
             secret: wrap_key(root, "vault", b"", &key_of(&SECRET)).unwrap(),
             config,
             tried,
+            vault,
         }
     }
 
@@ -71,6 +78,8 @@ impl Disk {
 enum Running {
     Consent(Consent),
     Proof(Delivery),
+    VaultConsent(Consent),
+    VaultProof(Delivery<VaultConfig>),
 }
 
 struct World {
@@ -80,11 +89,14 @@ struct World {
     issued: BTreeMap<[u8; 32], Vec<Share>>,
     /// The root key of an open store.
     root: Option<Key>,
+    /// The root key of the open vault.
+    vault_root: Option<Key>,
     running: Option<Running>,
     /// Who can open the new shares' letters.
     identities: Vec<Identity>,
     now: u64,
     switches: usize,
+    vault_switches: usize,
 }
 
 /// Where a crash comes at the store's one commit of an act.
@@ -105,6 +117,12 @@ enum Step {
         rotate: bool,
     },
     Rotate,
+    SealVault,
+    /// Opens the vault, or gives the open one to others.
+    Vault {
+        needed: u8,
+        total: u8,
+    },
     /// The share that the ceremony waits for next, of this holder.
     Give {
         holder: usize,
@@ -132,7 +150,7 @@ enum Step {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let crash = prop_oneof![
-        6 => Just(Crash::Never),
+        16 => Just(Crash::Never),
         1 => Just(Crash::Before),
         1 => Just(Crash::After),
     ];
@@ -146,7 +164,12 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             rotate,
         }),
         2 => Just(Step::Rotate),
-        24 => (holder.clone(), crash.clone()).prop_map(|(holder, crash)| Step::Give { holder, crash }),
+        1 => Just(Step::SealVault),
+        8 => (1..4_u8, 0..3_u8).prop_map(|(needed, more)| Step::Vault {
+            needed,
+            total: needed + more,
+        }),
+        60 => (holder.clone(), crash.clone()).prop_map(|(holder, crash)| Step::Give { holder, crash }),
         2 => (0..5_usize, holder.clone())
             .prop_map(|(sharing, holder)| Step::GiveAny { sharing, holder }),
         1 => holder.clone().prop_map(|holder| Step::OtherPlan { holder }),
@@ -156,7 +179,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Step::Backup),
         1 => (0..3_usize, crash).prop_map(|(backup, crash)| Step::Restore { backup, crash }),
     ];
-    proptest::collection::vec(step, 8..40)
+    proptest::collection::vec(step, 16..80)
 }
 
 fn holders(identities: &[Identity]) -> Vec<PlannedHolder> {
@@ -167,8 +190,15 @@ fn holders(identities: &[Identity]) -> Vec<PlannedHolder> {
     identities.iter().enumerate().map(holder).collect()
 }
 
+fn opened(identities: &[Identity], letters: &[crate::Letter]) -> Vec<Share> {
+    let open = |(identity, letter): (&Identity, &crate::Letter)| {
+        open_share_file(identity, letter.age.as_bytes()).unwrap()
+    };
+    identities.iter().zip(letters).map(open).collect()
+}
+
 impl World {
-    /// Init: two of three.
+    /// Init: two of three; and a vault, two of three others.
     fn new() -> World {
         let identities: Vec<_> = (0..6).map(|_| Identity::generate()).collect();
         let terms = InitTerms {
@@ -180,23 +210,31 @@ impl World {
         let plan = Plan::init(Threshold::new(2, 3).unwrap(), terms).unwrap();
         let made = Foundation::lay(&plan, 0).unwrap();
         let root = Key::random().unwrap();
-        let disk = Disk::write(made.config().clone(), made.kek(), &root, 1);
-        let first = made.shares().iter().map(again).collect();
+        let (vault, of_vault) = vault::made(made.config(), &identities[3..]);
+        let issued = BTreeMap::from([
+            (
+                *made.config().digest().as_bytes(),
+                made.shares().iter().map(again).collect(),
+            ),
+            (*vault.config.digest().as_bytes(), of_vault),
+        ]);
         World {
-            disk,
+            disk: Disk::write(made.config().clone(), made.kek(), &root, 1, vault),
             backups: Vec::new(),
-            issued: BTreeMap::from([(*made.config().digest().as_bytes(), first)]),
+            issued,
             root: None,
+            vault_root: None,
             running: None,
             identities,
             now: 0,
             switches: 0,
+            vault_switches: 0,
         }
     }
 
     /// Everything that is in memory alone.
     fn forget(&mut self) {
-        (self.root, self.running) = (None, None);
+        (self.root, self.vault_root, self.running) = (None, None, None);
     }
 
     fn current(&self) -> &[Share] {
@@ -225,12 +263,16 @@ impl World {
                 .unwrap()
             }),
             Step::Rotate => self.begin(|world| Plan::rotate_root(&world.disk.config).unwrap()),
+            Step::SealVault => self.vault_root = None,
+            Step::Vault { needed, total } => self.begin_vault(needed, total),
             Step::Give { holder, crash } => {
                 let config = match &self.running {
-                    Some(Running::Proof(delivery)) => delivery.config(),
-                    _ => &self.disk.config,
+                    Some(Running::Proof(delivery)) => delivery.config().digest(),
+                    Some(Running::VaultProof(delivery)) => delivery.config().digest(),
+                    Some(Running::VaultConsent(_)) => self.disk.vault.config.digest(),
+                    _ => self.disk.config.digest(),
                 };
-                let shares = &self.issued[config.digest().as_bytes()];
+                let shares = &self.issued[config.as_bytes()];
                 if let Some(share) = shares.get(holder).map(again) {
                     self.give(share, None, crash);
                 }
@@ -263,8 +305,11 @@ impl World {
             Step::Wait(seconds) => {
                 self.now += seconds;
                 let over = match &mut self.running {
-                    Some(Running::Consent(consent)) => consent.expire(self.now),
+                    Some(Running::Consent(consent) | Running::VaultConsent(consent)) => {
+                        consent.expire(self.now)
+                    }
                     Some(Running::Proof(delivery)) => delivery.has_expired(self.now),
+                    Some(Running::VaultProof(delivery)) => delivery.has_expired(self.now),
                     None => false,
                 };
                 if over {
@@ -288,6 +333,14 @@ impl World {
     fn give(&mut self, share: Share, other: Option<&Plan>, crash: Crash) {
         match self.running.take() {
             None => {}
+            Some(Running::VaultConsent(consent)) => {
+                let digest = other.unwrap_or(consent.plan()).digest();
+                self.give_to_vault(consent, share, digest, crash);
+            }
+            Some(Running::VaultProof(delivery)) => {
+                let digest = other.unwrap_or(delivery.plan()).digest();
+                self.prove_for_vault(delivery, share, digest, crash);
+            }
             Some(Running::Consent(mut consent)) => {
                 let digest = other.unwrap_or(consent.plan()).digest();
                 match consent.submit(share, digest, self.now) {
@@ -300,7 +353,8 @@ impl World {
                         assert!(self.root.as_ref().unwrap().ct_eq(&root));
                         if matches!(consent.plan().act(), Act::RotateRoot(_)) {
                             let root = Key::random().unwrap();
-                            let disk = Disk::write(config, &kek, &root, self.disk.tried);
+                            let vault = self.disk.vault.clone();
+                            let disk = Disk::write(config, &kek, &root, self.disk.tried, vault);
                             self.commit(disk, root, crash);
                         } else {
                             let delivery = Delivery::make(consent, shares, &config).unwrap();
@@ -331,12 +385,9 @@ impl World {
         let generation = delivery.config().generation().get();
         assert!(generation > self.disk.tried, "one generation twice");
         self.disk.tried = generation;
-        let letters = self.identities.iter().zip(delivery.letters());
-        let open = |(identity, letter): (&Identity, &crate::Letter)| {
-            open_share_file(identity, letter.age.as_bytes()).unwrap()
-        };
         let config = *delivery.config().digest().as_bytes();
-        self.issued.insert(config, letters.map(open).collect());
+        let new = opened(&self.identities, delivery.letters());
+        self.issued.insert(config, new);
         if matches!(crash, Crash::After) {
             return self.forget();
         }
@@ -354,6 +405,7 @@ impl World {
             switch.kek(),
             &root,
             self.disk.tried,
+            self.disk.vault.clone(),
         );
         self.commit(disk, root, crash);
     }
@@ -409,6 +461,7 @@ impl World {
         let mut few: Vec<&Share> = others.flat_map(|(_, shares)| shares).collect();
         few.extend(&self.current()[1..needed]);
         assert!(self.disk.open(&few).is_none());
+        self.check_vault();
         if let Some(root) = &self.root {
             assert_eq!(
                 self.disk.secret_of(root),
@@ -437,12 +490,22 @@ proptest! {
 fn the_random_ceremonies_get_somewhere() {
     use proptest::strategy::ValueTree;
     let mut runner = proptest::test_runner::TestRunner::deterministic();
-    let switched = (0..20).filter(|_| {
+    let worlds = (0..20).map(|_| {
         let mut world = World::new();
         for step in steps().new_tree(&mut runner).unwrap().current() {
             world.act(step);
         }
-        world.switches > 0
+        (world.switches > 0, world.vault_switches > 0)
     });
-    assert!(switched.count() >= 5, "too few of them change a key");
+    let worlds: Vec<_> = worlds.collect();
+    let store = worlds.iter().filter(|(store, _)| *store).count();
+    let vault = worlds.iter().filter(|(_, vault)| *vault).count();
+    assert!(
+        store >= 5,
+        "too few of them change the store's key: {store}"
+    );
+    assert!(
+        vault >= 3,
+        "too few of them change the vault's quorum: {vault}"
+    );
 }
