@@ -13,7 +13,7 @@ use mcpist_core::ids::{CredentialName, PrincipalName, VaultName};
 use mcpist_secret::Secret;
 
 use crate::error::{Error, Result};
-use crate::output::table;
+use crate::output::{joined, table};
 use crate::vault::health;
 use crate::{Context, rekey, secret};
 
@@ -322,7 +322,12 @@ pub(crate) async fn credential(context: &Context, args: CredentialArgs) -> Resul
                     "good until",
                     "owner",
                 ];
-                table(&header, &rows)
+                let shown = table(&header, &rows);
+                if list.missing.is_empty() {
+                    return shown;
+                }
+                let missing = joined(&list.missing);
+                format!("{shown}\nmissing, and named by a binding: {missing}")
             })
         }
         CredentialCommand::Delete { vault, name } => {

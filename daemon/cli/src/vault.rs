@@ -8,6 +8,8 @@ use crate::Context;
 use crate::error::Result;
 use crate::output::table;
 
+mod care;
+
 /// Vaults: the sealed files that credentials stand in
 #[derive(Args)]
 pub(crate) struct VaultArgs {
@@ -29,6 +31,9 @@ enum VaultCommand {
         /// Its name
         name: VaultName,
     },
+    Verify(care::VerifyArgs),
+    Repair(care::RepairArgs),
+    Discard(care::DiscardArgs),
     /// List the vaults and their health
     #[command(after_help = "Examples:\n  mcpist vault list --output json")]
     List,
@@ -46,6 +51,9 @@ pub(crate) async fn vault(context: &Context, args: VaultArgs) -> Result<()> {
                 format!("vault {name}: the missing write is confirmed")
             })
         }
+        VaultCommand::Verify(args) => care::verify(context, args).await,
+        VaultCommand::Repair(args) => care::repair(context, args).await,
+        VaultCommand::Discard(args) => care::discard(context, args).await,
         VaultCommand::List => {
             let vaults: Vaults = context.client.get(path::VAULTS).await?;
             context.out.data(&vaults, |vaults| {
