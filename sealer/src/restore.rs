@@ -58,7 +58,7 @@ pub enum RestoreError {
     Store(#[from] StoreError),
     /// A store of an earlier restore is still there.
     #[error(
-        "a store is kept aside from an earlier restore: remove it first, mcpist restore --remove-old"
+        "the store that an earlier restore replaced is still kept aside"
     )]
     KeptAside,
     /// A file of the daemon could not be put in its place.
@@ -307,7 +307,9 @@ impl Building<'_> {
             match item {
                 BackupItem::Vault { id, .. } => filling = Some(self.begin(VaultId::of(id))?),
                 BackupItem::Row { table, key, value } => {
-                    let write = Write::Put(table_of(table)?, key.to_vec(), value.to_vec());
+                    let table = table_of(table)?;
+                    self.backup.check_quorum(table, key, value)?;
+                    let write = Write::Put(table, key.to_vec(), value.to_vec());
                     if let Some(filling) = &mut filling {
                         filling.push(write)?;
                     }

@@ -15,6 +15,7 @@ use mcpist_quorum::{
 use mcpist_secret::Key;
 
 use super::{BackupFault, BackupReport};
+use crate::create::{CONFIG, ROOT};
 use crate::disk::tampered;
 use crate::error::VaultError;
 use crate::head::HeadState;
@@ -155,6 +156,30 @@ pub(crate) fn items<E: From<BackupFault>>(
         Ok(())
     } else {
         Err(content("its counts are missing"))
+    }
+}
+
+impl StoredBackup {
+    /// Refuses another seal config or root wrap than the header's: whose shares restore a store is whose shares open it. They
+    /// differ where a rekey ended while the backup was written.
+    pub(crate) fn check_quorum(
+        &self,
+        table: Table,
+        key: &[u8],
+        value: &[u8],
+    ) -> Result<(), BackupFault> {
+        let right = match (table, key) {
+            (Table::Config, CONFIG) => self.header.config().to_bytes() == value,
+            (Table::Config, ROOT) => self.header.root() == value,
+            _ => true,
+        };
+        if right {
+            Ok(())
+        } else {
+            Err(BackupFault::Content(
+                "its store opens for another quorum than it names".to_owned(),
+            ))
+        }
     }
 }
 
@@ -342,6 +367,7 @@ pub(super) fn verify(stored: &StoredBackup, live: &Live) -> Result<BackupReport,
             }
             BackupItem::Row { table, key, value } => {
                 let table = table_of(table)?;
+                stored.check_quorum(table, key, value)?;
                 if let Some(reading) = &mut reading {
                     reading.row(table, key, value).map_err(in_vault)?;
                 }
