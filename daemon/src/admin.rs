@@ -199,6 +199,7 @@ impl Admin {
                 "/v1/vaults/{vault}/confirm-last-write",
                 post(store::confirm_last_write),
             )
+            .route("/v1/vaults/{vault}/seal", post(vault::seal))
             .route("/v1/vaults/{vault}/verify", post(vault::verify))
             .route("/v1/vaults/{vault}/examine", post(vault::examine))
             .route("/v1/vaults/{vault}/repair", post(vault::repair))

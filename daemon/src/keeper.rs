@@ -19,12 +19,14 @@ pub(crate) mod policy;
 mod proposals;
 pub(crate) mod records;
 pub(crate) mod restore;
+mod running;
 mod sharings;
 pub(crate) mod store_change;
 #[cfg(test)]
 mod tests;
 mod unseal;
 mod vault_care;
+mod vault_quorum;
 mod vault_repair;
 mod witness;
 
@@ -100,7 +102,7 @@ pub(crate) struct Open {
     backups: backup::Backups,
     health: health::Recorded,
     care: vault_care::Care,
-    ceremony: Option<ceremony::Running>,
+    ceremony: Option<running::Running>,
 }
 
 impl Open {

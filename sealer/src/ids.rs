@@ -38,7 +38,7 @@ impl VaultId {
     pub const SYSTEM: VaultId = VaultId([0; 16]);
 
     /// A new identity (RFC 9562 §5.4).
-    pub(crate) fn random() -> Result<VaultId, MemoryError> {
+    pub fn random() -> Result<VaultId, MemoryError> {
         let mut bytes = mcpist_secret::random_bytes::<16>()?;
         bytes[6] = (bytes[6] & 0x0f) | 0x40;
         bytes[8] = (bytes[8] & 0x3f) | 0x80;

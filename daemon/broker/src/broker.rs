@@ -199,7 +199,9 @@ impl Broker {
             }
             let payload = match held.open() {
                 Ok(payload) => payload,
-                Err(VaultFault::Sealed | VaultFault::Quarantined) => continue,
+                Err(VaultFault::Sealed | VaultFault::VaultSealed | VaultFault::Quarantined) => {
+                    continue;
+                }
                 Err(fault) => return Err(fault),
             };
             let parts = held.kind().parts(payload.expose());

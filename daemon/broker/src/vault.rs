@@ -40,6 +40,9 @@ pub enum VaultFault {
     /// The vault failed its verification.
     #[error("the vault is quarantined")]
     Quarantined,
+    /// The vault has a quorum of its own, which has not opened it.
+    #[error("the vault waits for its own quorum")]
+    VaultSealed,
     /// The record is no credential.
     #[error("the record is no credential of a known kind; put it again")]
     NotACredential,
@@ -63,6 +66,7 @@ impl VaultFault {
             VaultFault::Sealed => ErrorCode::Sealed,
             VaultFault::Unavailable => ErrorCode::VaultUnavailable,
             VaultFault::Quarantined => ErrorCode::VaultQuarantined,
+            VaultFault::VaultSealed => ErrorCode::VaultSealed,
             VaultFault::NoMemory => ErrorCode::Busy,
         }
     }
@@ -73,6 +77,7 @@ impl From<VaultError> for VaultFault {
         match error {
             VaultError::Sealed => VaultFault::Sealed,
             VaultError::Quarantined(_) => VaultFault::Quarantined,
+            VaultError::VaultSealed(_) => VaultFault::VaultSealed,
             VaultError::NotFound(_) | VaultError::NoSuchVault(_) => VaultFault::Missing,
             VaultError::Memory(_) => VaultFault::NoMemory,
             _ => VaultFault::Unavailable,

@@ -10,7 +10,7 @@ use mcpist_core::api::{
     CeremonyAct, CeremonyDone, CeremonyPhase, CeremonyRequest, CeremonyStatus, DeliveredShare,
     Done, NewHolder, NewShares, OpenCeremony, ShareOutcome, path,
 };
-use mcpist_core::ids::Digest;
+use mcpist_core::ids::{Digest, VaultName};
 use serde::Serialize;
 
 use crate::error::{Error, Result};
@@ -27,6 +27,7 @@ use crate::{Context, guided, secret, unseal};
   mcpist rekey --threshold 2 --holder ada=age1… --holder bob=age1… --holder eve=age1…
   mcpist rekey --guided --out new                        everybody at one terminal, with shares on paper
   mcpist rekey --threshold 3 --holder … --rotate-root    where an old share may be in wrong hands
+  mcpist rekey --vault payroll --threshold 2 --holder …  the shares of a vault that has a quorum of its own
 
 The holders of the current shares consent (mcpist ceremony give), the new shares leave encrypted, and their holders each give
 theirs once to prove that they have it. Until then the current shares open the store, afterwards the new ones alone.")]
@@ -41,6 +42,9 @@ pub(crate) struct RekeyArgs {
         required_unless_present = "guided"
     )]
     holders: Vec<String>,
+    /// The vault whose own quorum is changed, in place of the store's
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["rotate_root", "guided"])]
+    vault: Option<VaultName>,
     /// Replace the root key too: an old copy of the disk opens nothing written from then on
     #[arg(long)]
     rotate_root: bool,
@@ -104,8 +108,8 @@ struct Given {
 
 /// The files of new shares.
 #[derive(Serialize)]
-struct Written {
-    files: Vec<PathBuf>,
+pub(crate) struct Written {
+    pub(crate) files: Vec<PathBuf>,
 }
 
 pub(crate) async fn rekey(context: &Context, args: RekeyArgs) -> Result<()> {
@@ -115,23 +119,37 @@ pub(crate) async fn rekey(context: &Context, args: RekeyArgs) -> Result<()> {
     let Some(threshold) = args.threshold else {
         return Err(Error::usage("give --threshold, or --guided"));
     };
-    let mut holders = Vec::new();
-    for text in &args.holders {
-        let (label, recipient) = pair(text)?;
-        holders.push(NewHolder { label, recipient });
-    }
-    let request = CeremonyRequest::Rekey {
-        threshold,
-        holders,
-        rotate_root: args.rotate_root,
+    let holders = named_holders(&args.holders)?;
+    let (request, question) = match args.vault {
+        Some(vault) => {
+            let question = format!("Begin to give vault {vault} to these holders?");
+            let request = CeremonyRequest::RekeyVault {
+                vault,
+                threshold,
+                holders,
+            };
+            (request, question)
+        }
+        None => {
+            let request = CeremonyRequest::Rekey {
+                threshold,
+                holders,
+                rotate_root: args.rotate_root,
+            };
+            let question = "Begin to give the store to these holders?";
+            (request, question.to_owned())
+        }
     };
-    begin(
-        context,
-        &request,
-        args.yes,
-        "Begin to give the store to these holders?",
-    )
-    .await
+    begin(context, &request, args.yes, &question).await
+}
+
+/// The holders of new shares, each `label=recipient`.
+pub(crate) fn named_holders(texts: &[String]) -> Result<Vec<NewHolder>> {
+    let holder = |text: &String| {
+        let (label, recipient) = pair(text)?;
+        Ok(NewHolder { label, recipient })
+    };
+    texts.iter().map(holder).collect()
 }
 
 /// Has a ceremony planned, and cancels it where the plan is not confirmed.
@@ -141,6 +159,17 @@ pub(crate) async fn begin(
     yes: bool,
     question: &str,
 ) -> Result<()> {
+    let open = begin_confirmed(context, request, yes, question).await?;
+    context.out.data(&open, waits_for)
+}
+
+/// Has a ceremony planned and shows it; one that is not confirmed is cancelled.
+pub(crate) async fn begin_confirmed(
+    context: &Context,
+    request: &CeremonyRequest,
+    yes: bool,
+    question: &str,
+) -> Result<OpenCeremony> {
     let open: OpenCeremony = context.client.post(path::CEREMONY, request).await?;
     let (plan, digest) = read_plan(&open.plan)?;
     context.out.terms(&describe(&plan, &digest));
@@ -148,7 +177,7 @@ pub(crate) async fn begin(
         let _: Done = context.client.delete(path::CEREMONY).await?;
         return Err(e);
     }
-    context.out.data(&open, waits_for)
+    Ok(open)
 }
 
 pub(crate) async fn ceremony(context: &Context, args: CeremonyArgs) -> Result<()> {
@@ -181,7 +210,7 @@ async fn shown(context: &Context) -> Result<(OpenCeremony, Digest)> {
     Ok((open, digest))
 }
 
-async fn give(context: &Context, given: &GivenShare, out: &Path) -> Result<()> {
+pub(crate) async fn give(context: &Context, given: &GivenShare, out: &Path) -> Result<()> {
     let (open, digest) = shown(context).await?;
     context.out.note(&format!("  {}", waits_for(&open)));
     let share = given.read()?.to_text()?;
@@ -207,7 +236,13 @@ pub(crate) fn summary(open: &CeremonyStatus) -> String {
     let act = match open.act {
         CeremonyAct::Rekey => "rekey",
         CeremonyAct::RotateRoot => "rotate root",
+        CeremonyAct::UnsealVault => "unseal vault",
+        CeremonyAct::NewVault => "make vault",
+        CeremonyAct::RekeyVault => "rekey vault",
     };
+    let of = open.vault.as_ref().map_or("", |vault| vault.as_str());
+    let act = format!("{act} {of}");
+    let act = act.trim_end();
     let whose = match open.phase {
         CeremonyPhase::Consent => "current holders consented",
         CeremonyPhase::Proof => "new holders have proved their share",
@@ -261,6 +296,18 @@ fn told(given: &Given) -> String {
                 done.generation,
                 recorded(&given.files)
             ),
+            CeremonyAct::UnsealVault => format!("vault {} is open", vault_of(done)),
+            CeremonyAct::NewVault => format!(
+                "done: vault {} is made and open; after a seal its own shares open it, and the store's do not\nnext: mcpist secret put{}",
+                vault_of(done),
+                recorded(&given.files)
+            ),
+            CeremonyAct::RekeyVault => format!(
+                "done: the shares of generation {} open vault {}, the ones before open nothing any more\nnext: destroy the old shares{}",
+                done.generation,
+                vault_of(done),
+                recorded(&given.files)
+            ),
             CeremonyAct::RotateRoot => {
                 format!(
                     "done: the store has a new root key; its shares are the same\nnext: mcpist backup FILE{}",
@@ -277,6 +324,10 @@ fn told(given: &Given) -> String {
     }
 }
 
+fn vault_of(done: &CeremonyDone) -> &str {
+    done.vault.as_ref().map_or("", |vault| vault.as_str())
+}
+
 /// Where the record of what was done is.
 fn recorded(files: &[PathBuf]) -> String {
     let files: Vec<_> = files.iter().map(|f| f.display().to_string()).collect();
@@ -289,7 +340,7 @@ fn recorded(files: &[PathBuf]) -> String {
     }
 }
 
-fn listed(files: &[PathBuf]) -> String {
+pub(crate) fn listed(files: &[PathBuf]) -> String {
     let lines = files.iter().map(|f| format!("\n  {}", f.display()));
     format!(
         "New shares, each encrypted to its holder:{}",
@@ -333,7 +384,7 @@ fn write_record(folder: &Path, plan: &Digest, done: &CeremonyDone) -> Result<Vec
 }
 
 /// Writes each share to a file of its own; nothing is overwritten.
-fn write(folder: &Path, shares: &[DeliveredShare]) -> Result<Vec<PathBuf>> {
+pub(crate) fn write(folder: &Path, shares: &[DeliveredShare]) -> Result<Vec<PathBuf>> {
     let write = |(index, share)| write_one(folder, index, share);
     shares.iter().enumerate().map(write).collect()
 }

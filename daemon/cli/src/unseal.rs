@@ -129,6 +129,12 @@ pub(crate) fn opened(found: &Unsealed) -> String {
             names(&found.quarantined)
         ));
     }
+    if !found.sealed.is_empty() {
+        lines.push(format!(
+            "waits for its own quorum: {}; next: mcpist vault unseal NAME",
+            names(&found.sealed)
+        ));
+    }
     if !found.last_write_missing.is_empty() {
         lines.push(format!(
             "the last write was cut off in: {}",

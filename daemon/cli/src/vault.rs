@@ -9,6 +9,7 @@ use crate::error::Result;
 use crate::output::table;
 
 mod care;
+mod quorum;
 
 /// Vaults: the sealed files that credentials stand in
 #[derive(Args)]
@@ -19,9 +20,11 @@ pub(crate) struct VaultArgs {
 
 #[derive(Subcommand)]
 enum VaultCommand {
-    /// Make a vault
-    #[command(after_help = "Examples:\n  mcpist vault create team")]
-    Create {
+    Create(quorum::CreateArgs),
+    Unseal(quorum::UnsealArgs),
+    /// Take the keys of a vault that has a quorum of its own, and leave the others open
+    #[command(after_help = "Examples:\n  mcpist vault seal payroll")]
+    Seal {
         /// Its name
         name: VaultName,
     },
@@ -41,10 +44,17 @@ enum VaultCommand {
 
 pub(crate) async fn vault(context: &Context, args: VaultArgs) -> Result<()> {
     match args.command {
-        VaultCommand::Create { name } => {
-            let done = create_vault(context, name.clone()).await?;
-            context.out.data(&done, |_| format!("vault {name} made"))
-        }
+        VaultCommand::Create(args) => match args.threshold {
+            Some(threshold) => quorum::create(context, args, threshold).await,
+            None => {
+                let done = create_vault(context, args.name.clone()).await?;
+                context
+                    .out
+                    .data(&done, |_| format!("vault {} made", args.name))
+            }
+        },
+        VaultCommand::Unseal(args) => quorum::unseal(context, args).await,
+        VaultCommand::Seal { name } => quorum::seal(context, &name).await,
         VaultCommand::Confirm { name } => {
             let done: Done = context.client.act(&path::confirm_last_write(&name)).await?;
             context.out.data(&done, |_| {
@@ -82,5 +92,6 @@ pub(crate) fn health(health: VaultHealth) -> &'static str {
         VaultHealth::Ok => "ok",
         VaultHealth::Unavailable => "unavailable",
         VaultHealth::Quarantined => "quarantined",
+        VaultHealth::Sealed => "sealed",
     }
 }

@@ -66,6 +66,12 @@ pub enum Ceremony {
     Rotate,
     /// A store from a backup.
     Restore,
+    /// Opening a vault that has a quorum of its own.
+    UnsealVault,
+    /// A vault with a quorum of its own.
+    NewVault,
+    /// New shares of a vault's own quorum.
+    RekeyVault,
 }
 
 impl Ceremony {
@@ -77,6 +83,9 @@ impl Ceremony {
             Ceremony::Rekey => "rekey",
             Ceremony::Rotate => "rotate",
             Ceremony::Restore => "restore",
+            Ceremony::UnsealVault => "unseal_vault",
+            Ceremony::NewVault => "new_vault",
+            Ceremony::RekeyVault => "rekey_vault",
         }
     }
 }
@@ -172,6 +181,16 @@ pub enum Event<'a> {
         step: Step,
         uid: Option<u32>,
     },
+    /// A step of a ceremony of one vault's own quorum.
+    VaultCeremony {
+        vault: &'a VaultName,
+        ceremony: Ceremony,
+        plan: &'a Digest,
+        step: Step,
+        uid: Option<u32>,
+    },
+    /// A vault that has a quorum of its own was sealed alone.
+    VaultSealed { vault: &'a VaultName, uid: u32 },
     /// A ticket for the secret socket was given out.
     TicketIssued { uid: u32, purpose: &'static str },
     /// Somebody at the admin socket lacked the role for what they asked.

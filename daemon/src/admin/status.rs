@@ -186,6 +186,7 @@ fn shown_vaults(vaults: &mcpist_sealer::Vaults) -> Vec<VaultStatus> {
         let (health, reason) = match status.health {
             Health::Ok => (VaultHealth::Ok, None),
             Health::Quarantined(reason) => (VaultHealth::Quarantined, Some(reason)),
+            Health::Sealed if status.has_own_quorum => (VaultHealth::Sealed, None),
             Health::Unavailable | Health::Sealed => (VaultHealth::Unavailable, None),
         };
         Some(VaultStatus {
@@ -205,6 +206,7 @@ pub(super) fn shut(vault: &VaultStatus) -> Option<Alarm> {
         VaultHealth::Ok => return None,
         VaultHealth::Unavailable => ErrorCode::VaultUnavailable,
         VaultHealth::Quarantined => ErrorCode::VaultQuarantined,
+        VaultHealth::Sealed => ErrorCode::VaultSealed,
     };
     let why = vault.reason.as_deref().unwrap_or(code.about());
     let message = format!("vault {}: {why}", vault.name);

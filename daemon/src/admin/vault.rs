@@ -44,3 +44,12 @@ pub(super) async fn discard(call: Call, Path(vault): Path<VaultName>) -> Respons
     })
     .await
 }
+
+pub(super) async fn seal(call: Call, Path(vault): Path<VaultName>) -> Response {
+    if let Err(e) = call.demand(&[Role::Operator], "seal_vault").await {
+        return failure(&e);
+    }
+    let uid = call.caller.uid;
+    let keeper = &call.admin.keeper;
+    reply(keeper.ask(move |k| k.seal_vault(uid, &vault)).await)
+}

@@ -1,4 +1,5 @@
-//! The ceremonies of an open store: rekey and rotate root.
+//! The ceremonies of an open store: rekey and rotate root; those of a vault's own quorum go on in
+//! [`super::vault_quorum`].
 //!
 //! Owns the one that is open. Its phases are the quorum crate's types ([`Consent`], [`Delivery`], [`Switch`]); this file asks
 //! the store, writes down what happened and answers. Promises that the generation of new shares is stored before the first of
@@ -12,11 +13,11 @@ use mcpist_core::api::{
     DeliveredShare, Done, NewHolder, NewShares, OpenCeremony, Progress, ShareOutcome,
 };
 use mcpist_core::error::ErrorCode;
-use mcpist_core::event::{self, Event, Step};
+use mcpist_core::event::{Event, Step};
 use mcpist_core::ids::Digest;
 use mcpist_quorum::{
-    CeremonyRecord, Consent, Delivery, Generation, Plan, PlanDigest, PlannedHolder, Proof,
-    Recorded, SealConfig, Share, ShareRefusal, Submission, Switch, Threshold, ValidShares,
+    Act, CeremonyRecord, Consent, Delivery, Generation, Letter, Plan, PlanDigest, PlannedHolder,
+    Proof, Recorded, Share, ShareRefusal, Submission, Switch, Threshold, ValidShares,
     check_recipient,
 };
 use mcpist_sealer::{Op, SwitchError};
@@ -24,74 +25,12 @@ use mcpist_sealer::{Op, SwitchError};
 use super::backup::{CHANGED, due_op};
 use super::codes::refusal_code;
 use super::init::{digest, signer};
+use super::running::{Of, Running, act_of, event_of, open_ceremony};
 use super::sharings::Sharings;
 use super::unseal::progress;
 use super::{Keeper, Open, audit_error, outbox_line, records, records_error, today, vault_error};
 use crate::audit::{CHECKPOINT_RECORD, first_key};
 use crate::clock::steady_seconds;
-
-/// A ceremony that waits for shares.
-pub(super) enum Running {
-    /// For those that open the store.
-    Consent(Box<Consent>),
-    /// For the new ones.
-    Proof(Box<Delivery>),
-}
-
-impl Running {
-    fn plan(&self) -> &Plan {
-        match self {
-            Running::Consent(consent) => consent.plan(),
-            Running::Proof(delivery) => delivery.plan(),
-        }
-    }
-
-    fn phase(&self) -> CeremonyPhase {
-        match self {
-            Running::Consent(_) => CeremonyPhase::Consent,
-            Running::Proof(_) => CeremonyPhase::Proof,
-        }
-    }
-
-    fn progress(&self, config: &SealConfig) -> Progress {
-        match self {
-            Running::Consent(consent) => progress(config, &consent.progress()),
-            Running::Proof(delivery) => progress(delivery.config(), &delivery.progress()),
-        }
-    }
-
-    /// Ends it if its time is over; whether it is.
-    fn expire(&mut self, now: u64) -> bool {
-        match self {
-            Running::Consent(consent) => consent.expire(now),
-            Running::Proof(delivery) => delivery.has_expired(now),
-        }
-    }
-
-    fn event<'a>(&self, plan: &'a Digest, step: Step, uid: Option<u32>) -> Event<'a> {
-        event_of(act_of(self.plan()), plan, step, uid)
-    }
-}
-
-fn event_of(act: CeremonyAct, plan: &Digest, step: Step, uid: Option<u32>) -> Event<'_> {
-    Event::Ceremony {
-        ceremony: match act {
-            CeremonyAct::Rekey => event::Ceremony::Rekey,
-            CeremonyAct::RotateRoot => event::Ceremony::Rotate,
-        },
-        plan,
-        step,
-        uid,
-    }
-}
-
-/// Only plans of these two acts are begun here.
-fn act_of(plan: &Plan) -> CeremonyAct {
-    match plan.act() {
-        mcpist_quorum::Act::Rekey(_) => CeremonyAct::Rekey,
-        _ => CeremonyAct::RotateRoot,
-    }
-}
 
 impl Open {
     /// The open ceremony, for the status.
@@ -99,30 +38,39 @@ impl Open {
         let running = self.ceremony.as_ref()?;
         Some(CeremonyStatus {
             act: act_of(running.plan()),
+            vault: running.vault().cloned(),
             phase: running.phase(),
-            progress: running.progress(self.barrier.config()),
+            progress: running.progress(),
         })
     }
 
-    fn open_ceremony(&self, running: &Running) -> OpenCeremony {
-        let plan = running.plan();
-        OpenCeremony {
-            plan: Base64(plan.to_bytes()),
-            digest: digest(plan),
-            act: act_of(plan),
-            phase: running.phase(),
-            progress: running.progress(self.barrier.config()),
+    /// The first key of the audit log, for a record.
+    pub(super) fn audit_key(&self) -> Result<[u8; 32], ApiError> {
+        let log =
+            records::open(&self.system(), CHECKPOINT_RECORD).map_err(|e| records_error(&e))?;
+        first_key(&log).ok_or(ApiError::of(ErrorCode::Internal))
+    }
+
+    /// Whether a new root key could be made now, where that is what `running` will do: no share is spent on what would fail.
+    fn may_go_on(&self, running: &Running) -> Result<(), ApiError> {
+        let makes_root = match running.plan().act() {
+            Act::RotateRoot(_) => true,
+            Act::Rekey(terms) => terms.rotate_root,
+            _ => false,
+        };
+        if makes_root {
+            let may = self.barrier.may_rotate_root();
+            may.map_err(|e| switch_error(&e))?;
         }
+        Ok(())
     }
 
     /// What was done by `plan`, signed by the store.
     fn record_of(&self, plan: &Plan) -> Result<CeremonyRecord, ApiError> {
-        let log =
-            records::open(&self.system(), CHECKPOINT_RECORD).map_err(|e| records_error(&e))?;
-        let audit_key = first_key(&log).ok_or(ApiError::of(ErrorCode::Internal))?;
+        let audit_key = self.audit_key()?;
         let act = match act_of(plan) {
             CeremonyAct::Rekey => Recorded::Rekey,
-            CeremonyAct::RotateRoot => Recorded::RotateRoot,
+            _ => Recorded::RotateRoot,
         };
         let config = self.barrier.config();
         let key = signer(&self.store_key)?;
@@ -144,21 +92,18 @@ impl Open {
         })
     }
 
-    fn plan_rekey(
+    /// The quorum that is asked for, whose members can be encrypted to.
+    pub(super) fn people(
         &self,
         threshold: u8,
         holders: Vec<NewHolder>,
-        rotate_root: bool,
-    ) -> Result<Plan, ApiError> {
-        let invalid =
-            |e: &dyn std::fmt::Display| ApiError::new(ErrorCode::RequestInvalid, &e.to_string());
+    ) -> Result<(Threshold, Vec<PlannedHolder>), ApiError> {
         for holder in &holders {
             let checked = check_recipient(&holder.recipient);
             checked.map_err(|e| invalid(&format!("{}: {e}", holder.label.escape_debug())))?;
         }
-        let config = self.barrier.config();
         let total = u8::try_from(holders.len()).unwrap_or(u8::MAX);
-        let threshold = if config.is_dev() {
+        let threshold = if self.barrier.config().is_dev() {
             Threshold::dev(threshold, total)
         } else {
             Threshold::new(threshold, total)
@@ -167,17 +112,53 @@ impl Open {
             label: h.label,
             recipient: h.recipient,
         });
+        Ok((threshold.map_err(|e| invalid(&e))?, holders.collect()))
+    }
+
+    /// The ceremony that is asked for.
+    fn plan(&self, request: CeremonyRequest) -> Result<Running, ApiError> {
+        let config = self.barrier.config();
+        let plan = match request {
+            CeremonyRequest::Rekey {
+                threshold,
+                holders,
+                rotate_root,
+            } => self.plan_rekey(threshold, holders, rotate_root)?,
+            CeremonyRequest::RotateRoot => Plan::rotate_root(config)
+                .map_err(|e| ApiError::new(ErrorCode::Unavailable, &e.to_string()))?,
+            CeremonyRequest::UnsealVault { vault } => return self.plan_unseal_vault(vault),
+            CeremonyRequest::NewVault {
+                vault,
+                threshold,
+                holders,
+            } => return self.plan_new_vault(vault, threshold, holders),
+            CeremonyRequest::RekeyVault {
+                vault,
+                threshold,
+                holders,
+            } => return self.plan_rekey_vault(vault, threshold, holders),
+        };
+        let consent = Consent::begin(plan, config, steady_seconds())
+            .map_err(|e| ApiError::new(ErrorCode::Internal, &e.to_string()))?;
+        let of = Of {
+            sharing: config.sharing().clone(),
+            vault: None,
+        };
+        Ok(Running::Consent(Box::new(consent), of))
+    }
+
+    fn plan_rekey(
+        &self,
+        threshold: u8,
+        holders: Vec<NewHolder>,
+        rotate_root: bool,
+    ) -> Result<Plan, ApiError> {
+        let (threshold, holders) = self.people(threshold, holders)?;
+        let config = self.barrier.config();
         let next = Generation::new(Sharings::read(&self.system(), config)?.tried)
             .and_then(Generation::next);
         let next = next.ok_or_else(|| invalid(&"this store has no further generation"))?;
-        Plan::rekey(
-            config,
-            next,
-            threshold.map_err(|e| invalid(&e))?,
-            holders.collect(),
-            rotate_root,
-        )
-        .map_err(|e| invalid(&e))
+        Plan::rekey(config, next, threshold, holders, rotate_root).map_err(|e| invalid(&e))
     }
 }
 
@@ -195,19 +176,9 @@ impl Keeper {
                     .next("see it: mcpist ceremony; end it: mcpist ceremony cancel"),
             );
         }
-        let plan = match request {
-            CeremonyRequest::Rekey {
-                threshold,
-                holders,
-                rotate_root,
-            } => open.plan_rekey(threshold, holders, rotate_root)?,
-            CeremonyRequest::RotateRoot => Plan::rotate_root(open.barrier.config())
-                .map_err(|e| ApiError::new(ErrorCode::Unavailable, &e.to_string()))?,
-        };
-        let consent = Consent::begin(plan, open.barrier.config(), steady_seconds())
-            .map_err(|e| ApiError::new(ErrorCode::Internal, &e.to_string()))?;
-        let running = Running::Consent(Box::new(consent));
-        let shown = open.open_ceremony(&running);
+        let running = open.plan(request)?;
+        open.may_go_on(&running)?;
+        let shown = open_ceremony(&running);
         let event = running.event(&shown.digest, Step::Planned, Some(uid));
         self.record(&event)?;
         self.open()?.ceremony = Some(running);
@@ -221,16 +192,19 @@ impl Keeper {
     /// The open ceremony.
     pub(crate) fn ceremony(&mut self) -> Result<OpenCeremony, ApiError> {
         let open = self.open()?;
-        Ok(open.open_ceremony(open.running()?))
+        Ok(open_ceremony(open.running()?))
     }
 
     /// The new shares of the open ceremony, once more.
     pub(crate) fn new_shares(&mut self) -> Result<NewShares, ApiError> {
         match self.open()?.running()? {
             Running::Proof(delivery) => Ok(NewShares {
-                shares: letters(delivery),
+                shares: letters(delivery.letters()),
             }),
-            Running::Consent(_) => Err(ApiError::new(
+            Running::VaultProof(delivery, _) => Ok(NewShares {
+                shares: letters(delivery.letters()),
+            }),
+            Running::Consent(..) => Err(ApiError::new(
                 ErrorCode::NotFound,
                 "there are no new shares yet: the holders of the current ones have to consent first",
             )
@@ -278,14 +252,20 @@ impl Keeper {
         let open = self.open_for_change()?;
         let under = PlanDigest::from_bytes(*plan.as_bytes());
         let now = steady_seconds();
+        if let Some(running) = &open.ceremony
+            && running.phase() == CeremonyPhase::Consent
+            && is_last(&running.progress())
+        {
+            open.may_go_on(running)?;
+        }
         match open.ceremony.take() {
             None => Err(ApiError::of(ErrorCode::AlreadyUnsealed)),
-            Some(Running::Consent(mut consent)) => {
+            Some(Running::Consent(mut consent, of)) => {
                 let submission = consent.submit(share, under, now);
-                let running = Running::Consent(consent);
+                let running = Running::Consent(consent, of);
                 match submission {
-                    Submission::Pending(given) => {
-                        let given = progress(open.barrier.config(), &given);
+                    Submission::Pending(_) => {
+                        let given = running.progress();
                         let step = Step::ShareAccepted {
                             given: given.given,
                             needed: given.needed,
@@ -312,6 +292,9 @@ impl Keeper {
                 }
                 Proof::Complete(switch) => self.switch(uid, switch),
             },
+            Some(Running::VaultProof(delivery, vault)) => {
+                self.prove_for_vault(uid, plan, delivery.prove(share, under, now), vault)
+            }
         }
     }
 
@@ -322,24 +305,13 @@ impl Keeper {
         plan: &Digest,
         message: &str,
     ) -> Result<ShareOutcome, ApiError> {
-        let open = self.open()?;
-        let running = open
-            .ceremony
-            .as_ref()
-            .ok_or(ApiError::of(ErrorCode::AlreadyUnsealed))?;
-        let reason = "not_a_share";
-        let now = running.progress(open.barrier.config());
-        let event = running.event(plan, Step::ShareRefused { reason }, Some(uid));
-        self.note(&event);
-        Ok(ShareOutcome::Refused {
-            reason: reason.into(),
-            message: message.to_owned(),
-            progress: now,
-        })
+        let running = self.open()?.ceremony.take();
+        let running = running.ok_or(ApiError::of(ErrorCode::AlreadyUnsealed))?;
+        self.refused_as(uid, plan, running, "not_a_share", message.to_owned())
     }
 
     /// The ceremony goes on after a step.
-    fn noted(&mut self, uid: u32, running: Running, step: Step) {
+    pub(super) fn noted(&mut self, uid: u32, running: Running, step: Step) {
         let plan = digest(running.plan());
         log::info!("ceremony: share of uid {uid} taken, {step:?}");
         self.note(&running.event(&plan, step, Some(uid)));
@@ -348,7 +320,7 @@ impl Keeper {
         }
     }
 
-    fn refused(
+    pub(super) fn refused(
         &mut self,
         uid: u32,
         plan: &Digest,
@@ -356,14 +328,25 @@ impl Keeper {
         refusal: &ShareRefusal,
     ) -> Result<ShareOutcome, ApiError> {
         let reason = refusal_code(refusal);
+        self.refused_as(uid, plan, running, reason, refusal.to_string())
+    }
+
+    fn refused_as(
+        &mut self,
+        uid: u32,
+        plan: &Digest,
+        running: Running,
+        reason: &'static str,
+        message: String,
+    ) -> Result<ShareOutcome, ApiError> {
         log::warn!("ceremony: share of uid {uid} refused: {reason}");
         self.note(&running.event(plan, Step::ShareRefused { reason }, Some(uid)));
         let open = self.open()?;
-        let progress = running.progress(open.barrier.config());
+        let progress = running.progress();
         open.ceremony = Some(running);
         Ok(ShareOutcome::Refused {
             reason: reason.into(),
-            message: refusal.to_string(),
+            message,
             progress,
         })
     }
@@ -377,19 +360,22 @@ impl Keeper {
         shares: ValidShares,
     ) -> Result<ShareOutcome, ApiError> {
         let plan = running.plan().clone();
-        let Running::Consent(consent) = running else {
+        let Running::Consent(consent, Of { vault, .. }) = running else {
             return Err(ApiError::of(ErrorCode::Internal));
         };
-        let done = match act_of(&plan) {
-            CeremonyAct::RotateRoot => self.rotate(uid, &plan, &shares),
-            CeremonyAct::Rekey => self.deliver(uid, *consent, shares),
+        let done = match (act_of(&plan), &vault) {
+            (CeremonyAct::UnsealVault, Some(vault)) => self.open_vault(uid, &plan, vault, &shares),
+            (_, Some(vault)) => self.deliver_for_vault(uid, *consent, vault, shares),
+            (CeremonyAct::Rekey, None) => self.deliver(uid, *consent, shares),
+            (_, None) => self.rotate(uid, &plan, &shares),
         };
         done.inspect_err(|e| {
             let step = Step::Failed {
                 reason: e.code.as_str(),
             };
             if e.code != ErrorCode::AuditLost {
-                self.note(&event_of(act_of(&plan), &digest(&plan), step, Some(uid)));
+                let act = (act_of(&plan), vault.as_ref());
+                self.note(&event_of(act, &digest(&plan), step, Some(uid)));
             }
         })
     }
@@ -402,7 +388,7 @@ impl Keeper {
     ) -> Result<ShareOutcome, ApiError> {
         let under = digest(plan);
         let act = CeremonyAct::RotateRoot;
-        let line = outbox_line(&event_of(act, &under, Step::Completed, Some(uid)));
+        let line = outbox_line(&event_of((act, None), &under, Step::Completed, Some(uid)));
         let open = self.open()?;
         let consented = open.barrier.consent(shares).map_err(|e| switch_error(&e))?;
         let due = due_op(CHANGED).map_err(|e| records_error(&e))?;
@@ -432,11 +418,16 @@ impl Keeper {
         };
         let under = digest(delivery.plan());
         let step = Step::Delivered { generation };
-        let line = outbox_line(&event_of(CeremonyAct::Rekey, &under, step, Some(uid)));
+        let line = outbox_line(&event_of(
+            (CeremonyAct::Rekey, None),
+            &under,
+            step,
+            Some(uid),
+        ));
         let ops = vec![sharings.op()?, Op::Outbox(line)];
         open.system().commit(ops).map_err(|e| vault_error(&e))?;
         let outcome = ShareOutcome::Delivered {
-            shares: letters(&delivery),
+            shares: letters(delivery.letters()),
             progress: progress(delivery.config(), &delivery.progress()),
         };
         open.ceremony = Some(Running::Proof(Box::new(delivery)));
@@ -452,7 +443,7 @@ impl Keeper {
         let plan = switch.plan().clone();
         let under = digest(&plan);
         let act = CeremonyAct::Rekey;
-        let line = outbox_line(&event_of(act, &under, Step::Completed, Some(uid)));
+        let line = outbox_line(&event_of((act, None), &under, Step::Completed, Some(uid)));
         let sharings = Sharings {
             tried: generation,
             current: generation,
@@ -504,6 +495,7 @@ impl Keeper {
         let receipt = self.witnessed();
         Ok(ShareOutcome::Completed(CeremonyDone {
             act,
+            vault: None,
             generation,
             record: record.as_ref().map(|record| Base64(record.to_bytes())),
             record_text: record.as_ref().map(CeremonyRecord::to_text),
@@ -520,22 +512,31 @@ impl Keeper {
     }
 
     /// A line about what has happened already.
-    fn note(&self, event: &Event<'_>) {
+    pub(super) fn note(&self, event: &Event<'_>) {
         if let Err(e) = self.house.audit.append(event) {
-            log::error!("audit_lost: a step of a ceremony: {e}");
+            log::error!("audit_lost: {}: {e}", event.name());
         }
     }
 }
 
-fn letters(delivery: &Delivery) -> Vec<DeliveredShare> {
-    let letter = |letter: &mcpist_quorum::Letter| DeliveredShare {
+pub(super) fn invalid(error: &dyn std::fmt::Display) -> ApiError {
+    ApiError::new(ErrorCode::RequestInvalid, &error.to_string())
+}
+
+pub(super) fn letters(letters: &[Letter]) -> Vec<DeliveredShare> {
+    let letter = |letter: &Letter| DeliveredShare {
         label: letter.label.clone(),
         age: letter.age.clone(),
     };
-    delivery.letters().iter().map(letter).collect()
+    letters.iter().map(letter).collect()
 }
 
-fn switch_error(error: &SwitchError) -> ApiError {
+/// Whether the next share may be the last one.
+fn is_last(progress: &Progress) -> bool {
+    progress.given + 1 >= progress.needed
+}
+
+pub(super) fn switch_error(error: &SwitchError) -> ApiError {
     let code = match error {
         SwitchError::Vault(e) => return vault_error(e),
         SwitchError::Busy => ErrorCode::Busy,

@@ -14,6 +14,7 @@ use mcpist_core::audit::{Body, Logged, Seq};
 use mcpist_core::error::ErrorCode;
 use mcpist_core::event::Event;
 use mcpist_core::ids::{Digest, VaultName};
+use mcpist_sealer::Health;
 
 use super::{Keeper, Phase, SYSTEM, audit_error, vault_error};
 use crate::audit::now;
@@ -172,7 +173,9 @@ impl Keeper {
             Phase::Unsealed(open) => open.barrier.vaults(),
             _ => Vec::new(),
         };
-        for name in vaults.iter().filter_map(|v| VaultName::parse(&v.name).ok()) {
+        // One that waits for its own quorum is read when that opens it.
+        let open = vaults.iter().filter(|v| v.health != Health::Sealed);
+        for name in open.filter_map(|v| VaultName::parse(&v.name).ok()) {
             if let Err(e) = self.copy(&name) {
                 // A quarantined vault keeps its rows; it is shown and the others go on.
                 log::warn!("outbox of vault {name}: {}", e.message);

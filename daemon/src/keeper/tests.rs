@@ -13,4 +13,5 @@ mod proposals;
 mod restore;
 mod seal;
 mod site;
+mod vault_quorum;
 mod vaults;

@@ -11,7 +11,7 @@ use mcpist_core::change::{Officer, Officers};
 use mcpist_core::error::ErrorCode;
 use mcpist_core::event::{Ceremony, Event, Step};
 use mcpist_core::ids::{Digest, VaultName};
-use mcpist_quorum::{PlanDigest, Progress, SealConfig, Share};
+use mcpist_quorum::{PlanDigest, Progress, SealConfig, Share, Sharing};
 use mcpist_sealer::{Barrier, Health, Unseal, UnsealReport, Unsealed};
 use mcpist_secret::Secret;
 
@@ -21,8 +21,8 @@ use super::init::digest;
 use super::outbox::Copied;
 use super::policy::Policy;
 use super::proposals::Proposals;
-use super::{Keeper, Open, Phase, audit_error, records, records_error, unready};
 use super::vault_care::Care;
+use super::{Keeper, Open, Phase, audit_error, records, records_error, unready};
 use crate::audit::{SystemVault, ready};
 use crate::clock::steady_seconds;
 
@@ -233,6 +233,7 @@ impl Keeper {
                 .iter()
                 .filter_map(|(n, _)| name(n))
                 .collect(),
+            sealed: report.sealed.iter().filter_map(name).collect(),
             last_write_missing: report.last_write_missing.iter().filter_map(name).collect(),
             receipt,
         }))
@@ -345,7 +346,12 @@ struct Contents {
 
 /// Progress with the labels of those who gave.
 pub(super) fn progress(config: &SealConfig, progress: &Progress) -> api::Progress {
-    let label = |index: &u8| config.holder(*index).map(|h| h.label.clone());
+    progress_of(config.sharing(), progress)
+}
+
+/// The same, of any sharing.
+pub(super) fn progress_of(sharing: &Sharing, progress: &Progress) -> api::Progress {
+    let label = |index: &u8| sharing.holder(*index).map(|h| h.label.clone());
     api::Progress {
         given: progress.given,
         needed: progress.needed,

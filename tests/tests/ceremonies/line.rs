@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::Site;
 
-fn mcpist(site: &Site, args: &[&str], input: &[u8]) -> Output {
+pub(super) fn mcpist(site: &Site, args: &[&str], input: &[u8]) -> Output {
     let run = site.socket("admin");
     let mut child = Command::new(program("mcpist"))
         .arg("--run")
@@ -27,7 +27,7 @@ fn mcpist(site: &Site, args: &[&str], input: &[u8]) -> Output {
     child.wait_with_output().unwrap()
 }
 
-fn text(site: &Site, args: &[&str], input: &[u8]) -> String {
+pub(super) fn text(site: &Site, args: &[&str], input: &[u8]) -> String {
     let output = mcpist(site, args, input);
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -35,7 +35,7 @@ fn text(site: &Site, args: &[&str], input: &[u8]) -> String {
     said
 }
 
-fn json(site: &Site, args: &[&str], input: &[u8]) -> Value {
+pub(super) fn json(site: &Site, args: &[&str], input: &[u8]) -> Value {
     let said = text(site, &[args, &["--output", "json"]].concat(), input);
     serde_json::from_str(&said).unwrap()
 }

@@ -4,6 +4,7 @@
 mod line;
 mod rekey;
 mod rotate;
+mod vault;
 
 use std::ops::Deref;
 

@@ -307,6 +307,7 @@ fn a_vault_that_is_away_fails_its_bindings_and_may_come_back() {
         (VaultFault::Unavailable, true, ErrorCode::VaultUnavailable),
         (VaultFault::Quarantined, false, ErrorCode::VaultQuarantined),
         (VaultFault::Sealed, false, ErrorCode::Sealed),
+        (VaultFault::VaultSealed, false, ErrorCode::VaultSealed),
     ] {
         *vault.0.away.lock().unwrap() = Some(fault);
         let broker = build(&vault, bound(|_| {}), Some(&good));
@@ -475,7 +476,11 @@ fn a_credential_that_cannot_be_opened_for_its_fingerprint_is_not_passed_over() {
         assert_eq!(broker.fingerprints(&key, |_| true).err(), Some(fault));
     }
     // Of these no lease comes either, so that there is nothing to redact.
-    for fault in [VaultFault::Sealed, VaultFault::Quarantined] {
+    for fault in [
+        VaultFault::Sealed,
+        VaultFault::VaultSealed,
+        VaultFault::Quarantined,
+    ] {
         *vault.0.away.lock().unwrap() = Some(fault);
         assert!(broker.fingerprints(&key, |_| true).unwrap().is_empty());
     }

@@ -132,6 +132,29 @@ pub enum CeremonyRequest {
     },
     /// A new root key under the same shares.
     RotateRoot,
+    /// Opens a vault that has a quorum of its own.
+    UnsealVault {
+        /// The vault.
+        vault: VaultName,
+    },
+    /// Makes a vault with a quorum of its own.
+    NewVault {
+        /// Its name.
+        vault: VaultName,
+        /// Shares that open it.
+        threshold: u8,
+        /// Who gets one, in order.
+        holders: Vec<NewHolder>,
+    },
+    /// New shares of a vault that has a quorum of its own.
+    RekeyVault {
+        /// The vault.
+        vault: VaultName,
+        /// New shares that open it.
+        threshold: u8,
+        /// Who gets one, in order.
+        holders: Vec<NewHolder>,
+    },
 }
 
 /// What a ceremony does.
@@ -142,13 +165,19 @@ pub enum CeremonyAct {
     Rekey,
     /// A new root key.
     RotateRoot,
+    /// A vault's own quorum opens it.
+    UnsealVault,
+    /// A vault with a quorum of its own.
+    NewVault,
+    /// New shares of a vault's own quorum.
+    RekeyVault,
 }
 
 /// Whose shares a ceremony waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CeremonyPhase {
-    /// The shares that open the store: their holders consent.
+    /// The shares that open the store, or the vault: their holders consent.
     Consent,
     /// The new shares: their holders prove that they have them.
     Proof,
@@ -163,6 +192,9 @@ pub struct OpenCeremony {
     pub digest: Digest,
     /// What it does.
     pub act: CeremonyAct,
+    /// The vault whose own quorum it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vault: Option<VaultName>,
     /// Whose shares it waits for.
     pub phase: CeremonyPhase,
     /// How far that phase is.
@@ -181,7 +213,10 @@ pub struct NewShares {
 pub struct CeremonyDone {
     /// What it did.
     pub act: CeremonyAct,
-    /// The generation of the shares that open the store from now on.
+    /// The vault whose own quorum it was about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vault: Option<VaultName>,
+    /// The generation of the shares that open the store, or that vault, from now on.
     pub generation: u32,
     /// The ceremony record, signed by the store's key: canonical bytes. Absent where the store could not be read for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -192,6 +227,9 @@ pub struct CeremonyDone {
     /// A witness receipt of the store afterwards, to be kept outside of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub receipt: Option<String>,
+    /// Why its line is not in the audit log yet, where it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit_lost: Option<String>,
 }
 
 /// Asks for a ticket.
@@ -351,6 +389,9 @@ pub struct Unsealed {
     /// Vaults that did not, which stay closed.
     #[serde(default)]
     pub quarantined: Vec<VaultName>,
+    /// Vaults that wait for a quorum of their own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sealed: Vec<VaultName>,
     /// Vaults whose last write was cut off by a crash.
     #[serde(default)]
     pub last_write_missing: Vec<VaultName>,

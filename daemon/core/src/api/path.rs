@@ -54,6 +54,11 @@ pub fn confirm_last_write(vault: &VaultName) -> String {
     format!("{VAULTS}/{vault}/confirm-last-write")
 }
 
+/// Seals a vault that has a quorum of its own, alone.
+pub fn seal_vault(vault: &VaultName) -> String {
+    format!("{VAULTS}/{vault}/seal")
+}
+
 /// Reads a vault whole and compares it with what is in memory.
 pub fn verify_vault(vault: &VaultName) -> String {
     format!("{VAULTS}/{vault}/verify")

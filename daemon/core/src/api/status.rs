@@ -71,6 +71,9 @@ pub struct Status {
 pub struct CeremonyStatus {
     /// What it does.
     pub act: CeremonyAct,
+    /// The vault whose own quorum it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vault: Option<VaultName>,
     /// Whose shares it waits for.
     pub phase: CeremonyPhase,
     /// How far that phase is.
@@ -137,6 +140,8 @@ pub enum VaultHealth {
     Unavailable,
     /// It failed its verification.
     Quarantined,
+    /// It has a quorum of its own, which has not opened it.
+    Sealed,
 }
 
 /// One module of an active registry.

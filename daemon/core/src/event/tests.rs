@@ -169,6 +169,26 @@ fn a_share_leaves_no_trace_but_its_refusal() {
 }
 
 #[test]
+fn a_step_of_a_vaults_own_quorum_names_the_vault() {
+    let (plan, vault) = (Digest::of(b"plan"), VaultName::parse("payroll").unwrap());
+    let line = written(&Event::VaultCeremony {
+        vault: &vault,
+        ceremony: Ceremony::UnsealVault,
+        plan: &plan,
+        step: Step::Completed,
+        uid: Some(7),
+    });
+    assert_eq!(
+        (&line["ceremony"], &line["vault"]),
+        (&"unseal_vault".into(), &"payroll".into())
+    );
+    assert_eq!(
+        (&line["step"], &line["uid"]),
+        (&"completed".into(), &7.into())
+    );
+}
+
+#[test]
 fn every_event_is_one_flat_object_with_its_own_name() {
     let digest = Digest::of(b"x");
     let registry = RegistryId::of_manifest(b"manifest");
@@ -222,6 +242,10 @@ fn every_event_is_one_flat_object_with_its_own_name() {
         },
         Event::OldStoreRemoved { uid: 1 },
         Event::VaultCreated {
+            vault: &vault,
+            uid: 1,
+        },
+        Event::VaultSealed {
             vault: &vault,
             uid: 1,
         },

@@ -16,7 +16,8 @@ impl Event<'_> {
             Event::Start { .. } => "start",
             Event::Unsealed { .. } => "unsealed",
             Event::Sealed { .. } => "sealed",
-            Event::Ceremony { .. } => "ceremony",
+            Event::Ceremony { .. } | Event::VaultCeremony { .. } => "ceremony",
+            Event::VaultSealed { .. } => "vault_sealed",
             Event::TicketIssued { .. } => "ticket_issued",
             Event::AdminRefused { .. } => "admin_refused",
             Event::ChangeStored { .. } => "change_stored",
@@ -101,6 +102,22 @@ impl Event<'_> {
                     .digest("plan", plan);
                 write_step(line, step);
                 uid_of(line, uid);
+            }
+            Event::VaultCeremony {
+                vault,
+                ceremony,
+                plan,
+                step,
+                uid,
+            } => {
+                line.text("ceremony", ceremony.as_str())
+                    .text("vault", vault.as_str())
+                    .digest("plan", plan);
+                write_step(line, step);
+                uid_of(line, uid);
+            }
+            Event::VaultSealed { vault, uid } => {
+                line.text("vault", vault.as_str()).number("uid", uid.into());
             }
             Event::TicketIssued { uid, purpose } => {
                 line.text("purpose", purpose).number("uid", uid.into());
