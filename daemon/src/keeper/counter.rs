@@ -190,7 +190,13 @@ fn bind(
         tpm.define(&bound.auth).map_err(|e| tpm_error(&e))?;
     }
     bound.count = match tpm.read(&bound.auth) {
-        Ok(count) if is_earlier => count,
+        Ok(count) if is_earlier => {
+            // The life before is behind from here on: its disk, put back, is refused and does not lock this one out.
+            bound.count = count.saturating_add(1);
+            bound.is_bound = true;
+            bound.save(system)?;
+            return tpm.raise(&bound.auth).map_err(|e| tpm_error(&e));
+        }
         // A store from the moment of its binding must not be bound once more.
         Ok(_) => return Err(tpm_error(&TpmError::Password(tpm.index()))),
         Err(TpmError::Unwritten) => {

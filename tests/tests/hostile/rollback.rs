@@ -366,6 +366,33 @@ fn a_host_is_fenced_once_its_store_goes_on_elsewhere() {
 }
 
 #[test]
+fn the_disk_that_a_restore_replaced_does_not_pass_the_tpm_after_it() {
+    let Some(swtpm) = Swtpm::start() else { return };
+    let start = Start::dev(program("mcpistd")).with_config(&swtpm.config());
+    let mut appliance = Appliance::start_by(start);
+    appliance.init();
+    appliance.unseal();
+    let file = appliance.folder().join("store.backup");
+    mcpist(&appliance, &["backup", &file.display().to_string()], b"");
+    sealed(&mut appliance);
+    let replaced = Disk::of(&appliance);
+    appliance.restart();
+    restore(&appliance, &file, &appliance);
+    appliance.unseal();
+    // A power cut, so that no seal raises the counter once more.
+    appliance.kill_and_restart();
+    appliance.stop();
+    let new = Disk::of(&appliance);
+    replaced.put_back(&appliance);
+    appliance.restart();
+    refused(&appliance, "store_rolled_back");
+    appliance.stop();
+    new.put_back(&appliance);
+    appliance.restart();
+    appliance.unseal();
+}
+
+#[test]
 fn a_restore_binds_the_store_to_the_tpm_of_its_host() {
     let Some(swtpm) = Swtpm::start() else { return };
     let Some(other) = Swtpm::start() else { return };
