@@ -14,7 +14,8 @@
 //! - At hand are `root.json`, `token` (the init token of now), the age identities `ada.txt`, `bob.txt`, `eve.txt`, and in
 //!   the environment their recipients `$ADA`, `$BOB`, `$EVE` and two officers' keys `$OFFICER1`, `$OFFICER2`.
 //!
-//! What differs from run to run is written as `HEX`, `UUID`, `AGE`, `TIME`, `NUMBER min`, and the host's folder as `HOST`.
+//! What differs from run to run is written as `HEX`, `UUID`, `AGE`, `TIME`, `NUMBER min`, the figures of a drill as `N`, and the
+//! host's folder as `HOST`.
 //! `MCPIST_TRANSCRIPTS=write cargo test -p mcpist-tests --test transcripts` writes the files anew; read the difference.
 #![allow(clippy::unwrap_used)] // a test that fails says so by panicking
 
@@ -170,9 +171,27 @@ fn visible(shown: &str) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
+/// The text with `TIME` for every time of the form 2026-11-24T16:24:43Z.
+fn without_times(text: &str) -> String {
+    let is_time = |part: &str| {
+        let form = part
+            .bytes()
+            .map(|b| if b.is_ascii_digit() { b'0' } else { b });
+        form.eq(*b"0000-00-00T00:00:00Z")
+    };
+    let (mut out, mut rest) = (String::new(), text);
+    while let Some(first) = rest.chars().next() {
+        let time = rest.get(..20).filter(|part| is_time(part));
+        out += time.map_or(&rest[..first.len_utf8()], |_| "TIME");
+        rest = &rest[time.map_or(first.len_utf8(), str::len)..];
+    }
+    out
+}
+
 /// The text with what differs from run to run replaced.
 fn normal(text: &str) -> String {
     let mut out = String::new();
+    let text = &without_times(text);
     for word in text.split_inclusive(|c: char| !c.is_ascii_alphanumeric() && c != '-') {
         let end = word.trim_end_matches(|c: char| !c.is_ascii_alphanumeric() && c != '-');
         let hex = |part: &str| part.bytes().all(|b| b.is_ascii_hexdigit());
@@ -202,6 +221,10 @@ fn normal(text: &str) -> String {
             let after = after.split_once(',').map_or("", |(_, after)| after);
             return format!("{before}, up TIME,{after}");
         }
+        // How old a backup is, and how long its drill took.
+        if line.starts_with("lost  ") || line.starts_with("took  ") {
+            return without_figures(line);
+        }
         let line = match line.split_once("DATE ") {
             Some((before, _)) if line.ends_with(" UTC") => format!("{before}TIME"),
             _ => line.to_owned(),
@@ -212,6 +235,18 @@ fn normal(text: &str) -> String {
         }
     });
     lines.map(|line| line + "\n").collect()
+}
+
+fn without_figures(line: &str) -> String {
+    let mut out = String::new();
+    for c in line.chars() {
+        match c.is_ascii_digit() {
+            true if out.ends_with('N') => {}
+            true => out.push('N'),
+            false => out.push(c),
+        }
+    }
+    out
 }
 
 /// The file as it would be written from what comes back today.
@@ -284,6 +319,11 @@ fn rekey_guided() {
 }
 
 #[test]
+fn restore() {
+    holds("restore.txt");
+}
+
+#[test]
 fn every_file_is_played() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/transcripts");
     for entry in std::fs::read_dir(folder).unwrap() {
@@ -299,10 +339,12 @@ fn every_file_is_played() {
 #[test]
 fn what_differs_from_run_to_run_is_named() {
     let said = "store 6f9619ff-8b86-4d01-b42d-00cf4fc964ff\nkey: 00112233445566778899 (1 of 3); expires in 10 min\n\
-                made 2026-09-21 14:13:20 UTC\nbad face\n";
+                made 2026-09-21 14:13:20 UTC\nbad face\n\
+                begun 2026-09-21T14:13:20Z, generation 1\ntook      0.012 s: reading 0.001 s\n";
     assert_eq!(
         normal(said),
-        "store UUID\nkey: HEX (1 of 3); expires in N min\nmade TIME\nbad face\n"
+        "store UUID\nkey: HEX (1 of 3); expires in N min\nmade TIME\nbad face\n\
+         begun TIME, generation 1\ntook      N.N s: reading N.N s\n"
     );
     let screen = "a\x1b[?1049h\x1b[2Jsecret\x1b[2J\x1b[?1049lb\r\n\x1b[0mc";
     assert_eq!(visible(screen), "a[private]\nb\nc");
