@@ -10,6 +10,7 @@ mod bundles;
 mod clients;
 mod full;
 mod large;
+mod repair;
 mod rollback;
 mod service;
 mod services;

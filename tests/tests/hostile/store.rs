@@ -181,7 +181,7 @@ fn a_change_that_waits_is_listed_and_taken_back() {
 }
 
 /// Seals, and waits until the databases are closed: each is one file then.
-fn sealed_and_closed(site: &Site) -> Vec<(PathBuf, Vec<u8>)> {
+pub(super) fn sealed_and_closed(site: &Site) -> Vec<(PathBuf, Vec<u8>)> {
     site.ask("POST", "/v1/seal", None);
     let folder = site.folder().join("state/store/vaults");
     let deadline = Instant::now() + Duration::from_secs(60);
