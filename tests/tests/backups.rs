@@ -258,6 +258,40 @@ fn nothing_changes_before_the_quorum_and_after_a_cancel_or_a_crash() {
 }
 
 #[test]
+fn a_store_that_was_opened_while_a_restore_waited_is_not_replaced() {
+    let (host, _service) = host();
+    let desk = tempfile::tempdir().unwrap();
+    let file = desk.path().join("store.backup");
+    done(&host, &["backup", text(&file)], b"");
+    done(&host, &["seal"], b"");
+    let plan = begin(&host, &file)["digest"].clone();
+    done(&host, &["restore", "--give"], host.share(1).expose());
+    let again = refused(&host, &["restore", text(&file)], b"");
+    assert_eq!(again["code"], "conflict", "{again}");
+    host.unseal();
+    host.put_credential("later", "bearer", "a-credential-put-later");
+    // The holder who comes last, by the command and under the plan that was shown.
+    let late = refused(&host, &["restore", "--give"], host.share(3).expose());
+    assert_eq!(late["code"], "not_found", "{late}");
+    let ticket = host.ticket(&json!({ "share": { "plan": plan } }));
+    let late = host.bring(&ticket, &host.share(3));
+    assert_eq!(late["error"]["code"], "already_unsealed", "{late}");
+    // Nor does the plan wait for the next seal.
+    done(&host, &["seal"], b"");
+    let late = refused(&host, &["restore", "--give"], host.share(3).expose());
+    assert_eq!(late["code"], "not_found", "{late}");
+    host.unseal();
+    works(&host);
+    let listed = host.ask("GET", "/v1/vaults/main/credentials", None);
+    assert_eq!(
+        listed["credentials"].as_array().unwrap().len(),
+        2,
+        "{listed}"
+    );
+    assert_eq!(host.ask("GET", "/v1/status", None)["old_store"], false);
+}
+
+#[test]
 fn a_damaged_or_foreign_backup_is_refused_by_name_and_costs_nothing() {
     let (host, _service) = host();
     let desk = tempfile::tempdir().unwrap();
