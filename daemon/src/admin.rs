@@ -188,7 +188,10 @@ impl Admin {
             .route(path::CEREMONY_SHARES, get(ceremony::shares))
             .route(path::SEAL, post(store::seal))
             .route(path::RESTORE, get(restore::shown).delete(restore::cancel))
-            .route(path::RESTORE_OLD, delete(restore::remove_old))
+            .route(
+                path::RESTORE_OLD,
+                get(restore::old).delete(restore::remove_old),
+            )
             .route(
                 path::WITNESS,
                 get(store::pull_receipt).post(store::present_receipt),

@@ -294,6 +294,7 @@ impl Keeper {
     fn publish(&self) {
         let mut view = View::blank();
         view.old_store = mcpist_sealer::is_kept_aside(&self.house.config.store()).unwrap_or(false);
+        view.restore = (self.restoring.as_deref()).map(restore::Restoring::status);
         match &self.phase {
             Phase::Blank | Phase::Nowhere => {}
             Phase::Sealed(barrier) => {

@@ -3,6 +3,8 @@
 
 #[path = "backups/drills.rs"]
 mod drills;
+#[path = "backups/lives.rs"]
+mod lives;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -226,7 +228,8 @@ fn a_host_goes_back_to_its_backup_and_keeps_what_it_had_aside() {
         again["code"], "conflict",
         "the old one is still aside: {again}"
     );
-    let removed = done(&host, &["restore", "--remove-old"], b"");
+    host.unseal();
+    let removed = done(&host, &["restore", "--remove-old", "--yes"], b"");
     assert_eq!(removed["removed"], true);
     assert_eq!(host.ask("GET", "/v1/status", None)["old_store"], false);
 }

@@ -424,6 +424,7 @@ mod tests {
             time_floor: floor,
             unseal: None,
             ceremony: None,
+            restore: None,
             uptime_s: 0,
             calls_in_flight: 0,
             memory: MemoryStatus {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use mcpist_core::api::{
     CeremonyAct, CeremonyDone, CeremonyPhase, CeremonyRequest, CeremonyStatus, DeliveredShare,
-    Done, NewHolder, NewShares, OpenCeremony, ShareOutcome, path,
+    Done, NewHolder, NewShares, OpenCeremony, ShareOutcome, Status, path,
 };
 use mcpist_core::ids::{Digest, VaultName};
 use serde::Serialize;
@@ -202,9 +202,21 @@ pub(crate) async fn ceremony(context: &Context, args: CeremonyArgs) -> Result<()
     }
 }
 
+/// A restore that waits is a ceremony as well, with commands of its own.
+async fn of_restore(context: &Context, error: Error) -> Error {
+    let status = context.client.get::<Status>(path::STATUS).await;
+    match status.ok().and_then(|status| status.restore) {
+        Some(_) => error.next("a restore waits for shares: mcpist restore --give, or --cancel"),
+        None => error,
+    }
+}
+
 /// The open ceremony, its plan shown under the digest that was computed here.
 async fn shown(context: &Context) -> Result<(OpenCeremony, Digest)> {
-    let open: OpenCeremony = context.client.get(path::CEREMONY).await?;
+    let open: OpenCeremony = match context.client.get(path::CEREMONY).await {
+        Ok(open) => open,
+        Err(e) => return Err(of_restore(context, e).await),
+    };
     let (plan, digest) = read_plan(&open.plan)?;
     context.out.terms(&describe(&plan, &digest));
     Ok((open, digest))

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use mcpist_core::api::{
-    Done, DrillDone, OldRemoved, OpenRestore, Purpose, RestoreDone, ShareOutcome, path,
+    Done, DrillDone, OldRemoved, OldStore, OpenRestore, Purpose, RestoreDone, ShareOutcome, path,
 };
 use mcpist_core::date;
 use mcpist_core::ids::Digest;
@@ -16,9 +16,10 @@ use mcpist_quorum::Act;
 
 use crate::backup::{inspect, left_out};
 use crate::error::{Error, Result};
-use crate::plan::{describe, read_plan};
+use crate::plan::{confirm, describe, read_plan};
 use crate::share::GivenShare;
 use crate::store::expires;
+use crate::witness::Keeping;
 use crate::{Context, secret, unseal};
 
 /// Make a store out of a backup, in the place of the sealed one or on a host that has none
@@ -67,21 +68,19 @@ pub(crate) struct RestoreArgs {
     /// End the restore that waits for shares
     #[arg(long, conflicts_with_all = ["file", "give"])]
     cancel: bool,
-    /// Remove the store that a restore replaced, for good
+    /// Remove the store that a restore replaced, for good; the restored one is open for that
     #[arg(long, conflicts_with_all = ["file", "give", "cancel"])]
     remove_old: bool,
+    /// Do not ask whether it is to be removed
+    #[arg(long, requires = "remove_old")]
+    yes: bool,
+    #[command(flatten)]
+    keeping: Keeping,
 }
 
 pub(crate) async fn restore(context: &Context, args: RestoreArgs) -> Result<()> {
     if args.remove_old {
-        let removed: OldRemoved = context.client.delete(path::RESTORE_OLD).await?;
-        return context.out.data(&removed, |removed| {
-            if removed.removed {
-                "the store that was kept aside is removed".to_owned()
-            } else {
-                "no store is kept aside".to_owned()
-            }
-        });
+        return remove_old(context, args.yes).await;
     }
     if args.cancel {
         let done: Done = context.client.delete(path::RESTORE).await?;
@@ -95,6 +94,38 @@ pub(crate) async fn restore(context: &Context, args: RestoreArgs) -> Result<()> 
     }
 }
 
+async fn remove_old(context: &Context, yes: bool) -> Result<()> {
+    let old: OldStore = context.client.get(path::RESTORE_OLD).await?;
+    let Some(kept) = old.kept else {
+        return context.out.data(&OldRemoved { removed: false }, |_| {
+            "no store is kept aside".to_owned()
+        });
+    };
+    context.out.terms(&format!(
+        "Remove the store that was kept aside, for good: life {kept}, which nobody can open any more then\n  \
+         life {}, generation {}, is open and stays; what was done after its backup is in the old one alone",
+        old.life, old.generation
+    ));
+    if !yes {
+        confirm("Remove it?")?;
+    }
+    let removed: OldRemoved = context.client.delete(path::RESTORE_OLD).await?;
+    context.out.data(&removed, |_| {
+        "the store that was kept aside is removed".to_owned()
+    })
+}
+
+/// The restore that waits, once it was shown the kept receipt of its store: the life that it begins is above that one.
+async fn waiting(context: &Context, keeping: &Keeping) -> Result<OpenRestore> {
+    let open: OpenRestore = context.client.get(path::RESTORE).await?;
+    if open.drill {
+        return Ok(open);
+    }
+    let (plan, _) = read_plan(&open.plan)?;
+    keeping.present(context, plan.store()).await;
+    context.client.get(path::RESTORE).await
+}
+
 async fn begin(context: &Context, file: &Path, args: &RestoreArgs) -> Result<()> {
     let ours = inspect(file)?;
     let purpose = if args.drill {
@@ -105,7 +136,8 @@ async fn begin(context: &Context, file: &Path, args: &RestoreArgs) -> Result<()>
     };
     let opened = secret::open(file)?;
     let handing = secret::restore(&context.client, purpose, &opened);
-    let open = context.out.while_busy("reading it whole", handing).await?;
+    context.out.while_busy("reading it whole", handing).await?;
+    let open = waiting(context, &args.keeping).await?;
     let digest = terms(context, &open, Some((ours.backup, args.drill)))?;
     context.out.data(&open, |open| {
         format!(
@@ -140,8 +172,16 @@ fn terms(context: &Context, open: &OpenRestore, ours: Option<(Digest, bool)>) ->
             "the daemon planned another act than this, or named another backup",
         ));
     }
+    let lives: Vec<String> = open.overrides.iter().map(u64::to_string).collect();
+    let over = match lives.is_empty() {
+        true => String::new(),
+        false => format!(
+            "\n  later than the backup, and over then: life {}",
+            lives.join(", ")
+        ),
+    };
     context.out.terms(&format!(
-        "{}\n  begun {}{}",
+        "{}\n  begun {}{}{over}",
         describe(&plan, &digest),
         date::date(open.created),
         match (open.drill, open.replaces) {
@@ -154,7 +194,7 @@ fn terms(context: &Context, open: &OpenRestore, ours: Option<(Digest, bool)>) ->
 }
 
 async fn give(context: &Context, args: &RestoreArgs) -> Result<()> {
-    let open: OpenRestore = context.client.get(path::RESTORE).await?;
+    let open = waiting(context, &args.keeping).await?;
     match (open.drill, &args.record, &args.report) {
         (true, Some(_), _) => {
             return Err(Error::usage(

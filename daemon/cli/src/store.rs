@@ -63,6 +63,17 @@ fn show(status: &Status) -> String {
             format!("{}; see: mcpist ceremony", rekey::summary(open)),
         );
     }
+    if let Some(open) = &status.restore {
+        line(
+            if open.drill { "drill" } else { "restore" },
+            format!(
+                "{} of {} shares given{}; next: mcpist restore --give | --cancel",
+                open.progress.given,
+                open.progress.needed,
+                expires(&open.progress)
+            ),
+        );
+    }
     if let Some(store) = &status.store {
         line("id", store.clone());
     }
@@ -90,7 +101,11 @@ fn show(status: &Status) -> String {
     if status.old_store {
         line(
             "old store",
-            "kept aside by a restore; next: mcpist restore --remove-old".to_owned(),
+            match status.state {
+                StoreState::Unsealed => "kept aside by a restore; once this one serves as it should: mcpist restore --remove-old",
+                _ => "kept aside by a restore; it may be the better one until this one was opened",
+            }
+            .to_owned(),
         );
     }
     line(

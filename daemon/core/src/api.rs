@@ -55,7 +55,8 @@ pub use audit::{
     AskLines, Cursor, ExportFrom, Exported, Lines, LinesFrom, MatchArguments, Matched,
 };
 pub use backup::{
-    BackupMade, DrillDone, LastBackup, LeftOut, OldRemoved, OpenRestore, RestoreDone,
+    BackupMade, DrillDone, LastBackup, LeftOut, OldRemoved, OldStore, OpenRestore, RestoreDone,
+    RestoreStatus,
 };
 pub use ceremony::{
     CeremonyAct, CeremonyDone, CeremonyPhase, CeremonyRequest, DeliveredShare, InitConfirm,

@@ -198,7 +198,7 @@ impl ErrorCode {
                 "put the newest disk back, or restore the newest backup: mcpist restore FILE"
             }
             C::Fenced => {
-                "use the host that holds the store now; to go on here instead, with a backup that it made: mcpist restore FILE"
+                "use the host that holds the store now; where there is none, or to go on here instead: mcpist restore FILE, with this receipt presented"
             }
             C::TpmRefused => {
                 "see to [tpm] of mcpist.toml and its device; where the TPM is lost: mcpist restore FILE"

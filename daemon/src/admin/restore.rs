@@ -18,6 +18,13 @@ pub(super) async fn cancel(call: Call) -> Response {
     .await
 }
 
+pub(super) async fn old(call: Call) -> Response {
+    call.ask(&[Role::Operator], "restore_old", |keeper, _| {
+        keeper.old_store()
+    })
+    .await
+}
+
 pub(super) async fn remove_old(call: Call) -> Response {
     call.ask(&[Role::Operator], "restore_remove_old", |keeper, uid| {
         keeper.remove_old(uid)

@@ -105,6 +105,7 @@ pub(crate) fn shown(house: &House, view: &View, head: Result<Option<Anchor>, Stu
         time_floor: view.time_floor,
         unseal: view.unseal.clone(),
         ceremony: view.ceremony.clone(),
+        restore: view.restore.clone(),
         uptime_s: STARTED.get_or_init(Instant::now).elapsed().as_secs(),
         calls_in_flight: house.runners.in_flight(),
         memory: MemoryStatus {

@@ -64,7 +64,6 @@ impl Boot {
                 uid,
                 ..
             } => (restore_step(step), uid),
-            Event::OldStoreRemoved { uid } => ("", Some(uid)),
             _ => return,
         };
         self.add(Note {

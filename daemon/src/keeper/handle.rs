@@ -36,6 +36,8 @@ pub(crate) struct View {
     pub(crate) unseal: Option<api::Progress>,
     /// The ceremony of an open store.
     pub(crate) ceremony: Option<api::CeremonyStatus>,
+    /// The restore that waits for shares.
+    pub(crate) restore: Option<api::RestoreStatus>,
     /// What the keeper knows and the snapshot does not say.
     pub(crate) alarms: Vec<Alarm>,
     /// The last backup that was verified.
@@ -62,6 +64,7 @@ impl View {
             time_floor: None,
             unseal: None,
             ceremony: None,
+            restore: None,
             alarms: Vec::new(),
             backup: None,
             old_store: false,

@@ -12,6 +12,7 @@
 //! Does not end the host that the backup came from: a witness receipt of the new life does, at its next unseal.
 
 mod drill;
+mod shown;
 mod taking;
 
 use std::fs::{File, OpenOptions};
@@ -157,7 +158,7 @@ impl Keeper {
                 ErrorCode::Conflict,
                 &RestoreError::KeptAside.to_string(),
             )
-            .next("mcpist restore --remove-old")),
+            .next("mcpist unseal, see that the store serves, then mcpist restore --remove-old")),
             Err(e) => Err(ApiError::new(ErrorCode::Unavailable, &e.to_string())),
         }
     }
@@ -219,9 +220,13 @@ impl Keeper {
     /// The restore that waits for shares.
     pub(crate) fn open_restore(&mut self) -> Result<OpenRestore, ApiError> {
         let is_there = matches!(self.phase, Phase::Sealed(_));
+        self.restoring()?;
+        let open = self.restoring.as_deref();
+        let overrides = open.map(|open| self.overrides(open)).unwrap_or_default();
         let open = self.restoring()?;
         let header = open.stored.header();
         Ok(OpenRestore {
+            overrides,
             plan: Base64(open.consent.plan().to_bytes()),
             digest: plan_digest(&open.consent),
             backup: named(&open.stored),
@@ -405,20 +410,18 @@ impl Keeper {
         taking.done(&restored, unsettled.or(init_ended.err()))
     }
 
-    /// Removes the store that a restore replaced. Its line is on the disk before, where the log is open.
+    /// Removes the store that a restore replaced, once the one in its place was opened: until then it may be the better one.
+    /// Its line is on the disk before.
     pub(crate) fn remove_old(&mut self, uid: u32) -> Result<OldRemoved, ApiError> {
         let folder = self.house.config.store();
         let failed = |e: StoreError| ApiError::new(ErrorCode::Unavailable, &e.to_string());
         if !is_kept_aside(&folder).map_err(failed)? {
             return Ok(OldRemoved { removed: false });
         }
+        self.open()
+            .map_err(|e| e.next("mcpist unseal, then mcpist restore --remove-old"))?;
         let line = Event::OldStoreRemoved { uid };
-        if self.open().is_ok() {
-            self.record(&line)?;
-        } else {
-            // It is noted for the log's opening.
-            let _ = self.house.audit.append(&line);
-        }
+        self.record(&line)?;
         let removed = remove_aside(&folder).map_err(failed)?;
         log::warn!("the store that was kept aside is removed by uid {uid}");
         Ok(OldRemoved { removed })

@@ -19,6 +19,7 @@ use mcpist_sealer::{Barrier, Unsealed};
 use mcpist_secret::Secret;
 
 use super::init::{STORE_KEY, signer};
+use super::restore::Restoring;
 use super::{
     Keeper, Open, Phase, View, audit_error, counter, records, records_error, today, vault_error,
 };
@@ -148,11 +149,14 @@ impl Keeper {
     pub(crate) fn present_receipt(&mut self, uid: u32, text: &str) -> Result<Presented, ApiError> {
         let receipt = Receipt::parse(text)
             .map_err(|e| ApiError::new(ErrorCode::RequestInvalid, &e.to_string()))?;
-        let store = match &self.phase {
-            Phase::Blank => return Err(ApiError::of(ErrorCode::NotInitialised)),
-            Phase::Nowhere => return Err(ApiError::of(ErrorCode::Internal)),
-            Phase::Sealed(barrier) => barrier.config().store(),
-            Phase::Unsealed(open) => open.barrier.config().store(),
+        // A restore that waits is of the store that will be here.
+        let restored = self.restoring.as_deref().map(Restoring::store);
+        let store = match (&self.phase, restored) {
+            (Phase::Nowhere, _) => return Err(ApiError::of(ErrorCode::Internal)),
+            (Phase::Unsealed(open), _) => open.barrier.config().store(),
+            (_, Some(store)) => store,
+            (Phase::Sealed(barrier), None) => barrier.config().store(),
+            (Phase::Blank, None) => return Err(ApiError::of(ErrorCode::NotInitialised)),
         };
         if receipt.store() != store {
             let text = format!(

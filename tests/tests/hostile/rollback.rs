@@ -411,8 +411,8 @@ fn a_restore_binds_the_store_to_the_tpm_of_its_host() {
         std::fs::write(&config, host).expect("ours");
         appliance.restart();
         restore(&appliance, &file, &appliance);
-        mcpist(&appliance, &["restore", "--remove-old"], b"");
         appliance.unseal();
+        mcpist(&appliance, &["restore", "--remove-old", "--yes"], b"");
         appliance.kill_and_restart();
         appliance.unseal();
         sealed(&mut appliance);

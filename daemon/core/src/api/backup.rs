@@ -68,8 +68,32 @@ pub struct OpenRestore {
     /// It is a drill: nothing will be kept of it.
     #[serde(default)]
     pub drill: bool,
+    /// Lives later than the backup's that are over then, and that the new one is above: that of the store here, and those
+    /// of witness receipts that wait. Nobody has judged them yet.
+    #[serde(default)]
+    pub overrides: Vec<u64>,
     /// How far it is.
     pub progress: Progress,
+}
+
+/// How far a restore that waits is. Its plan is for operators and auditors ([`OpenRestore`]).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoreStatus {
+    /// It is a drill.
+    pub drill: bool,
+    /// How many shares it has.
+    pub progress: Progress,
+}
+
+/// The store that a restore replaced, beside the open one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OldStore {
+    /// Which life it is of, as its folder says; none where no store is kept aside. All else of it is sealed.
+    pub kept: Option<u64>,
+    /// The life of the store that is open.
+    pub life: u64,
+    /// The generation of its system vault.
+    pub generation: u64,
 }
 
 /// What a restore made. The store is sealed.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::backup::LastBackup;
+use super::backup::{LastBackup, RestoreStatus};
 use super::ceremony::{CeremonyAct, CeremonyPhase, Progress};
 use super::text::PublicKey;
 use super::witness::WitnessStatus;
@@ -34,6 +34,9 @@ pub struct Status {
     /// The ceremony that an open store waits for shares of.
     #[serde(default)]
     pub ceremony: Option<CeremonyStatus>,
+    /// The restore, or the drill of one, that waits for shares.
+    #[serde(default)]
+    pub restore: Option<RestoreStatus>,
     /// Seconds since the daemon started.
     pub uptime_s: u64,
     /// Calls that are being made.
