@@ -207,6 +207,7 @@ impl Admin {
             .route("/v1/vaults/{vault}/examine", post(vault::examine))
             .route("/v1/vaults/{vault}/repair", post(vault::repair))
             .route("/v1/vaults/{vault}/discard", post(vault::discard))
+            .route("/v1/vaults/{vault}/rotate", post(vault::rotate))
             .route("/v1/vaults/{vault}/credentials", get(store::credentials))
             .route(
                 "/v1/vaults/{vault}/credentials/{name}",

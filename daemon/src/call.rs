@@ -14,6 +14,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use mcpist_broker::LeaseError;
 use mcpist_core::args::Arguments;
 use mcpist_core::audit::Seq;
 use mcpist_core::catalogue::Tool;
@@ -223,9 +224,11 @@ pub(crate) async fn run(
     started: Instant,
     cancel: &CancellationToken,
 ) -> Result<Answer, ToolError> {
-    *live = confirm(house, peer, live, &permit).map_err(ToolError::of)?;
     let deadline = deadline(permit.tool());
-    let leases = live.broker.lease(&permit, crate::clock::unix_seconds())?;
+    let leases = leased(|| {
+        *live = confirm(house, peer, live, &permit)?;
+        Ok(live.broker.lease(&permit, crate::clock::unix_seconds()))
+    })?;
     #[cfg(feature = "test-leak")]
     crate::leak::leak(house, &leases);
     let left = deadline.saturating_sub(started.elapsed());
@@ -239,6 +242,18 @@ pub(crate) async fn run(
             answer.map_err(Into::into)
         }
     }
+}
+
+/// Stage 7, and once more where the snapshot was replaced between its confirmation and the opening: the vault has new
+/// keys, and the next snapshot has its credentials under them.
+fn leased<L>(
+    mut attempt: impl FnMut() -> Result<Result<L, LeaseError>, ErrorCode>,
+) -> Result<L, ToolError> {
+    let mut leased = attempt().map_err(ToolError::of)?;
+    if leased.as_ref().is_err_and(LeaseError::is_outdated) {
+        leased = attempt().map_err(ToolError::of)?;
+    }
+    Ok(leased?)
 }
 
 /// The runner keeps the deadline itself; this is for one that does not.
@@ -445,6 +460,9 @@ pub(crate) mod tests {
     use std::future::{pending, ready};
     use std::path::Path;
 
+    use mcpist_broker::VaultFault;
+    use mcpist_core::ids::BindingName;
+
     use super::*;
     use crate::audit::tests::Fixture;
     use crate::config::Config;
@@ -480,6 +498,32 @@ pub(crate) mod tests {
         // What is written by then is a permit all the same, which the next stage ends.
         let written = issued(ready(Ok(7)), LONG, &entered, &cancel).await;
         assert_eq!(written, Ok(7));
+    }
+
+    #[test]
+    fn a_vault_that_gets_new_keys_under_a_call_costs_it_nothing() {
+        let failed = |fault| {
+            Ok(Err(LeaseError::Vault {
+                binding: BindingName::parse("api").unwrap(),
+                fault,
+            }))
+        };
+        let mut attempts = vec![Ok(Ok(7)), failed(VaultFault::Rotated)];
+        assert_eq!(leased(|| attempts.pop().unwrap()).unwrap(), 7);
+        // What was taken away with the new snapshot stays taken away, and nothing is asked for ever.
+        let revoked = Err(ErrorCode::UnknownTool);
+        let mut attempts = vec![revoked, failed(VaultFault::Rotated)];
+        let told = leased::<u8>(|| attempts.pop().unwrap()).unwrap_err();
+        assert_eq!(told.code(), ErrorCode::UnknownTool);
+        let mut attempts = vec![failed(VaultFault::Rotated), failed(VaultFault::Rotated)];
+        let told = leased::<u8>(|| attempts.pop().unwrap()).unwrap_err();
+        assert_eq!(told.code(), ErrorCode::Busy);
+        for fault in [VaultFault::Sealed, VaultFault::Quarantined] {
+            let code = fault.code();
+            let mut attempts = vec![failed(fault)];
+            let told = leased::<u8>(|| attempts.pop().unwrap()).unwrap_err();
+            assert_eq!(told.code(), code);
+        }
     }
 
     #[test]

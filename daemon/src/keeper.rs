@@ -19,6 +19,7 @@ pub(crate) mod policy;
 mod proposals;
 pub(crate) mod records;
 pub(crate) mod restore;
+mod rotate;
 mod running;
 mod sharings;
 pub(crate) mod store_change;
@@ -30,8 +31,8 @@ mod vault_quorum;
 mod vault_repair;
 mod witness;
 
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -103,6 +104,8 @@ pub(crate) struct Open {
     health: health::Recorded,
     care: vault_care::Care,
     ceremony: Option<running::Running>,
+    /// Alive while a vault's records are being copied.
+    rotating: Weak<rotate::Rotating>,
 }
 
 impl Open {
@@ -325,6 +328,7 @@ impl Keeper {
                 view.witness = open.given;
                 view.keys = Some(open.vaults().clone());
                 view.ceremony = open.ceremony_status();
+                view.rotating = Weak::clone(&open.rotating);
             }
         }
         self.view.store(Arc::new(view));

@@ -49,6 +49,13 @@ pub enum LeaseError {
 }
 
 impl LeaseError {
+    /// Whether the snapshot was replaced since: the next one has the credential under its vault's new keys.
+    #[must_use]
+    pub fn is_outdated(&self) -> bool {
+        let rotated = VaultFault::Rotated;
+        matches!(self, LeaseError::Vault { fault, .. } if *fault == rotated)
+    }
+
     /// The stable code.
     #[must_use]
     pub fn code(&self) -> ErrorCode {
@@ -180,7 +187,8 @@ impl Broker {
     }
 
     /// The fingerprints under `key` of those numbers that `wanted` accepts. Opens each credential for a moment. One whose
-    /// vault is sealed or quarantined is left out: it grants no lease either.
+    /// vault is sealed or quarantined, or whose key is gone since the vault was rotated, is left out: it grants no lease
+    /// either.
     ///
     /// # Errors
     /// A credential that may grant leases could not be opened; without its fingerprint it would not be redacted.
@@ -199,9 +207,12 @@ impl Broker {
             }
             let payload = match held.open() {
                 Ok(payload) => payload,
-                Err(VaultFault::Sealed | VaultFault::VaultSealed | VaultFault::Quarantined) => {
-                    continue;
-                }
+                Err(
+                    VaultFault::Sealed
+                    | VaultFault::VaultSealed
+                    | VaultFault::Quarantined
+                    | VaultFault::Rotated,
+                ) => continue,
                 Err(fault) => return Err(fault),
             };
             let parts = held.kind().parts(payload.expose());

@@ -40,6 +40,9 @@ pub enum VaultFault {
     /// The vault failed its verification.
     #[error("the vault is quarantined")]
     Quarantined,
+    /// The vault got new keys since the credential was got: a newer snapshot has it under those.
+    #[error("the vault's keys were replaced meanwhile; call again")]
+    Rotated,
     /// The vault has a quorum of its own, which has not opened it.
     #[error("the vault waits for its own quorum")]
     VaultSealed,
@@ -55,7 +58,10 @@ impl VaultFault {
     /// Whether it may be over by itself, so that getting the credential again is worth the while.
     #[must_use]
     pub fn is_passing(&self) -> bool {
-        matches!(self, VaultFault::Unavailable | VaultFault::NoMemory)
+        matches!(
+            self,
+            VaultFault::Unavailable | VaultFault::Rotated | VaultFault::NoMemory
+        )
     }
 
     /// The stable code.
@@ -67,7 +73,7 @@ impl VaultFault {
             VaultFault::Unavailable => ErrorCode::VaultUnavailable,
             VaultFault::Quarantined => ErrorCode::VaultQuarantined,
             VaultFault::VaultSealed => ErrorCode::VaultSealed,
-            VaultFault::NoMemory => ErrorCode::Busy,
+            VaultFault::Rotated | VaultFault::NoMemory => ErrorCode::Busy,
         }
     }
 }
@@ -79,6 +85,7 @@ impl From<VaultError> for VaultFault {
             VaultError::Quarantined(_) => VaultFault::Quarantined,
             VaultError::VaultSealed(_) => VaultFault::VaultSealed,
             VaultError::NotFound(_) | VaultError::NoSuchVault(_) => VaultFault::Missing,
+            VaultError::Rotated => VaultFault::Rotated,
             VaultError::Memory(_) => VaultFault::NoMemory,
             _ => VaultFault::Unavailable,
         }

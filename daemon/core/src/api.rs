@@ -23,6 +23,7 @@
 //! | secret socket, after a frame | | [`Redeemed`] |
 //! | `GET`, `POST` [`path::VAULTS`] | [`NewVault`] | [`Vaults`], [`Done`] |
 //! | `POST` [`path::confirm_last_write`] | | [`Done`] |
+//! | `POST` [`path::rotate_vault`] | [`RotateVault`] | [`VaultRotated`] |
 //! | `GET` [`path::credentials`] | | [`Credentials`] |
 //! | `DELETE` [`path::credential`] | | [`Done`] |
 //! | `GET` [`path::PRINCIPALS`], … | | [`Principals`], [`Grants`], [`Bindings`], [`Joins`], [`Registries`] |
@@ -68,13 +69,13 @@ pub use policy::{
     Principals, ProposeChange, Proposed, Registries, Registry, RegistryState, WaitingChange,
 };
 pub use status::{
-    Alarm, AuditHead, CeremonyStatus, MemoryStatus, ModuleState, ModuleStatus, RunnerStatus,
-    Status, StoreState, VaultHealth, VaultStatus,
+    Alarm, AuditHead, CeremonyStatus, MemoryStatus, ModuleState, ModuleStatus, RotationStatus,
+    RunnerStatus, Status, StoreState, VaultHealth, VaultStatus,
 };
 pub use text::{Base64, PublicKey};
 pub use vault::{
     Credential, CredentialStored, Credentials, DamagedDiscarded, LostCredential, NewVault,
-    RepairVault, VaultFindings, VaultRepaired, VaultVerified, Vaults,
+    RepairVault, RotateVault, VaultFindings, VaultRepaired, VaultRotated, VaultVerified, Vaults,
 };
 pub use witness::{PresentReceipt, Presented, Receipt, Sealed, WitnessStatus};
 

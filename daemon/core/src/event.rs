@@ -132,6 +132,28 @@ pub enum Step {
     },
 }
 
+/// One step of giving a vault new keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RotationStep<'a> {
+    /// Its records are being copied; it takes no change.
+    Begun {
+        /// How many there are.
+        records: u64,
+    },
+    /// It has new keys.
+    Completed {
+        /// The id that it has since; none where it kept its own.
+        id: Option<&'a str>,
+        /// Records under the new keys.
+        records: u64,
+    },
+    /// It has the keys that it had.
+    Failed {
+        /// The failure's code.
+        reason: &'static str,
+    },
+}
+
 /// Which end of the wire a runner serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RunnerRole {
@@ -262,6 +284,14 @@ pub enum Event<'a> {
     DamagedDiscarded {
         vault: &'a VaultName,
         file: &'a str,
+        uid: u32,
+    },
+    /// A vault gets new keys.
+    VaultRotation {
+        vault: &'a VaultName,
+        /// For what is written from now on only.
+        lazy: bool,
+        step: RotationStep<'a>,
         uid: u32,
     },
     /// A vault failed its verification.

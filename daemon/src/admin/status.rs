@@ -86,7 +86,7 @@ fn audit_alarm(trouble: &Trouble) -> Alarm {
 /// The status, as the daemon's parts say it now.
 pub(crate) fn shown(house: &House, view: &View, head: Result<Option<Anchor>, Stuck>) -> Status {
     let memory = mcpist_secret::memory::protections();
-    let vaults = view.vaults().map(shown_vaults).unwrap_or_default();
+    let vaults = shown_vaults(view).unwrap_or_default();
     let mut alarms = view.alarms.clone();
     alarms.extend(house.live().iter().flat_map(|live| live.alarms().to_vec()));
     alarms.extend(house.leaks.stopped().iter().map(quarantined));
@@ -182,7 +182,9 @@ fn pages(kind: PageKind) -> &'static str {
     }
 }
 
-fn shown_vaults(vaults: &mcpist_sealer::Vaults) -> Vec<VaultStatus> {
+/// The vaults, while the store is open.
+fn shown_vaults(view: &View) -> Option<Vec<VaultStatus>> {
+    let rotating = view.rotating.upgrade();
     let show = |status: mcpist_sealer::VaultStatus| {
         let (health, reason) = match status.health {
             Health::Ok => (VaultHealth::Ok, None),
@@ -190,15 +192,19 @@ fn shown_vaults(vaults: &mcpist_sealer::Vaults) -> Vec<VaultStatus> {
             Health::Sealed if status.has_own_quorum => (VaultHealth::Sealed, None),
             Health::Unavailable | Health::Sealed => (VaultHealth::Unavailable, None),
         };
+        let name = VaultName::parse(&status.name).ok()?;
         Some(VaultStatus {
-            name: VaultName::parse(&status.name).ok()?,
+            rotation: rotating.as_ref().and_then(|rotating| rotating.of(&name)),
+            old_records: status.old_records,
+            name,
             health,
             reason,
             records: status.records,
             last_write_missing: status.last_write_missing.is_some(),
         })
     };
-    vaults.vaults().into_iter().filter_map(show).collect()
+    let vaults = view.vaults()?.vaults();
+    Some(vaults.into_iter().filter_map(show).collect())
 }
 
 /// A vault that serves nobody, whether a call needs it or not.
@@ -248,10 +254,8 @@ pub(super) async fn vaults(call: Call) -> Response {
     let demanded = call.demand(&Role::ALL, "vaults").await;
     let view = call.admin.keeper.view();
     reply(demanded.and_then(|()| {
-        let vaults = view.vaults().ok_or_else(|| view.why_closed())?;
-        Ok(Vaults {
-            vaults: shown_vaults(vaults),
-        })
+        let vaults = shown_vaults(&view).ok_or_else(|| view.why_closed())?;
+        Ok(Vaults { vaults })
     }))
 }
 

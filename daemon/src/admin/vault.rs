@@ -3,7 +3,7 @@
 use axum::body::Bytes;
 use axum::extract::Path;
 use axum::response::Response;
-use mcpist_core::api::{DamagedDiscarded, RepairVault};
+use mcpist_core::api::{DamagedDiscarded, RepairVault, RotateVault};
 use mcpist_core::ids::VaultName;
 
 use super::{Call, failure, parse, reply};
@@ -16,6 +16,18 @@ pub(super) async fn verify(call: Call, Path(vault): Path<VaultName>) -> Response
     }
     let keeper = &call.admin.keeper;
     reply(keeper.verify_vault(call.caller.uid, vault).await)
+}
+
+pub(super) async fn rotate(call: Call, Path(vault): Path<VaultName>, body: Bytes) -> Response {
+    if let Err(e) = call.demand(&[Role::Operator], "rotate_vault").await {
+        return failure(&e);
+    }
+    let RotateVault { lazy } = match parse(&body) {
+        Ok(asked) => asked,
+        Err(e) => return failure(&e),
+    };
+    let keeper = &call.admin.keeper;
+    reply(keeper.rotate_vault(call.caller.uid, vault, lazy).await)
 }
 
 pub(super) async fn examine(call: Call, Path(vault): Path<VaultName>) -> Response {

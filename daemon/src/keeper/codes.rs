@@ -36,7 +36,11 @@ pub(crate) fn vault_error(error: &VaultError) -> ApiError {
         V::Memory(_) => ErrorCode::Unavailable,
         V::Full(_) => ErrorCode::DiskFull,
     };
-    ApiError::new(code, &error.to_string())
+    let said = ApiError::new(code, &error.to_string());
+    match error {
+        V::Epochs { name, .. } => said.next(&format!("mcpist vault rotate {name}")),
+        _ => said,
+    }
 }
 
 /// The log's refusal.

@@ -83,6 +83,7 @@ impl Keeper {
             HostName::parse(host).map_err(|e| invalid(&e))?;
         }
         let vault = self.credential_vault(&spec.vault)?;
+        self.open()?.changeable(&spec.vault)?;
         let owner = spec.owner.as_ref().map(PrincipalName::as_str);
         let key = mcpist_sealer::RecordKey {
             owner,
@@ -131,6 +132,7 @@ impl Keeper {
         name: &CredentialName,
     ) -> Result<(), ApiError> {
         let vault = self.credential_vault(vault_name)?;
+        self.open()?.changeable(vault_name)?;
         let key = mcpist_sealer::RecordKey {
             owner: None,
             name: name.as_str(),

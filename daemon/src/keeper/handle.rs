@@ -5,8 +5,8 @@
 //! without it, and what it still does opens nothing. While shares are verified there are no keys to take: who seals
 //! waits for the keeper, and a store that opens meanwhile serves nobody and is sealed. Does not own the barrier.
 
-use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -17,6 +17,7 @@ use mcpist_sealer::Vaults;
 use tokio::sync::oneshot;
 
 use super::import::Imports;
+use super::rotate::Rotating;
 use super::{AUDIT_PATIENCE, Keeper, close_audit};
 use crate::house::House;
 
@@ -52,6 +53,8 @@ pub(crate) struct View {
     pub(crate) opening: bool,
     /// The keys that are in memory, also those of an unseal that is not finished yet.
     pub(crate) keys: Option<Vaults>,
+    /// The vault whose records are being copied.
+    pub(crate) rotating: Weak<Rotating>,
 }
 
 impl View {
@@ -72,6 +75,7 @@ impl View {
             witness: None,
             opening: false,
             keys: None,
+            rotating: Weak::new(),
         }
     }
 

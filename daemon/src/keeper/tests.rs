@@ -11,6 +11,7 @@ mod outbox;
 mod policy;
 mod proposals;
 mod restore;
+mod rotate;
 mod seal;
 mod site;
 mod vault_quorum;

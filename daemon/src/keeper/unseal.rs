@@ -4,7 +4,7 @@
 //! log and makes the first snapshot. Promises that a refused share costs nothing, and that a store which a witness receipt
 //! contradicts, or whose audit log cannot be opened, is sealed again.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use mcpist_core::api::{self, ApiError, Base64, Done, ShareOutcome};
 use mcpist_core::change::{Officer, Officers};
@@ -188,6 +188,7 @@ impl Keeper {
                     given: None,
                     last: None,
                     ceremony: None,
+                    rotating: Weak::new(),
                     care: contents.care,
                     // Announced below.
                     health: (report.quarantined.iter())

@@ -306,6 +306,7 @@ fn a_vault_that_is_away_fails_its_bindings_and_may_come_back() {
     for (fault, passing, code) in [
         (VaultFault::Unavailable, true, ErrorCode::VaultUnavailable),
         (VaultFault::Quarantined, false, ErrorCode::VaultQuarantined),
+        (VaultFault::Rotated, true, ErrorCode::Busy),
         (VaultFault::Sealed, false, ErrorCode::Sealed),
         (VaultFault::VaultSealed, false, ErrorCode::VaultSealed),
     ] {
@@ -480,6 +481,7 @@ fn a_credential_that_cannot_be_opened_for_its_fingerprint_is_not_passed_over() {
         VaultFault::Sealed,
         VaultFault::VaultSealed,
         VaultFault::Quarantined,
+        VaultFault::Rotated,
     ] {
         *vault.0.away.lock().unwrap() = Some(fault);
         assert!(broker.fingerprints(&key, |_| true).unwrap().is_empty());
@@ -498,6 +500,7 @@ fn a_fault_of_the_sealer_keeps_its_meaning() {
         VaultFault::from(VaultError::Quarantined("x".into())),
         VaultFault::Quarantined
     );
+    assert_eq!(VaultFault::from(VaultError::Rotated), VaultFault::Rotated);
     assert_eq!(
         VaultFault::from(VaultError::Storage("x".into())),
         VaultFault::Unavailable

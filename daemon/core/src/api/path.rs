@@ -22,6 +22,8 @@ pub const SEAL: &str = "/v1/seal";
 pub const WITNESS: &str = "/v1/witness";
 /// The restore that waits for its quorum.
 pub const RESTORE: &str = "/v1/restore";
+/// The record of the life that a restore began.
+pub const RESTORE_RECORD: &str = "/v1/restore/record";
 /// The store that a restore replaced.
 pub const RESTORE_OLD: &str = "/v1/restore/old";
 /// A ticket for the secret socket.
@@ -62,6 +64,11 @@ pub fn seal_vault(vault: &VaultName) -> String {
 /// Reads a vault whole and compares it with what is in memory.
 pub fn verify_vault(vault: &VaultName) -> String {
     format!("{VAULTS}/{vault}/verify")
+}
+
+/// Gives a vault new keys.
+pub fn rotate_vault(vault: &VaultName) -> String {
+    format!("{VAULTS}/{vault}/rotate")
 }
 
 /// What can be kept of a quarantined vault.

@@ -128,9 +128,24 @@ pub struct VaultStatus {
     pub reason: Option<String>,
     /// Records that it holds.
     pub records: u64,
+    /// Records under an earlier key than the newest, after a lazy rotation.
+    #[serde(default)]
+    pub old_records: u64,
+    /// The rotation that is under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotation: Option<RotationStatus>,
     /// Its last write was cut off by a crash and waits for a custodian's confirmation.
     #[serde(default)]
     pub last_write_missing: bool,
+}
+
+/// How far a vault's records are copied under new keys. It takes no change meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RotationStatus {
+    /// Records that are copied.
+    pub copied: u64,
+    /// Records that there are.
+    pub records: u64,
 }
 
 /// How a vault is.

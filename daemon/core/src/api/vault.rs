@@ -31,6 +31,26 @@ pub struct VaultVerified {
     pub lines: u64,
 }
 
+/// Gives a vault new keys.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RotateVault {
+    /// Only what is written from now on is under a new one.
+    #[serde(default)]
+    pub lazy: bool,
+}
+
+/// A vault has new keys.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VaultRotated {
+    /// The vault.
+    pub vault: VaultName,
+    /// Records that stand under the new keys.
+    pub records: u64,
+    /// Records that stand under earlier ones, until each is put again.
+    pub old_records: u64,
+}
+
 /// What can be kept of a quarantined vault.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VaultFindings {

@@ -169,6 +169,36 @@ fn a_share_leaves_no_trace_but_its_refusal() {
 }
 
 #[test]
+fn a_rotation_says_what_a_vault_has_since() {
+    let vault = VaultName::parse("team").unwrap();
+    let steps = [
+        RotationStep::Begun { records: 2 },
+        RotationStep::Completed {
+            id: Some("new"),
+            records: 2,
+        },
+        RotationStep::Failed { reason: "io" },
+    ];
+    let lines = steps.map(|step| {
+        written(&Event::VaultRotation {
+            vault: &vault,
+            lazy: false,
+            step,
+            uid: 7,
+        })
+    });
+    assert_eq!(lines[0]["step"], "begun");
+    assert_eq!(
+        (&lines[1]["id"], &lines[1]["records"]),
+        (&"new".into(), &2.into())
+    );
+    assert_eq!(
+        (&lines[2]["reason"], &lines[2]["uid"]),
+        (&"io".into(), &7.into())
+    );
+}
+
+#[test]
 fn a_step_of_a_vaults_own_quorum_names_the_vault() {
     let (plan, vault) = (Digest::of(b"plan"), VaultName::parse("payroll").unwrap());
     let line = written(&Event::VaultCeremony {
@@ -252,6 +282,12 @@ fn every_event_is_one_flat_object_with_its_own_name() {
         Event::VaultVerified {
             vault: &vault,
             records: 2,
+            uid: 1,
+        },
+        Event::VaultRotation {
+            vault: &vault,
+            lazy: false,
+            step: RotationStep::Begun { records: 2 },
             uid: 1,
         },
         Event::VaultRepaired {

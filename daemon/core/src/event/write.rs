@@ -4,7 +4,7 @@
 //! Promises: a name, once published, stays.
 //! Does not: escape or bound; [`Fields`] does.
 
-use super::{Event, MAX_ITEMS, Step};
+use super::{Event, MAX_ITEMS, RotationStep, Step};
 use crate::audit::Fields;
 use crate::error::ErrorCode;
 use crate::ids::{ModuleRev, PrincipalName, SiteId};
@@ -29,6 +29,7 @@ impl Event<'_> {
             Event::VaultVerified { .. } => "vault_verified",
             Event::VaultRepaired { .. } => "vault_repaired",
             Event::DamagedDiscarded { .. } => "damaged_discarded",
+            Event::VaultRotation { .. } => "vault_rotation",
             Event::VaultQuarantined { .. } => "vault_quarantined",
             Event::VaultHealth { .. } => "vault_health",
             Event::LastWriteMissing { .. } => "last_write_missing",
@@ -216,6 +217,15 @@ impl Event<'_> {
                 line.text("vault", vault.as_str())
                     .number("records", records)
                     .number("uid", uid.into());
+            }
+            Event::VaultRotation {
+                vault,
+                lazy,
+                step,
+                uid,
+            } => {
+                line.text("vault", vault.as_str()).flag("lazy", lazy);
+                write_rotation(line, step).number("uid", uid.into());
             }
             Event::VaultRepaired {
                 vault,
@@ -524,6 +534,17 @@ fn uid_of<'f, 'b>(line: &'f mut Fields<'b>, uid: Option<u32>) -> &'f mut Fields<
 fn rev_of<'f, 'b>(line: &'f mut Fields<'b>, rev: &ModuleRev) -> &'f mut Fields<'b> {
     line.digest("registry", rev.registry.digest())
         .text("module", rev.module.as_str())
+}
+
+fn write_rotation<'f, 'b>(line: &'f mut Fields<'b>, step: RotationStep<'_>) -> &'f mut Fields<'b> {
+    match step {
+        RotationStep::Begun { records } => line.text("step", "begun").number("records", records),
+        RotationStep::Completed { id, records } => line
+            .text("step", "completed")
+            .maybe("id", id)
+            .number("records", records),
+        RotationStep::Failed { reason } => line.text("step", "failed").text("reason", reason),
+    }
 }
 
 fn write_step(line: &mut Fields<'_>, step: Step) {
