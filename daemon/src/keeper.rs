@@ -14,6 +14,7 @@ mod handle;
 mod health;
 pub(crate) mod import;
 pub(crate) mod init;
+mod lost;
 mod outbox;
 pub(crate) mod policy;
 mod proposals;
@@ -32,6 +33,7 @@ mod vault_repair;
 mod witness;
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -42,7 +44,7 @@ use mcpist_core::change::Officers;
 use mcpist_core::error::ErrorCode;
 use mcpist_core::event::Event;
 use mcpist_core::ids::VaultName;
-use mcpist_sealer::{Barrier, Health, OpenVault, Sealed, Unsealed, VaultError, Vaults};
+use mcpist_sealer::{Barrier, Health, OpenVault, Sealed, Unsealed, VaultError, VaultId, Vaults};
 
 use crate::clock::{steady_seconds, unix_seconds};
 use crate::house::House;
@@ -102,6 +104,8 @@ pub(crate) struct Open {
     last: Option<Arc<Live>>,
     backups: backup::Backups,
     health: health::Recorded,
+    /// Vaults of which there are files, and of which control.db knows nothing.
+    unknown: BTreeSet<VaultId>,
     care: vault_care::Care,
     ceremony: Option<running::Running>,
     /// Alive while a vault's records are being copied.
@@ -202,7 +206,7 @@ pub(crate) fn start(house: Arc<House>) -> Result<KeeperHandle, StartError> {
         let unopened = init::Unopened::of(config).names(barrier.config().store());
         (Phase::sealed(barrier), unopened)
     } else {
-        (Phase::Blank, true)
+        (Phase::Blank, !lost::held(config)?)
     };
     let init = if to_init {
         let token = config.init_token();
@@ -299,6 +303,8 @@ impl Keeper {
         view.old_store = mcpist_sealer::is_kept_aside(&self.house.config.store()).unwrap_or(false);
         view.restore = (self.restoring.as_deref()).map(restore::Restoring::status);
         match &self.phase {
+            // A store that was here offers no init.
+            Phase::Blank if self.init.is_none() => view.alarms.push(lost::alarm()),
             Phase::Blank | Phase::Nowhere => {}
             Phase::Sealed(barrier) => {
                 view.state = StoreState::Sealed;
@@ -321,6 +327,7 @@ impl Keeper {
                 view.time_floor = Some(open.policy.time_floor);
                 view.alarms = open.policy.alarms();
                 view.alarms.extend(open.copied.alarms());
+                view.alarms.extend(open.unknown_alarm());
                 view.alarms.extend(open.backups.alarm());
                 view.alarms.extend(open.care.repairs.alarms());
                 view.backup = open.backups.last().cloned();

@@ -21,6 +21,7 @@ use serde::Serialize;
 use crate::Context;
 use crate::client::JOIN_GROUP;
 use crate::error::{Error, Result};
+use crate::store::is_lost;
 use mcpist_core::date::date;
 
 /// Secret memory of a daemon with the usual limits, in bytes.
@@ -152,6 +153,11 @@ fn unheard(error: &Error) -> Check {
 /// What the daemon says of itself.
 fn daemon(status: &Status) -> Vec<Check> {
     let mut checks = vec![match status.state {
+        StoreState::Uninitialised if is_lost(status) => remark(
+            "daemon",
+            "up, control.db is not there",
+            "put it back, or: mcpist restore FILE",
+        ),
         StoreState::Uninitialised => remark("daemon", "up, no store yet", "mcpist init"),
         StoreState::Sealed => remark("daemon", "up, sealed", "mcpist unseal"),
         StoreState::Unsealed => ok("daemon", "up, unsealed"),

@@ -6,9 +6,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 use mcpist_core::api::{
-    Credentials, Done, ModuleState, Progress, Purpose, Status, StoreState, path,
+    Alarm, Credentials, Done, ModuleState, Progress, Purpose, Status, StoreState, path,
 };
 use mcpist_core::date;
+use mcpist_core::error::ErrorCode;
 use mcpist_core::ids::{CredentialName, PrincipalName, VaultName};
 use mcpist_secret::Secret;
 
@@ -32,8 +33,16 @@ pub(crate) async fn status(context: &Context) -> Result<u8> {
     Ok(status.state.exit_code())
 }
 
+/// The folder held a store, and its control.db is not there.
+pub(crate) fn is_lost(status: &Status) -> bool {
+    let says = |alarm: &Alarm| alarm.code == ErrorCode::NotInitialised;
+    status.state == StoreState::Uninitialised && status.alarms.iter().any(says)
+}
+
 fn show(status: &Status) -> String {
     let (state, next) = match status.state {
+        // One was here; its alarm says what to do.
+        StoreState::Uninitialised if is_lost(status) => ("none", ""),
         StoreState::Uninitialised => ("none", "; next: mcpist init"),
         StoreState::Sealed => ("sealed", "; next: mcpist unseal"),
         StoreState::Unsealed => ("unsealed", ""),

@@ -111,6 +111,7 @@ codes! {
     VaultRepaired "vault_repaired" 409 "the vault was repaired and may lack records; its damaged file is kept";
     VaultSealed "vault_sealed" 503 "the vault has a quorum of its own, which has not opened it";
     LastWriteMissing "last_write_missing" 409 "a crash cut off the vault's last write, and nobody has confirmed that";
+    VaultFileUnknown "vault_file_unknown" 409 "a vault's file is there that control.db does not know: control.db was put back, or the vault was never finished";
     StoreBehindLog "store_behind_log" 409 "the audit log holds changes that the store does not: one of them was put back or forged";
     LogForged "log_forged" 409 "lines at the audit log's end were replaced: they do not say what the store did";
     StoreRolledBack "store_rolled_back" 409 "a witness outside the disk shows a later state of this store: the disk was put back";
@@ -187,6 +188,7 @@ impl ErrorCode {
             | C::VaultUnavailable
             | C::VaultQuarantined
             | C::LastWriteMissing
+            | C::VaultFileUnknown
             | C::StoreBehindLog
             | C::LogForged
             | C::DiskFull => "mcpist status",

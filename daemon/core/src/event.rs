@@ -309,6 +309,8 @@ pub enum Event<'a> {
         vault: &'a VaultName,
         confirmed: Option<u32>,
     },
+    /// Files of vaults of which control.db knows nothing.
+    VaultFilesUnknown { files: u64 },
     /// The log holds row `logged` of a vault whose next one is `next`: the store was put back, or the line is forged.
     StoreBehindLog {
         vault: &'a VaultName,

@@ -22,7 +22,7 @@ use mcpist_secret::Secret;
 use ring::rand::{SecureRandom, SystemRandom};
 use ring::signature::Ed25519KeyPair;
 
-use super::{Keeper, Phase, StartError, records, today};
+use super::{Keeper, Phase, StartError, lost, records, today};
 use crate::audit::FirstKey;
 use crate::config::Config;
 
@@ -87,10 +87,7 @@ impl InitGate {
 impl Keeper {
     /// Takes the init token as it came over the secret socket.
     pub(crate) fn show_init_token(&mut self, uid: u32, shown: &Secret) -> Result<(), ApiError> {
-        let gate = self
-            .init
-            .as_mut()
-            .ok_or(ApiError::of(ErrorCode::AlreadyInitialised))?;
+        let gate = self.gate()?;
         let text = shown.expose().trim_ascii();
         let right = Secret::copy_of(hex::encode(gate.token).as_bytes())
             .map_err(|e| ApiError::new(ErrorCode::Unavailable, &e.to_string()))?;
@@ -188,11 +185,16 @@ impl Keeper {
         Ok(answer)
     }
 
+    fn gate(&mut self) -> Result<&mut InitGate, ApiError> {
+        match (&mut self.init, &self.phase) {
+            (Some(gate), _) => Ok(gate),
+            (None, Phase::Blank) => Err(lost::refusal()),
+            (None, _) => Err(ApiError::of(ErrorCode::AlreadyInitialised)),
+        }
+    }
+
     pub(super) fn init_allowed(&mut self, uid: u32) -> Result<&mut InitGate, ApiError> {
-        let gate = self
-            .init
-            .as_mut()
-            .ok_or(ApiError::of(ErrorCode::AlreadyInitialised))?;
+        let gate = self.gate()?;
         if gate.open_to == Some(uid) {
             Ok(gate)
         } else {

@@ -6,7 +6,7 @@
 
 use std::sync::{Arc, Weak};
 
-use mcpist_core::api::{self, ApiError, Base64, Done, ShareOutcome};
+use mcpist_core::api::{self, Alarm, ApiError, Base64, Done, ShareOutcome};
 use mcpist_core::change::{Officer, Officers};
 use mcpist_core::error::ErrorCode;
 use mcpist_core::event::{Ceremony, Event, Step};
@@ -190,6 +190,7 @@ impl Keeper {
                     ceremony: None,
                     rotating: Weak::new(),
                     care: contents.care,
+                    unknown: Default::default(),
                     // Announced below.
                     health: (report.quarantined.iter())
                         .filter_map(|(name, reason)| {
@@ -244,13 +245,22 @@ impl Keeper {
     /// that was put back, and they what it does not know.
     fn remove_retired(&mut self) {
         let Ok(open) = self.open() else { return };
-        match open.vaults().remove_retired() {
-            Ok(found) => {
-                for id in &found.unknown {
-                    log::warn!("control.db knows no vault of the file vaults/{id}.db; it stays");
-                }
+        let found = match open.vaults().remove_retired() {
+            Ok(found) => found,
+            Err(e) => {
+                log::warn!("files of vaults that were rebuilt stay: {e}");
+                return;
             }
-            Err(e) => log::warn!("files of vaults that were rebuilt stay: {e}"),
+        };
+        for id in &found.unknown {
+            log::warn!("control.db knows no vault of the file vaults/{id}.db; it stays");
+        }
+        let files = found.unknown.len() as u64;
+        open.unknown = found.unknown;
+        if files > 0
+            && let Err(e) = (self.house.audit).append(&Event::VaultFilesUnknown { files })
+        {
+            log::error!("audit_lost: {files} files of no known vault: {e}");
         }
     }
 
@@ -331,6 +341,21 @@ impl Keeper {
         })?;
         let synced = house.audit.synced_blocking(seq);
         confirmed(synced.inspect_err(|e| log::error!("audit log: {e}")))
+    }
+}
+
+impl Open {
+    /// Files of vaults of which control.db knows nothing.
+    pub(super) fn unknown_alarm(&self) -> Option<Alarm> {
+        let first = self.unknown.first()?;
+        let files = self.unknown.len();
+        let message = format!(
+            "control.db does not know {files} of the files in store/vaults, first {first}.db: if an older control.db was put back, put the newest back; else a crash cut off the making of a vault, and the file can be removed while mcpistd is stopped"
+        );
+        Some(Alarm {
+            code: ErrorCode::VaultFileUnknown,
+            message,
+        })
     }
 }
 

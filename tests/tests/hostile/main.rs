@@ -8,6 +8,7 @@
 mod audit;
 mod bundles;
 mod clients;
+mod control;
 mod full;
 mod large;
 mod repair;

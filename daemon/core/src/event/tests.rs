@@ -316,6 +316,7 @@ fn every_event_is_one_flat_object_with_its_own_name() {
             vault: &vault,
             confirmed: Some(7),
         },
+        Event::VaultFilesUnknown { files: 2 },
         Event::StoreBehindLog {
             vault: &vault,
             logged: u64::MAX,

@@ -33,6 +33,7 @@ impl Event<'_> {
             Event::VaultQuarantined { .. } => "vault_quarantined",
             Event::VaultHealth { .. } => "vault_health",
             Event::LastWriteMissing { .. } => "last_write_missing",
+            Event::VaultFilesUnknown { .. } => "vault_files_unknown",
             Event::StoreBehindLog { .. } => "store_behind_log",
             Event::LogForged { .. } => "log_forged",
             Event::ReceiptGiven { .. } => "receipt_given",
@@ -261,6 +262,9 @@ impl Event<'_> {
                 line.text("vault", vault.as_str())
                     .flag("confirmed", confirmed.is_some());
                 uid_of(line, confirmed);
+            }
+            Event::VaultFilesUnknown { files } => {
+                line.number("files", files);
             }
             Event::StoreBehindLog {
                 vault,
