@@ -188,6 +188,7 @@ impl Admin {
             .route(path::CEREMONY_SHARES, get(ceremony::shares))
             .route(path::SEAL, post(store::seal))
             .route(path::RESTORE, get(restore::shown).delete(restore::cancel))
+            .route(path::RESTORE_RECORD, get(restore::record))
             .route(
                 path::RESTORE_OLD,
                 get(restore::old).delete(restore::remove_old),

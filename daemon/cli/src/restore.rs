@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use mcpist_core::api::{
-    Done, DrillDone, OldRemoved, OldStore, OpenRestore, Purpose, RestoreDone, ShareOutcome, path,
+    Done, DrillDone, LifeRecord, OldRemoved, OldStore, OpenRestore, Purpose, RestoreDone,
+    ShareOutcome, path,
 };
 use mcpist_core::date;
 use mcpist_core::ids::Digest;
@@ -28,6 +29,7 @@ use crate::{Context, secret, unseal};
   mcpist restore store.backup                           begins: shows the plan; nothing changes yet
   mcpist restore --give --share-file share-1-ada.age --identity ada.txt
   mcpist restore --give --record restored.bin           the last share makes the store
+  mcpist restore --record restored.bin                  the record once more, while the restored store is open
   mcpist restore --cancel
   mcpist restore --remove-old                           when the restored store serves
   mcpist restore store.backup --drill                   rehearses all of it and keeps nothing
@@ -37,7 +39,7 @@ On a host without a store, sudo it: init's token is asked for, as nobody else ma
 there is kept aside. The restored one is sealed: next, mcpist unseal.")]
 pub(crate) struct RestoreArgs {
     /// The backup
-    #[arg(required_unless_present_any = ["give", "cancel", "remove_old"])]
+    #[arg(required_unless_present_any = ["give", "cancel", "remove_old", "record"])]
     file: Option<PathBuf>,
     /// Rehearse the restore: build the whole store, open every record, measure it, and remove it again
     #[arg(long, conflicts_with_all = ["give", "cancel", "remove_old"])]
@@ -47,8 +49,8 @@ pub(crate) struct RestoreArgs {
     give: bool,
     #[command(flatten)]
     given: GivenShare,
-    /// New file for the ceremony record, should this share be the last
-    #[arg(long, value_name = "FILE", requires = "give")]
+    /// New file for the ceremony record, should this share be the last; without --give, that of the open store's life again
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["file", "cancel", "remove_old"])]
     record: Option<PathBuf>,
     /// New file for the report of a drill, should this share be the last
     #[arg(
@@ -88,10 +90,18 @@ pub(crate) async fn restore(context: &Context, args: RestoreArgs) -> Result<()> 
             "ended; nothing was changed and no share is kept".to_owned()
         });
     }
-    match &args.file {
-        Some(file) => begin(context, file, &args).await,
-        None => give(context, &args).await,
+    match (&args.file, &args.record) {
+        (Some(file), _) => begin(context, file, &args).await,
+        (None, Some(record)) if !args.give => record_again(context, record).await,
+        (None, _) => give(context, &args).await,
     }
+}
+
+/// The answer to the last share may have been lost.
+async fn record_again(context: &Context, file: &Path) -> Result<()> {
+    let kept: LifeRecord = context.client.get(path::RESTORE_RECORD).await?;
+    secret::create(file, 0o644, &kept.record.0)?;
+    context.out.data(&kept, |kept| kept.record_text.clone())
 }
 
 async fn remove_old(context: &Context, yes: bool) -> Result<()> {

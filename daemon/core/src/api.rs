@@ -32,7 +32,8 @@
 //! | `POST` [`path::approvals`] | [`Approve`] | [`ChangeOutcome`] |
 //! | `POST` [`path::MASK_EXPLAIN`] | [`ExplainMask`] | [`Explanation`](crate::mask::Explanation) |
 //! | `GET`, `DELETE` [`path::RESTORE`] | | [`OpenRestore`], [`Done`] |
-//! | `DELETE` [`path::RESTORE_OLD`] | | [`OldRemoved`] |
+//! | `GET` [`path::RESTORE_RECORD`] | | [`LifeRecord`] |
+//! | `GET`, `DELETE` [`path::RESTORE_OLD`] | | [`OldStore`], [`OldRemoved`] |
 //! | `GET` [`path::AUDIT_HEAD`] | | [`AuditHead`] |
 //! | `POST` [`path::AUDIT_LINES`] | [`AskLines`] | [`Lines`] |
 //! | `POST` [`path::AUDIT_MATCH`] | [`MatchArguments`] | [`Matched`] |
@@ -56,8 +57,8 @@ pub use audit::{
     AskLines, Cursor, ExportFrom, Exported, Lines, LinesFrom, MatchArguments, Matched,
 };
 pub use backup::{
-    BackupMade, DrillDone, LastBackup, LeftOut, OldRemoved, OldStore, OpenRestore, RestoreDone,
-    RestoreStatus,
+    BackupMade, DrillDone, LastBackup, LeftOut, LifeRecord, OldRemoved, OldStore, OpenRestore,
+    RestoreDone, RestoreStatus,
 };
 pub use ceremony::{
     CeremonyAct, CeremonyDone, CeremonyPhase, CeremonyRequest, DeliveredShare, InitConfirm,

@@ -18,6 +18,12 @@ pub(super) async fn cancel(call: Call) -> Response {
     .await
 }
 
+pub(super) async fn record(call: Call) -> Response {
+    let roles = [Role::Operator, Role::Auditor];
+    call.ask(&roles, "restore_record", |keeper, _| keeper.life_record())
+        .await
+}
+
 pub(super) async fn old(call: Call) -> Response {
     call.ask(&[Role::Operator], "restore_old", |keeper, _| {
         keeper.old_store()

@@ -157,6 +157,26 @@ fn the_old_store_goes_only_while_the_new_one_is_open_and_when_that_was_meant() {
 }
 
 #[test]
+fn the_record_of_a_restored_life_is_given_out_again() {
+    let (host, _service) = host();
+    let desk = tempfile::tempdir().unwrap();
+    let (file, record) = (desk.path().join("store.backup"), desk.path().join("record"));
+    done(&host, &["backup", text(&file)], b"");
+    let first = refused(&host, &["restore", "--record", text(&record)], b"");
+    assert_eq!(first["code"], "not_found", "{first}");
+    seal(&host);
+    let restored = restore(&host, &file, &host);
+    let sealed = refused(&host, &["restore", "--record", text(&record)], b"");
+    assert_eq!(sealed["code"], "sealed", "{sealed}");
+    assert!(!record.exists());
+    host.unseal();
+    let again = done(&host, &["restore", "--record", text(&record)], b"");
+    assert_eq!(again["record"], restored["record"]);
+    assert_eq!(again["record_text"], restored["record_text"]);
+    assert!(record.exists());
+}
+
+#[test]
 fn a_restore_that_waits_is_in_the_status() {
     let (host, _service) = host();
     let desk = tempfile::tempdir().unwrap();

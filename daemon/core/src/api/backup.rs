@@ -85,6 +85,15 @@ pub struct RestoreStatus {
     pub progress: Progress,
 }
 
+/// The record of the life that a restore began, once more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LifeRecord {
+    /// Canonical bytes, signed by the store's key.
+    pub record: Base64,
+    /// Text to print.
+    pub record_text: String,
+}
+
 /// The store that a restore replaced, beside the open one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OldStore {

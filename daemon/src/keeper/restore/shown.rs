@@ -3,14 +3,16 @@
 //! Promises to show nothing that takes a key: which lives there are is what a folder and receipts say, which nobody has
 //! judged yet. Does not decide by it.
 
-use mcpist_core::api::{ApiError, OldStore, RestoreStatus};
+use mcpist_core::api::{ApiError, Base64, LifeRecord, OldStore, RestoreStatus};
 use mcpist_core::error::ErrorCode;
-use mcpist_quorum::StoreId;
-use mcpist_sealer::{aside, is_kept_aside};
+use mcpist_quorum::{CeremonyRecord, StoreId};
+use mcpist_sealer::{VaultError, aside, is_kept_aside};
 
+use super::taking::LIFE_RECORD;
 use super::{Aim, Restoring};
+use crate::keeper::records::{self, RecordsError};
 use crate::keeper::unseal::progress;
-use crate::keeper::{Keeper, Phase, vault_error};
+use crate::keeper::{Keeper, Phase, records_error, vault_error};
 use crate::life;
 
 impl Restoring {
@@ -47,6 +49,27 @@ impl Keeper {
         lives.sort_unstable();
         lives.dedup();
         lives
+    }
+
+    /// The ceremony record of the restore that began the open store's life, as it was given out with the last share.
+    pub(crate) fn life_record(&mut self) -> Result<LifeRecord, ApiError> {
+        let system = self.open()?.barrier.system();
+        let bytes = match records::open(&system, LIFE_RECORD) {
+            Ok(bytes) => bytes,
+            Err(RecordsError::Vault(VaultError::NotFound(_))) => {
+                return Err(ApiError::new(
+                    ErrorCode::NotFound,
+                    "no restore began this life of the store: init's ceremony.bin is its record",
+                ));
+            }
+            Err(e) => return Err(records_error(&e)),
+        };
+        let record = CeremonyRecord::from_bytes(bytes.expose())
+            .map_err(|e| ApiError::new(ErrorCode::VaultQuarantined, &e.to_string()))?;
+        Ok(LifeRecord {
+            record: Base64(record.to_bytes()),
+            record_text: record.to_text(),
+        })
     }
 
     /// The store that is kept aside, beside the one that is open.

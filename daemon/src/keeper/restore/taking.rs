@@ -15,7 +15,10 @@ use mcpist_core::error::ErrorCode;
 use mcpist_core::event::Event;
 use mcpist_core::ids::{Digest, RegistryId};
 use mcpist_quorum::{CeremonyRecord, Incarnation, Receipt, Recorded};
-use mcpist_sealer::{Op, RestoreFiles, Restored, RestoredSystem, VaultError, aside, drilled};
+use mcpist_sealer::{
+    Expect, Op, RestoreFiles, Restored, RestoredSystem, VaultError, aside, drilled,
+};
+use mcpist_secret::Secret;
 use ring::signature::Ed25519KeyPair;
 
 use super::{Aim, Restoring, named};
@@ -23,8 +26,12 @@ use crate::audit::{CHECKPOINT_RECORD, FirstKey, log_end, signed_head};
 use crate::config::Config;
 use crate::keeper::backup::{REGISTRIES, due_op, left_out};
 use crate::keeper::init::{STORE_KEY, signer};
+use crate::keeper::records::{self, RecordsError};
 use crate::keeper::{outbox_line, today};
 use crate::life::{self, Life};
+
+/// Name and kind of the record that holds the ceremony record of the restore which began the store's life.
+pub(super) const LIFE_RECORD: &str = "life-record";
 
 /// What the daemon takes out of a backup, and puts into the new store.
 pub(super) struct Taking<'a> {
@@ -110,7 +117,7 @@ impl Taking<'_> {
     }
 
     /// Signs the record of the life that begins with `audit_key`: before there is a store that needs it.
-    fn record(&mut self, audit_key: AuditKey, pair: &Ed25519KeyPair) {
+    fn record(&mut self, audit_key: AuditKey, pair: &Ed25519KeyPair) -> Result<Op, RecordsError> {
         let record = CeremonyRecord::sign(
             Recorded::Restore,
             self.open.stored.header().config(),
@@ -119,7 +126,10 @@ impl Taking<'_> {
             audit_key,
             pair,
         );
+        let kept = Secret::copy_of(&record.to_bytes())?;
         self.recorded = Some((audit_key, record));
+        let name = LIFE_RECORD.to_owned();
+        records::put_bytes(LIFE_RECORD, name, kept, Expect::Any)
     }
 
     /// Life and generation of each receipt that waits and would close the store as the backup has it, up to the life that
@@ -238,7 +248,8 @@ impl RestoreFiles for Taking<'_> {
         let (line, head) = signed_head(&system.open(CHECKPOINT_RECORD)?);
         let pair = signer(&system.open(STORE_KEY)?).map_err(|e| VaultError::Storage(e.message))?;
         let key = FirstKey::generate()?;
-        self.record(key.public(), &pair);
+        let record = self.record(key.public(), &pair);
+        let record = record.map_err(|e| VaultError::Storage(e.to_string()))?;
         let event = Event::Restored {
             backup: &self.backup,
             from: self.open.stored.header().incarnation().counter,
@@ -250,7 +261,8 @@ impl RestoreFiles for Taking<'_> {
             uid: self.uid,
         };
         let due = due_op("it was restored").map_err(|e| VaultError::Storage(e.to_string()))?;
-        Ok(vec![key.renew(), due, Op::Outbox(outbox_line(&event))])
+        let line = Op::Outbox(outbox_line(&event));
+        Ok(vec![key.renew(), record, due, line])
     }
 }
 
