@@ -286,6 +286,7 @@ impl Writing<'_> {
     fn vault(&mut self, vault: &OpenVault) -> Result<(), BackupFault> {
         let (id, name) = (*vault.id().as_bytes(), vault.name());
         if vault.0.own.is_some() {
+            self.push(&BackupItem::Vault { id, name })?;
             return self.leave_out(id, name, OWN_QUORUM);
         }
         match self.whole(vault, id, name) {

@@ -20,7 +20,7 @@ use crate::disk::tampered;
 use crate::error::VaultError;
 use crate::head::HeadState;
 use crate::ids::VaultId;
-use crate::keyring::{KeyCell, VaultKeys};
+use crate::keyring::{KeyCell, OwnRow, VaultKeys};
 use crate::ledger::{Entry, Ledger};
 use crate::outbox::Standing;
 use crate::own::Named;
@@ -343,6 +343,8 @@ pub(super) fn verify(stored: &StoredBackup, live: &Live) -> Result<BackupReport,
             (None, error) => BackupFault::Content(error.to_string()),
         };
         match item {
+            // None of its rows is there: it is left out.
+            BackupItem::Vault { id, .. } if opens_alone(&wrapped, id) => {}
             BackupItem::Vault { id, .. } => {
                 let id = VaultId::of(id);
                 let row = wrapped.get(&id).map_or(&[][..], Vec::as_slice);
@@ -411,6 +413,12 @@ pub(super) fn verify(stored: &StoredBackup, live: &Live) -> Result<BackupReport,
         }
         None => Ok(report),
     }
+}
+
+/// Whether a quorum of its own opens this vault.
+fn opens_alone(wrapped: &BTreeMap<VaultId, Vec<u8>>, id: [u8; 16]) -> bool {
+    let row = wrapped.get(&VaultId::of(id));
+    row.is_some_and(|row| OwnRow::parse(row).is_ok())
 }
 
 /// The wrapped keys of every vault, which control.db holds and which come after the vaults' rows.

@@ -7,11 +7,13 @@ use mcpist_quorum::{
     ShareRefusal, Submission, Switch, Threshold, ValidShares, VaultConfig, open_share_file,
 };
 
+use super::backup::{Files, back_up, unseal_at};
 use super::support::{Fail, Site, again, edit, file_name, put, read, rows};
 use crate::barrier::{Barrier, Unsealed};
 use crate::error::{Health, VaultError};
 use crate::ids::VaultId;
 use crate::rekey::SwitchError;
+use crate::restore::restore;
 
 const CONTROL: &str = "control.db";
 
@@ -426,4 +428,36 @@ fn shares_of_another_quorum_change_nothing() {
     is_sealed(&barrier);
     assert_eq!(own.config.sharing().holders.len(), 2);
     drop(site);
+}
+
+#[test]
+fn a_backup_leaves_it_out_by_name_and_a_restore_has_its_name_alone() {
+    let (site, barrier, shares) = with_own();
+    barrier.system().commit(vec![put("note", "a")]).unwrap();
+    for (is_open, name) in [(true, "open"), (false, "sealed")] {
+        if !is_open {
+            barrier.seal_own("ops").unwrap();
+        }
+        let stored = back_up(&site, &barrier, name);
+        let report = barrier.verify_backup(&stored).unwrap();
+        assert_eq!(report.left_out.len(), 1, "{report:?}");
+        let (left_out, why) = &report.left_out[0];
+        assert_eq!(left_out, "ops");
+        assert!(why.contains("a quorum of its own"), "{why}");
+        let dir = site.path.with_file_name(format!("from-{name}"));
+        let kek = site.foundation.kek();
+        let restored = restore(&stored, kek, &dir, &mut Files::default()).unwrap();
+        assert_eq!(restored.left_out, report.left_out);
+        let (store, report) = unseal_at(&site, &dir);
+        assert_eq!(
+            (report.verified, &report.sealed[..]),
+            (2, &["ops".to_owned()][..])
+        );
+        assert_eq!(reads(&store, "prod").unwrap(), "secret");
+        assert!(matches!(
+            unseal(&store, &shares),
+            Err(SwitchError::Vault(VaultError::Storage(_)))
+        ));
+        is_sealed(&store);
+    }
 }
