@@ -319,6 +319,11 @@ fn rekey_guided() {
 }
 
 #[test]
+fn repair() {
+    holds("repair.txt");
+}
+
+#[test]
 fn restore() {
     holds("restore.txt");
 }
