@@ -1,7 +1,6 @@
 //! A large store: unsealing it, the memory that this takes, and reads in random order.
 
 use std::fs::{self, File};
-use std::hint::spin_loop;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -39,14 +38,13 @@ pub(crate) fn measure(
     );
     let vault = barrier.vault(VAULT)?;
     disk(&vault, records, reads, &size, report)?;
-    thread(&vault, records, reads / 10, &size, report)?;
     let memory = own.resident_mib()? - before;
     report.row(&format!("memory_{size}"), memory, "MiB", &[]);
     held(&vault, records, reads, &size, report)
 }
 
-/// `load` and `open`: SELECT on the vault's thread, comparison with the index, decryption; and what the way to that
-/// thread and back takes by itself.
+/// `load` and `open`: SELECT on the vault's thread, comparison with the index, decryption; what the way to that thread
+/// and back takes by itself; and the thread's own work, by its CPU time: neither the way nor who else wants the core is in it.
 fn disk(
     vault: &OpenVault,
     records: usize,
@@ -54,6 +52,8 @@ fn disk(
     size: &str,
     report: &mut Report,
 ) -> Result<()> {
+    let threads = Threads::of_vaults()?;
+    let before = threads.spent()?;
     let mut times = Vec::with_capacity(reads);
     for number in scattered(records).take(reads) {
         let name = name(number);
@@ -64,6 +64,7 @@ fn disk(
     }
     let read = format!("read_{size}");
     report.times(&read, times, &[]);
+    let between = threads.spent()?;
     let mut times = Vec::with_capacity(reads);
     for _ in 0..reads {
         let started = Instant::now();
@@ -71,32 +72,10 @@ fn disk(
         times.push(started.elapsed());
     }
     report.times(&format!("hop_{size}"), times, &[&read]);
-    Ok(())
-}
-
-/// What the vault's own thread does for a `load`, beyond what a question whose answer is in memory costs there: its CPU
-/// time, so that neither the way nor who else wants the core is in it.
-fn thread(
-    vault: &OpenVault,
-    records: usize,
-    reads: usize,
-    size: &str,
-    report: &mut Report,
-) -> Result<()> {
-    let threads = Threads::of_vaults()?;
-    let mut hops = Vec::with_capacity(reads);
-    for _ in 0..reads {
-        hops.push(threads.spend(|| Ok(vault.outbox_next().map(drop)?))?);
-    }
-    hops.sort_unstable();
-    let hop = hops.get(reads / 2).copied().unwrap_or_default();
-    let mut times = Vec::with_capacity(reads);
-    for number in scattered(records).take(reads) {
-        let name = name(number);
-        let load = || Ok(vault.load(&key(&name)).map(drop)?);
-        times.push(threads.spend(load)?.saturating_sub(hop));
-    }
-    report.times(&format!("own_{size}"), times, &[&format!("read_{size}")]);
+    let hops = threads.spent()?.saturating_sub(between);
+    let loads = between.saturating_sub(before).saturating_sub(hops);
+    let own = loads.as_secs_f64() * 1e6 / reads as f64;
+    report.row(&format!("own_{size}"), own, "us", &[]);
     Ok(())
 }
 
@@ -115,18 +94,7 @@ impl Threads {
         Ok(Threads(found))
     }
 
-    /// The CPU time that they spend on `work`.
-    fn spend(&self, work: impl FnOnce() -> Result<()>) -> Result<Duration> {
-        let before = self.spent()?;
-        let started = Instant::now();
-        work()?;
-        // The kernel counts when the thread has gone to sleep again.
-        while started.elapsed() < Duration::from_micros(60) {
-            spin_loop();
-        }
-        Ok(self.spent()?.saturating_sub(before))
-    }
-
+    /// The CPU time that they have had.
     fn spent(&self) -> Result<Duration> {
         let mut sum = 0;
         for file in &self.0 {
