@@ -96,3 +96,33 @@ async fn new_shares_are_handed_out_in_their_phase_alone() {
     let due = view.alarms.iter().any(|a| a.code == ErrorCode::BackupDue);
     assert!(due, "a backup from before opens with the old shares");
 }
+
+#[tokio::test]
+async fn what_keeps_a_new_root_key_from_being_made_costs_no_share() {
+    let site = Site::open().await;
+    site.put_credential().await;
+    // Its keys are wrapped under the root key of now, and nobody can wrap them anew.
+    let rotation = || {
+        site.inside(|k| {
+            let mut rotation = k.open().unwrap().vaults().rotate("main").unwrap();
+            rotation.copy(|_| ()).unwrap();
+            rotation
+        })
+    };
+    let identity = Identity::generate();
+    let under_way = rotation().await;
+    for request in [CeremonyRequest::RotateRoot, rekey(&identity)] {
+        let refused = begin(&site, request).await.unwrap_err();
+        assert_eq!(refused.code, ErrorCode::Busy, "{refused}");
+        assert!(site.keeper.view().ceremony.is_none());
+    }
+    drop(under_way);
+    let open = begin(&site, CeremonyRequest::RotateRoot).await.unwrap();
+    let under_way = rotation().await;
+    let refused = give(&site, open.digest, site.share().to_text().unwrap()).await;
+    assert_eq!(refused.unwrap_err().code, ErrorCode::Busy);
+    drop(under_way);
+    // The same ceremony goes on.
+    let done = give(&site, open.digest, site.share().to_text().unwrap()).await;
+    assert!(matches!(done.unwrap(), ShareOutcome::Completed(_)));
+}
