@@ -319,6 +319,11 @@ fn rekey_guided() {
 }
 
 #[test]
+fn rotate() {
+    holds("rotate.txt");
+}
+
+#[test]
 fn repair() {
     holds("repair.txt");
 }

@@ -6,12 +6,16 @@
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::ValueEnum;
 use mcpist_core::api::{Reply, SCHEMA};
 use serde::Serialize;
 
 use crate::error::{Error, Result};
+
+/// How often a line of progress is brought up to date.
+const TOLD_EVERY: Duration = Duration::from_millis(500);
 
 /// The form of results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -84,16 +88,30 @@ impl Output {
         doing: &'static str,
         act: impl Future<Output = T>,
     ) -> T {
+        self.while_told(doing, act, async || None).await
+    }
+
+    /// The same, and the line says what `told` says of it, asked again and again.
+    pub(crate) async fn while_told<T>(
+        self,
+        doing: &'static str,
+        act: impl Future<Output = T>,
+        told: impl AsyncFn() -> Option<String>,
+    ) -> T {
         let shown = !self.quiet && std::io::stderr().is_terminal();
-        let line = shown.then(|| {
-            let line = indicatif::ProgressBar::new_spinner().with_message(doing);
-            line.enable_steady_tick(std::time::Duration::from_millis(120));
-            line
-        });
-        let done = act.await;
-        if let Some(line) = line {
-            line.finish_and_clear();
+        if !shown {
+            return act.await;
         }
+        let line = indicatif::ProgressBar::new_spinner().with_message(doing);
+        line.enable_steady_tick(Duration::from_millis(120));
+        let mut act = std::pin::pin!(act);
+        let done = loop {
+            match tokio::time::timeout(TOLD_EVERY, act.as_mut()).await {
+                Ok(done) => break done,
+                Err(_) => line.set_message(told().await.unwrap_or_else(|| doing.to_owned())),
+            }
+        };
+        line.finish_and_clear();
         done
     }
 

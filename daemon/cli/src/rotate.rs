@@ -17,7 +17,9 @@ pub(crate) struct RotateArgs {
 enum RotateCommand {
     /// Replace the root key, and wrap every vault's keys anew; the shares stay the same
     #[command(after_help = "Examples:
-  mcpist rotate root                   then each holder: mcpist ceremony give")]
+  mcpist rotate root                   then each holder: mcpist ceremony give
+
+For new keys of what is in a vault: mcpist vault rotate")]
     Root {
         /// Do not ask for confirmation
         #[arg(long)]

@@ -15,7 +15,7 @@ use mcpist_secret::Secret;
 
 use crate::error::{Error, Result};
 use crate::output::{joined, table};
-use crate::vault::health;
+use crate::vault::{health, remark};
 use crate::{Context, rekey, secret};
 
 /// Show what runs, and how it is; works sealed
@@ -170,7 +170,7 @@ fn show(status: &Status) -> String {
                 vault.name,
                 health(vault.health),
                 vault.records,
-                why(vault.reason.as_deref())
+                why(remark(vault).as_deref())
             ),
         );
     }

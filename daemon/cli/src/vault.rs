@@ -1,7 +1,7 @@
 //! `vault`: the sealed files that credentials stand in, and what is done to one as a whole.
 
 use clap::{Args, Subcommand};
-use mcpist_core::api::{Done, NewVault, VaultHealth, VaultStatus, Vaults, path};
+use mcpist_core::api::{Done, NewVault, RotationStatus, VaultHealth, VaultStatus, Vaults, path};
 use mcpist_core::ids::VaultName;
 
 use crate::Context;
@@ -10,6 +10,7 @@ use crate::output::table;
 
 mod care;
 mod quorum;
+mod rotate;
 
 /// Vaults: the sealed files that credentials stand in
 #[derive(Args)]
@@ -37,6 +38,7 @@ enum VaultCommand {
     Verify(care::VerifyArgs),
     Repair(care::RepairArgs),
     Discard(care::DiscardArgs),
+    Rotate(rotate::RotateArgs),
     /// List the vaults and their health
     #[command(after_help = "Examples:\n  mcpist vault list --output json")]
     List,
@@ -64,6 +66,7 @@ pub(crate) async fn vault(context: &Context, args: VaultArgs) -> Result<()> {
         VaultCommand::Verify(args) => care::verify(context, args).await,
         VaultCommand::Repair(args) => care::repair(context, args).await,
         VaultCommand::Discard(args) => care::discard(context, args).await,
+        VaultCommand::Rotate(args) => rotate::rotate(context, args).await,
         VaultCommand::List => {
             let vaults: Vaults = context.client.get(path::VAULTS).await?;
             context.out.data(&vaults, |vaults| {
@@ -72,11 +75,11 @@ pub(crate) async fn vault(context: &Context, args: VaultArgs) -> Result<()> {
                         v.name.to_string(),
                         health(v.health).to_owned(),
                         v.records.to_string(),
-                        v.reason.clone().unwrap_or_default(),
+                        remark(v).unwrap_or_default(),
                     ]
                 };
                 let rows: Vec<_> = vaults.vaults.iter().map(row).collect();
-                table(&["vault", "health", "records", "reason"], &rows)
+                table(&["vault", "health", "records", "remark"], &rows)
             })
         }
     }
@@ -84,6 +87,23 @@ pub(crate) async fn vault(context: &Context, args: VaultArgs) -> Result<()> {
 
 pub(crate) async fn create_vault(context: &Context, name: VaultName) -> Result<Done> {
     context.client.post(path::VAULTS, &NewVault { name }).await
+}
+
+/// What there is to say of a vault beside its health: why it is not well, how far a rotation is, or what one left.
+pub(crate) fn remark(vault: &VaultStatus) -> Option<String> {
+    let VaultStatus {
+        reason,
+        rotation,
+        old_records,
+        ..
+    } = vault;
+    reason.clone().or_else(|| match rotation {
+        Some(RotationStatus { copied, records }) => {
+            Some(format!("rotating, {copied} of {records} records"))
+        }
+        None if *old_records > 0 => Some(format!("{old_records} records under an earlier key")),
+        None => None,
+    })
 }
 
 /// The word of a vault's health.

@@ -96,6 +96,15 @@ pub(crate) const ALL: &[Scenario] = &[
     },
     on_store("rekey", "rekey completed", ceremonies::rekey),
     on_store("rotate root", "rotate completed", ceremonies::rotate_root),
+    on_store("rotate vault", "vault_rotation completed", |site| {
+        rotate_vault(site, "main", false)
+    }),
+    on_store("rotate vault lazily", "vault_rotation completed", |site| {
+        rotate_vault(site, "main", true)
+    }),
+    on_store("rotate system", "vault_rotation completed", |site| {
+        rotate_vault(site, "system", false)
+    }),
     on_store("backup", "backup_made", |site| {
         ceremonies::back_up(&site.desk).map(|_| Value::Null)
     }),
@@ -121,6 +130,12 @@ pub(crate) fn init(site: &Site<'_>) -> Done {
     std::fs::write(site.path("ceremony-record"), record).map_err(Trouble::Gone)?;
     site.quorums.borrow_mut().push(shares);
     Ok(Value::Null)
+}
+
+/// Gives a vault new keys.
+fn rotate_vault(site: &Site<'_>, vault: &str, lazy: bool) -> Done {
+    let path = format!("/v1/vaults/{vault}/rotate");
+    site.desk.ask("POST", &path, Some(&json!({ "lazy": lazy })))
 }
 
 /// Fills the open segment until the next lines turn it.
