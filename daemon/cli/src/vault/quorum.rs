@@ -88,10 +88,10 @@ pub(super) async fn unseal(context: &Context, args: UnsealArgs) -> Result<()> {
         vault: args.name.clone(),
     };
     let begun: Result<OpenCeremony> = context.client.post(path::CEREMONY, &request).await;
-    if let Err(error) = begun {
-        if error.code() != ErrorCode::Conflict.as_str() || !is_open(context, &args.name).await {
-            return Err(error);
-        }
+    if let Err(error) = begun
+        && (error.code() != ErrorCode::Conflict.as_str() || !is_open(context, &args.name).await)
+    {
+        return Err(error);
     }
     rekey::give(context, &args.given, Path::new(".")).await
 }
