@@ -194,16 +194,12 @@ pub(super) fn sealed_and_closed(site: &Site) -> Vec<(PathBuf, Vec<u8>)> {
     vault_files(site)
 }
 
-/// Where a record's row of `version` stands in a closed database: a value of `1 u8 | epoch [16] | version u64 | …` behind
+/// Where a record's row of `version` stands in a closed database: a value of `1 u8 | version u64 | "MCPR" …` behind
 /// its key of 32 bytes, in a cell of SQLite's that has the value's length in the two bytes before the key.
 fn row_of(database: &[u8], version: u64) -> Option<std::ops::Range<usize>> {
-    let (key, epoch) = (32, 16);
-    let version = version.to_be_bytes();
-    let starts =
-        (key + 2..database.len().saturating_sub(1 + epoch + version.len())).filter(|&at| {
-            let after_epoch = at + 1 + epoch;
-            database[at] == 1 && database[after_epoch..after_epoch + version.len()] == version
-        });
+    let key = 32;
+    let begin = [&[1], version.to_be_bytes().as_slice(), b"MCPR"].concat();
+    let starts = (key + 2..database.len()).filter(|&at| database[at..].starts_with(&begin));
     let mut found = starts.filter_map(|at| {
         let [high, low] = [database[at - key - 2], database[at - key - 1]];
         let kind = (usize::from(high & 0x7f) << 7) | usize::from(low);
