@@ -69,7 +69,7 @@ fn a_whole_rekey_by_its_people() {
     let said = String::from_utf8_lossy(&wrong.stderr).into_owned();
     assert_eq!(wrong.status.code(), Some(1));
     assert!(
-        said.contains("already given") && said.contains("mcpist ceremony"),
+        said.contains("already_given") && said.contains("mcpist ceremony"),
         "{said}"
     );
 
