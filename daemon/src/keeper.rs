@@ -32,8 +32,8 @@ mod vault_quorum;
 mod vault_repair;
 mod witness;
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::collections::BTreeSet;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
