@@ -24,8 +24,6 @@ pub const WITNESS: &str = "/v1/witness";
 pub const RESTORE: &str = "/v1/restore";
 /// The record of the life that a restore began.
 pub const RESTORE_RECORD: &str = "/v1/restore/record";
-/// The record of the life that a restore began.
-pub const RESTORE_RECORD: &str = "/v1/restore/record";
 /// The store that a restore replaced.
 pub const RESTORE_OLD: &str = "/v1/restore/old";
 /// A ticket for the secret socket.
