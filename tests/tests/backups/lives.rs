@@ -145,6 +145,10 @@ fn the_old_store_goes_only_while_the_new_one_is_open_and_when_that_was_meant() {
     restore(&host, &file, &host);
     let sealed = refused(&host, &["restore", "--remove-old", "--yes"], b"");
     assert_eq!(sealed["code"], "sealed", "{sealed}");
+    // Nor by another program than ours, which looks first.
+    let (_, sealed) = host.admin("DELETE", "/v1/restore/old", None);
+    assert_eq!(sealed["error"]["code"], "sealed", "{sealed}");
+    assert!(host.folder().join("state/store.aside/control.db").exists());
     host.unseal();
     let unasked = refused(&host, &["restore", "--remove-old"], b"");
     assert_eq!(unasked["code"], "not_confirmed", "{unasked}");
