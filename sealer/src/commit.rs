@@ -10,6 +10,8 @@
 //! control.db's log that all vaults writing at that time share. A delete adds a truncation of the log, and in
 //! the system vault a put over a record too: there the key that signed a checkpoint ends so.
 
+mod doubt;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -21,11 +23,13 @@ use crate::error::VaultError;
 use crate::head::HeadState;
 use crate::ids::VaultId;
 use crate::keyring::{Epoch, KeyCell, VaultKeys};
-use crate::ledger::{self, End, Point};
+use crate::ledger::{self, End};
 use crate::new_vault::NewVault;
 use crate::outbox::Standing;
 use crate::record::{Meta, Opened, Row, name_of, seal_head, seal_outbox, seal_row};
 use crate::rows::{Access, RowsError, Table, Transaction};
+
+pub(crate) use doubt::Doubt;
 
 /// With so many lines handed on, the outbox is cleaned at once and not with the next commit.
 const OUTBOX_DUE: u64 = 256;
@@ -91,19 +95,6 @@ struct Staged {
     new: Option<Box<NewVault>>,
     gone: Option<VaultId>,
     /// The epochs of the rows under an old key that are replaced or removed.
-    left: Vec<Epoch>,
-    twin: Option<Box<Twin>>,
-}
-
-/// A transaction whose commit failed, and the file did not yet say which head it shows: the old one or this.
-pub(crate) struct Doubt {
-    redo: Vec<Change>,
-    head: HeadState,
-    head_row: Vec<u8>,
-    ledger: Vec<(VaultId, ledger::Entry)>,
-    standing: Standing,
-    new: Option<Box<NewVault>>,
-    gone: Option<VaultId>,
     left: Vec<Epoch>,
     twin: Option<Box<Twin>>,
 }
@@ -463,40 +454,6 @@ impl Disk {
         })
     }
 
-    /// A commit failed with `error`. A full disk often says so here, and the file can be read all the same: it is asked
-    /// at once, so that a refusal is told from a doubt.
-    fn doubted(&mut self, mut staged: Staged, error: VaultError) -> Result<Committed, WriteError> {
-        self.unstage(&mut staged);
-        if let Some(new) = &mut staged.new {
-            new.in_doubt();
-        }
-        self.doubt = Some(Doubt {
-            redo: staged.redo,
-            head: staged.head,
-            head_row: staged.head_row,
-            ledger: staged.ledger,
-            standing: staged.standing,
-            new: staged.new,
-            gone: staged.gone,
-            left: staged.left,
-            twin: staged.twin,
-        });
-        match self.ask_file() {
-            Ok(Some((_, true))) => Ok(Committed {
-                versions: staged.versions,
-                generation: staged.head.head.generation,
-            }),
-            Ok(_) => Err(WriteError::NotMade(error)),
-            Err(unread @ VaultError::Quarantined(_)) => Err(WriteError::InDoubt(unread)),
-            Err(unread) => {
-                log::error!(
-                    "a commit failed, and whether it was made cannot be read: {error}; {unread}"
-                );
-                Err(WriteError::InDoubt(VaultError::OutcomeUnknown))
-            }
-        }
-    }
-
     /// The inner result is that of the commit itself.
     fn write_rows(&mut self, staged: &mut Staged) -> Result<Result<(), RowsError>, VaultError> {
         let mut tx = self.rows.begin(Access::Write)?;
@@ -516,59 +473,6 @@ impl Disk {
         }
         tx.put(Table::Head, b"", &staged.head_row)?;
         Ok(tx.commit())
-    }
-
-    /// Settles a doubt that is left of an earlier commit.
-    pub(crate) fn resolve_doubt(&mut self) -> Result<(), VaultError> {
-        if let Some((point, made)) = self.ask_file()?
-            && let Role::Vault(registrar) = &self.role
-        {
-            let end = if made { End::Made } else { End::NotMade };
-            registrar.over(self.place.vault, point, end);
-        }
-        Ok(())
-    }
-
-    /// After a commit that failed: asks the file, opened anew, which head it shows. Answers which transaction was in
-    /// doubt and whether it was made.
-    fn ask_file(&mut self) -> Result<Option<(Point, bool)>, VaultError> {
-        let Some(doubt) = &self.doubt else {
-            return Ok(None);
-        };
-        if let Err(error) = self.rows.close() {
-            log::warn!("a database whose commit failed did not close cleanly: {error}");
-        }
-        let found = self
-            .rows
-            .begin(Access::Read)?
-            .get(Table::Head, b"")?
-            .unwrap_or_default();
-        let made = found == doubt.head_row;
-        if !made && found != self.head_row {
-            return Err(tampered("after a failed write the file shows neither head"));
-        }
-        let Some(doubt) = self.doubt.take() else {
-            return Ok(None);
-        };
-        let point = doubt.head.point();
-        if made {
-            let mut twin = doubt.twin;
-            self.swap(&mut twin);
-            for change in doubt.redo {
-                self.change(change);
-            }
-            let keys = Arc::clone(&self.keys);
-            keys.lend(|keys| self.buckets.root(keys.head()))?;
-            self.take_ledger(&doubt.ledger, doubt.gone);
-            self.forget_old(&doubt.left);
-            self.settle_twin(twin);
-            self.log_due = true;
-            self.adopt(doubt.head, doubt.head_row, doubt.standing);
-        }
-        if let Some(new) = doubt.new {
-            new.ended(made);
-        }
-        Ok(Some((point, made)))
     }
 
     fn take_ledger(&mut self, changes: &[(VaultId, ledger::Entry)], gone: Option<VaultId>) {

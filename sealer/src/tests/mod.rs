@@ -5,6 +5,7 @@ mod attacks;
 mod backup;
 mod barrier;
 mod drill;
+mod epochs;
 mod evidence;
 mod faults;
 mod model;
