@@ -57,9 +57,7 @@ pub enum RestoreError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// A store of an earlier restore is still there.
-    #[error(
-        "the store that an earlier restore replaced is still kept aside"
-    )]
+    #[error("the store that an earlier restore replaced is still kept aside")]
     KeptAside,
     /// A file of the daemon could not be put in its place.
     #[error("{what}: {source}")]

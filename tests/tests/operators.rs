@@ -436,7 +436,8 @@ fn who_is_in_no_group_has_no_role_and_is_told_which_there_are() {
         "{said}"
     );
     assert!(
-        host.log().contains("no store was opened yet: 'mcpist init' needs "),
+        host.log()
+            .contains("no store was opened yet: 'mcpist init' needs "),
         "{}",
         host.log()
     );

@@ -14,7 +14,7 @@
 //! - At hand are `root.json`, `token` (the init token of now), the age identities `ada.txt`, `bob.txt`, `eve.txt`, and in
 //!   the environment their recipients `$ADA`, `$BOB`, `$EVE` and two officers' keys `$OFFICER1`, `$OFFICER2`.
 //!
-//! What differs from run to run is written as `HEX`, `UUID`, `AGE`, `TIME`, `NUMBER min`, the figures of a drill as `N`, and the
+//! What differs from run to run is written as `HEX`, `UUID`, `AGE`, `TIME`, `N min`, `N h`, the figures of a drill as `N`, and the
 //! host's folder as `HOST`.
 //! `MCPIST_TRANSCRIPTS=write cargo test -p mcpist-tests --test transcripts` writes the files anew; read the difference.
 #![allow(clippy::unwrap_used)] // a test that fails says so by panicking
@@ -230,6 +230,8 @@ fn normal(text: &str) -> String {
             _ => line.to_owned(),
         };
         match line.split_once("expires in ") {
+            // 24 hours are 23 one second later.
+            Some((before, after)) if after.ends_with(" h") => format!("{before}expires in N h"),
             Some((before, after)) if after.ends_with(" min") => format!("{before}expires in N min"),
             _ => line,
         }

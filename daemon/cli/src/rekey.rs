@@ -367,6 +367,9 @@ pub(crate) fn keep(
     plan: &Digest,
     done: &CeremonyDone,
 ) -> Result<Vec<PathBuf>> {
+    if let Some(why) = &done.audit_lost {
+        context.out.terms(&format!("audit_lost: {why}"));
+    }
     Keeping::default().keep(context, done.receipt.as_deref());
     write_record(folder, plan, done).map_err(|e| {
         // It is not made again: better here than nowhere.

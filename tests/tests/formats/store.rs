@@ -3,7 +3,8 @@
 use mcpist_quorum::{
     Act, Buckets, CeremonyRecord, Entry, Generation, Head, Holder, Incarnation, NameHmac,
     OfficerKey, Plan, PlanDigest, RecordAad, RecordTag, Recorded, SealConfig, SealConfigParts,
-    SetId, Share, Sharing, StoreId, Threshold, VaultConfig, derive_kek, open_record, read_share, unwrap_key,
+    SetId, Share, Sharing, StoreId, Threshold, VaultConfig, derive_kek, open_record, read_share,
+    unwrap_key,
 };
 use mcpist_secret::Secret;
 use mcpist_secret::frame::{Ticket, read_frame, write_frame};
@@ -146,7 +147,10 @@ fn plans_read_back() {
         let Act::RekeyVault(terms) = plan.act() else {
             panic!("the plan is one of a vault's quorum")
         };
-        assert_eq!((terms.vault.id, terms.vault.name.as_str()), ([0x44; 16], "ops"));
+        assert_eq!(
+            (terms.vault.id, terms.vault.name.as_str()),
+            ([0x44; 16], "ops")
+        );
         assert_eq!(terms.generation.get(), generation);
         assert_eq!(terms.replaces.is_some(), generation == 2);
         shows(name, plan.to_bytes());
