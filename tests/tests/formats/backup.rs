@@ -33,7 +33,7 @@ fn a_backup_opens_under_its_root_key_and_holds_these_items() {
         (1, 1_790_000_000)
     );
     assert_eq!(header.config().to_bytes(), bytes("seal-config"));
-    shows("backup-name", &end.name());
+    shows("backup-name", end.name());
 }
 
 fn kind(item: &BackupItem<'_>) -> u8 {

@@ -63,30 +63,33 @@ fn drill(writes: usize, every: usize) -> Outcome<()> {
     let killed = Instant::now();
 
     let made = command(&second, &["restore", text(&newest.file)?], Some(&second))?;
-    println!(
+    writeln!(
+        std::io::stdout(),
         "standby_plan      {:>8.3} s  backup {}",
         killed.elapsed().as_secs_f64(),
         made["backup"]
-    );
+    )?;
     let restored = [1, 3]
         .map(|share| give(&second, first.share(share).expose()))
         .into_iter()
         .collect::<Outcome<Vec<_>>>()?;
     let done = &restored[1]["restored"];
-    println!(
+    writeln!(
+        std::io::stdout(),
         "standby_restored  {:>8.3} s  {} records, {} files, life {}",
         killed.elapsed().as_secs_f64(),
         done["records"],
         done["files"],
         done["life"]
-    );
+    )?;
     for share in [1, 2] {
         second.give(&first.share(share));
     }
-    println!(
+    writeln!(
+        std::io::stdout(),
         "standby_unsealed  {:>8.3} s",
         killed.elapsed().as_secs_f64()
-    );
+    )?;
     serves(&second)?;
     let rto = killed.elapsed();
 
@@ -94,19 +97,26 @@ fn drill(writes: usize, every: usize) -> Outcome<()> {
     if found != newest.records {
         return Err("the standby does not hold what the backup held".into());
     }
-    println!(
+    writeln!(
+        std::io::stdout(),
         "records_compared  {:>8}    all as the backup held them",
         found.len()
-    );
-    println!(
+    )?;
+    writeln!(
+        std::io::stdout(),
         "writes_lost       {:>8}    of {writes}, a backup every {every}",
         writes - newest.writes
-    );
-    println!(
+    )?;
+    writeln!(
+        std::io::stdout(),
         "rpo               {:>8.3} s",
         killed.duration_since(newest.written).as_secs_f64()
-    );
-    println!("rto               {:>8.3} s", rto.as_secs_f64());
+    )?;
+    writeln!(
+        std::io::stdout(),
+        "rto               {:>8.3} s",
+        rto.as_secs_f64()
+    )?;
     fenced(&mut first, &second)
 }
 
@@ -133,11 +143,12 @@ fn write(host: &Appliance, desk: &Path, writes: usize, every: usize) -> Outcome<
             });
         }
     }
-    println!(
+    writeln!(
+        std::io::stdout(),
         "backup_longest    {:>8.3} s  of {}",
         longest.as_secs_f64(),
         writes / every
-    );
+    )?;
     Ok(newest)
 }
 
@@ -179,7 +190,10 @@ fn fenced(first: &mut Appliance, second: &Appliance) -> Outcome<()> {
     if refused["error"]["code"] != "fenced" {
         return Err(format!("the first host is not fenced: {refused}").into());
     }
-    println!("first_host          fenced at its unseal, by a receipt of the standby");
+    writeln!(
+        std::io::stdout(),
+        "first_host          fenced at its unseal, by a receipt of the standby"
+    )?;
     Ok(())
 }
 
