@@ -381,7 +381,8 @@ fn a_vault_that_cannot_be_read_is_named_and_the_rest_is_there() {
 #[test]
 fn a_vault_whose_disk_hangs_does_not_keep_the_others_out() {
     let mut site = Site::new();
-    site.options.deadline = std::time::Duration::from_millis(100);
+    // The vaults that answer have it too, on a machine that is busy.
+    site.options.deadline = std::time::Duration::from_secs(2);
     let (barrier, _) = site.unseal();
     barrier.create_vault("main", None).unwrap();
     let vault = barrier.vault("main").unwrap();
