@@ -5,12 +5,9 @@
 //! is nobody's to throw away.
 
 use std::fs::File;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::OFlag;
-
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::secret;
 
 /// A file that was made for the daemon to fill.
@@ -22,19 +19,7 @@ pub(crate) struct NewFile {
 impl NewFile {
     /// Makes the file, which can be read back.
     pub(crate) fn create(path: &Path, mode: u32) -> Result<NewFile> {
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .mode(mode)
-            .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC).bits())
-            .open(path)
-            .map_err(|e| match e.kind() {
-                std::io::ErrorKind::AlreadyExists => {
-                    Error::file(path, e).next("name another file, or move that one away")
-                }
-                _ => Error::file(path, e),
-            })?;
+        let file = secret::new_file(path, mode)?;
         let folder = path.parent().filter(|f| !f.as_os_str().is_empty());
         secret::sync_folder(folder.unwrap_or(Path::new(".")))?;
         let path = path.to_owned();
@@ -74,6 +59,7 @@ fn may_be_done(code: &str) -> bool {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::error::Error;
 
     fn settled(code: &'static str) -> (bool, Error) {
         let folder = tempfile::tempdir().unwrap();

@@ -19,7 +19,6 @@ use crate::backup::{inspect, left_out};
 use crate::error::{Error, Result};
 use crate::plan::{confirm, describe, read_plan};
 use crate::share::GivenShare;
-use crate::store::expires;
 use crate::witness::Keeping;
 use crate::{Context, secret, unseal};
 
@@ -232,13 +231,7 @@ async fn give(context: &Context, args: &RestoreArgs) -> Result<()> {
     context.out.data(&outcome, |outcome| match outcome {
         ShareOutcome::Restored(done) => restored(done),
         ShareOutcome::Drilled(done) => report(done),
-        ShareOutcome::Pending(p) => format!(
-            "taken: {} of {} shares ({}){}",
-            p.given,
-            p.needed,
-            p.holders.join(", "),
-            expires(p)
-        ),
+        ShareOutcome::Pending(p) => unseal::taken(p),
         ShareOutcome::Refused { message, .. } => message.clone(),
         // A plan to restore has no other end.
         _ => "taken for another ceremony; next: mcpist status".to_owned(),

@@ -185,10 +185,10 @@ pub(crate) fn open(path: &Path) -> Result<File> {
         .map_err(|e| Error::file(path, e))
 }
 
-/// Makes a new file; what stands there already is not touched, and what could not be written whole does not stay.
-pub(crate) fn create(path: &Path, mode: u32, bytes: &[u8]) -> Result<()> {
-    use std::io::Write;
-    let mut file = std::fs::OpenOptions::new()
+/// A new file that can be read back; what stands there already is not touched.
+pub(crate) fn new_file(path: &Path, mode: u32) -> Result<File> {
+    File::options()
+        .read(true)
         .write(true)
         .create_new(true)
         .mode(mode)
@@ -199,7 +199,13 @@ pub(crate) fn create(path: &Path, mode: u32, bytes: &[u8]) -> Result<()> {
                 Error::file(path, e).next("name another file, or move that one away")
             }
             _ => Error::file(path, e),
-        })?;
+        })
+}
+
+/// Makes a new file of these bytes; what could not be written whole does not stay.
+pub(crate) fn create(path: &Path, mode: u32, bytes: &[u8]) -> Result<()> {
+    use std::io::Write;
+    let mut file = new_file(path, mode)?;
     file.write_all(bytes)
         .and_then(|()| file.sync_all())
         .map_err(|e| {

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use mcpist_core::api::{Done, Sealed, ShareOutcome, UnsealPlan, Unsealed, path};
+use mcpist_core::api::{Done, Progress, Sealed, ShareOutcome, UnsealPlan, Unsealed, path};
 use mcpist_core::error::ErrorCode;
 use mcpist_core::ids::Digest;
 use mcpist_quorum::Plan;
@@ -65,13 +65,7 @@ pub(crate) async fn unseal(context: &Context, args: UnsealArgs) -> Result<()> {
     }
     context.out.data(&outcome, |outcome| match outcome {
         ShareOutcome::Opened(found) => opened(found),
-        ShareOutcome::Pending(p) => format!(
-            "taken: {} of {} shares ({}){}",
-            p.given,
-            p.needed,
-            p.holders.join(", "),
-            expires(p)
-        ),
+        ShareOutcome::Pending(p) => taken(p),
         ShareOutcome::Refused { message, .. } => message.clone(),
         // A plan to unseal has no other end.
         _ => "taken for the ceremony that is open; next: mcpist ceremony".to_owned(),
@@ -79,9 +73,7 @@ pub(crate) async fn unseal(context: &Context, args: UnsealArgs) -> Result<()> {
 }
 
 /// The open plan, with the digest that was computed here.
-pub(crate) async fn unseal_plan(
-    context: &Context,
-) -> Result<(Plan, Digest, mcpist_core::api::Progress)> {
+pub(crate) async fn unseal_plan(context: &Context) -> Result<(Plan, Digest, Progress)> {
     let shown: UnsealPlan = context.client.get(path::UNSEAL).await?;
     let (plan, digest) = read_plan(&shown.plan)?;
     Ok((plan, digest, shown.progress))
@@ -109,6 +101,17 @@ pub(crate) async fn give(
         .next("mcpist unseal")),
         other => Ok(other),
     }
+}
+
+/// What is said of a share that others have to follow.
+pub(crate) fn taken(progress: &Progress) -> String {
+    format!(
+        "taken: {} of {} shares ({}){}",
+        progress.given,
+        progress.needed,
+        progress.holders.join(", "),
+        expires(progress)
+    )
 }
 
 pub(crate) fn opened(found: &Unsealed) -> String {
