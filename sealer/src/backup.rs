@@ -40,7 +40,7 @@ use crate::vault::{OpenVault, now};
 use crate::vaults::{Live, Vaults};
 
 pub use read::StoredBackup;
-pub(crate) use read::{Section, check_end, items, section_of, table_of};
+pub(crate) use read::{Reading, Section, check_end, items, records, section_of, table_of};
 
 /// Records that one job reads.
 const SLICE: usize = 256;
@@ -496,10 +496,19 @@ impl Vaults {
     /// # Errors
     /// [`BackupFault`].
     pub fn verify_backup(&self, stored: &StoredBackup) -> Result<BackupReport, BackupFault> {
+        Ok(self.read_backup(stored, None)?.0)
+    }
+
+    /// What [`Vaults::verify_backup`] does, and the vault `wanted` if the backup holds it.
+    pub(crate) fn read_backup(
+        &self,
+        stored: &StoredBackup,
+        wanted: Option<&str>,
+    ) -> Result<(BackupReport, Option<Reading>), BackupFault> {
         let live = self.live();
         if stored.header().config().store() != live.id {
             return Err(BackupFault::Content("it is of another store".to_owned()));
         }
-        read::verify(stored, live)
+        read::verify(stored, live, wanted)
     }
 }

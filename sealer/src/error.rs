@@ -30,7 +30,9 @@ pub enum VaultError {
     )]
     OutcomeUnknown,
     /// What is on disk is not what was written. The vault is of no use until it is restored.
-    #[error("the vault is quarantined: {0}; restore it from a backup")]
+    #[error(
+        "the vault is quarantined: {0}; `mcpist vault repair NAME` keeps what opens, `mcpist vault restore NAME --from BACKUP` takes a backup's"
+    )]
     Quarantined(String),
     /// There is no such vault.
     #[error("there is no vault {0:?}: see `mcpist vault list`")]
@@ -101,8 +103,13 @@ pub enum VaultError {
     /// The vault is not quarantined.
     #[error("the vault {0:?} is not quarantined: there is nothing to repair")]
     NotQuarantined(String),
-    /// The file of a quarantined vault is not as it was found before.
-    #[error("the file of vault {0:?} is not what the plan was made from: look at it again")]
+    /// The vault serves, and what would replace it may lack what it holds.
+    #[error(
+        "the vault {0:?} is not quarantined: what was put since the backup would be lost; say so where that is meant"
+    )]
+    Serves(String),
+    /// The vault, or the file of a quarantined one, is not as it was found before.
+    #[error("vault {0:?} is not what the plan was made from: look at it again")]
     Moved(String),
     /// There is no such file of a repaired vault.
     #[error("no damaged file {0:?} was kept: see `mcpist status`")]

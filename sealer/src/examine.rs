@@ -96,7 +96,29 @@ pub(crate) struct Frame {
     context: Context,
 }
 
+impl Frame {
+    /// Leaves the lines with which a file in this one's place begins, and gives the number of its first one. `logged` is
+    /// the last that the log has: lines that it has under other texts would pass for these.
+    pub(crate) fn keep_lines(&mut self, logged: u64) -> u64 {
+        let known = self.head.map_or(1, |head| head.outbox_next);
+        let next = known.max(logged + 1);
+        if known < next {
+            self.lines.clear();
+        }
+        self.lines.first().map_or(next, |(sequence, _)| *sequence)
+    }
+}
+
 impl Patient {
+    /// How many commits the vault had, as far as anybody knows. Each raises a record's version by one, so none is above.
+    pub(crate) fn generation(&self, head: Option<&HeadState>) -> u64 {
+        let recorded = self.entry.map_or(0, |entry| {
+            let intended = entry.intent.map_or(0, |intent| intent.generation);
+            entry.recorded.generation.max(intended)
+        });
+        head.map_or(0, |h| h.head.generation).max(recorded)
+    }
+
     /// Takes the file of the vault `name` from whoever has it open.
     pub(crate) fn admit(vaults: &Vaults, name: &str) -> Result<Patient, VaultError> {
         let old = vaults.vault(name)?;

@@ -66,6 +66,7 @@ mod store;
 mod tests;
 mod unseal;
 mod vault;
+mod vault_restore;
 mod vaults;
 mod verify;
 
@@ -91,4 +92,5 @@ pub use rotate::Rotation;
 pub use store::StoreError;
 pub use unseal::{Unseal, UnsealError, UnsealReport};
 pub use vault::{OpenVault, RecordKey, VaultStatus};
+pub use vault_restore::{VaultInBackup, VaultRestore};
 pub use vaults::Vaults;

@@ -1,15 +1,16 @@
-//! A vault in the place of another: the same records under entirely fresh keys, in a new file with a new id.
+//! A vault in the place of another: records under entirely fresh keys, in a new file with a new id.
 //!
 //! Owns [`Draft`], the new file while it is filled, and its commit: one transaction of control.db gives the vault's
 //! name to the new id, puts its wrapped keys and its place in the ledger, and erases those of the old one. Before it the
 //! old vault is the one that is there, afterwards the new one, and the old one is marked as retired
-//! ([`crate::orphans`]). Promises that versions, times, the floor of versions and outbox lines with their
-//! sequences are those of the source, that the new file was verified in full like one that an unseal finds before it
-//! gets the name, and that the old keys are taken back and the old file removed once [`Replaced`] is dropped.
+//! ([`crate::orphans`]), or with its keys it stays. Where there was none of the name, the new one is simply made. Promises
+//! that times, outbox lines with their sequences, and versions where no other was asked for, are those of the source, that
+//! the new file was verified in full like one that an unseal finds before it gets the name, and that the old keys are taken
+//! back and the old file is closed, and removed unless it stays, once [`Replaced`] is dropped.
 //!
 //! Memory: the index of the new vault, and a slice of rows.
 //!
-//! Does not say where the records come from: [`crate::rotate`] reads them.
+//! Does not say where the records come from: [`crate::rotate`], [`crate::repair`] and [`crate::vault_restore`] read them.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, Weak};
@@ -82,13 +83,13 @@ impl Drop for Retired {
             return;
         };
         live.forget_cell(&old.0.keys);
-        if self.keeps_file {
-            return;
-        }
         let file = live.store.vault(old.id());
-        let lease = file.lease();
+        let (lease, keeps_file) = (file.lease(), self.keeps_file);
         let remove = move || {
             let closed = old.0.lane.as_ref().is_none_or(|lane| lane.end().is_ok());
+            if keeps_file {
+                return;
+            }
             match closed.then(|| file.remove()) {
                 Some(Ok(())) => {}
                 Some(Err(error)) => log::warn!("the file of a rebuilt vault stays: {error}"),
@@ -129,24 +130,28 @@ impl Replaces {
 /// that. Waits for no disk.
 #[must_use = "the old keys are wiped when this is dropped"]
 pub struct Replaced {
-    _retired: Arc<Retired>,
+    _retired: Option<Arc<Retired>>,
     /// How many records the vault holds.
     pub records: u64,
 }
 
 /// A new file that is being filled.
 pub(crate) struct Draft {
-    old: OpenVault,
+    name: VaultName,
+    old: Option<OpenVault>,
     freeze: Option<Freeze>,
     new: NewVault,
     disk: Disk,
     /// The old file stays, and its keys.
     pub(crate) keeps_old: bool,
+    /// The version that every record gets in place of its own.
+    pub(crate) version: Option<u64>,
 }
 
 /// A new file that is whole.
 pub(crate) struct Finished {
-    old: OpenVault,
+    name: VaultName,
+    old: Option<OpenVault>,
     freeze: Option<Freeze>,
     new: NewVault,
     entry: ledger::Entry,
@@ -155,32 +160,36 @@ pub(crate) struct Finished {
 }
 
 impl Draft {
-    /// Makes the file in which `old` is rebuilt. Its first outbox line will be `outbox_first`.
+    /// Makes the file of the vault `name`, in the place of `old` where there is one. Its first outbox line will be
+    /// `outbox_first`.
     pub(crate) fn begin(
         vaults: &Vaults,
-        old: &OpenVault,
+        name: &str,
+        old: Option<&OpenVault>,
         freeze: Option<Freeze>,
         of: Incarnation,
         outbox_first: u64,
     ) -> Result<Draft, VaultError> {
-        let name = VaultName::parse(old.name())?;
+        let name = VaultName::parse(name)?;
         let mut new = {
             // The root key is not replaced while a vault that was wrapped under it is on its way.
             let creating = &vaults.live().creating;
             let _one_at_a_time = creating.lock().unwrap_or_else(PoisonError::into_inner);
-            NewVault::begin(vaults.live(), name)?
+            NewVault::begin(vaults.live(), name.clone())?
         };
-        new.created = old.0.created;
+        new.created = old.map_or(new.created, |old| old.0.created);
         let mut disk = new.create(vaults.live(), of)?;
         disk.outbox_handed = outbox_first;
         disk.head.outbox_first = outbox_first;
         disk.head.outbox_next = outbox_first;
         Ok(Draft {
-            old: old.clone(),
+            name,
+            old: old.cloned(),
             freeze,
             new,
             disk,
             keeps_old: false,
+            version: None,
         })
     }
 
@@ -193,7 +202,8 @@ impl Draft {
     ) -> Result<(), VaultError> {
         let mut sealed = Vec::with_capacity(rows.len());
         for row in rows {
-            let (_, resealed) = reseal((keys, place), (&self.disk.keys, &self.disk.place), row)?;
+            let to = (&*self.disk.keys, &self.disk.place);
+            let (_, resealed) = reseal((keys, place), to, row, self.version)?;
             sealed.push(resealed);
         }
         let mut tx = self.disk.rows.begin(Access::Write)?;
@@ -235,11 +245,13 @@ impl Draft {
         alive: impl FnMut(),
     ) -> Result<Finished, VaultError> {
         let Draft {
+            name,
             old,
             freeze,
             mut new,
             mut disk,
             keeps_old,
+            ..
         } = self;
         disk.head.head.generation = generation;
         disk.head.floor = floor;
@@ -253,6 +265,7 @@ impl Draft {
         let records = disk.buckets.count();
         let point = new.keep(vaults.live(), disk)?.head.point();
         Ok(Finished {
+            name,
             old,
             freeze,
             new,
@@ -269,9 +282,15 @@ impl Finished {
         self.new.id
     }
 
+    /// How many records it holds.
+    pub(crate) fn records(&self) -> u64 {
+        self.records
+    }
+
     /// The one commit: the name is the new file's from then on. `more` goes into the system vault with it.
     pub(crate) fn commit(self, vaults: &Vaults, more: Vec<Op>) -> Result<Replaced, VaultError> {
         let Finished {
+            name,
             old,
             freeze,
             mut new,
@@ -280,41 +299,44 @@ impl Finished {
             keeps_old,
         } = self;
         let live = vaults.live();
-        let name = VaultName::parse(old.name())?;
-        let is_named = |id| {
-            live.named()
-                .get(&name)
-                .is_some_and(|vault| vault.id() == id)
-        };
+        let named = || live.named().get(&name).map(OpenVault::id);
         let _one_at_a_time = live.creating.lock().unwrap_or_else(PoisonError::into_inner);
         live.system.run(Disk::ready)?;
-        if !is_named(old.id()) {
-            return Err(VaultError::Rotated);
+        let gone = old.as_ref().map(OpenVault::id);
+        match named() {
+            there if there == gone => {}
+            Some(_) if gone.is_none() => {
+                return Err(VaultError::VaultExists(name.as_str().to_owned()));
+            }
+            _ => return Err(VaultError::Rotated),
         }
-        // What a custodian has not confirmed is not confirmed by this.
-        entry.missing = Some(old.0.missing.load(Ordering::Relaxed)).filter(|missing| *missing != 0);
-        new.missing = entry.missing;
-        let retired = Arc::new(Retired {
-            live: Arc::downgrade(live),
-            old: old.clone(),
-            is_replaced: AtomicBool::new(false),
-            keeps_file: keeps_old,
+        if let Some(old) = &old {
+            // What a custodian has not confirmed is not confirmed by this.
+            let missing = Some(old.0.missing.load(Ordering::Relaxed));
+            entry.missing = missing.filter(|missing| *missing != 0);
+            new.missing = entry.missing;
+        }
+        let retired = old.map(|old| {
+            Arc::new(Retired {
+                live: Arc::downgrade(live),
+                old,
+                is_replaced: AtomicBool::new(false),
+                keeps_file: keeps_old,
+            })
         });
-        new.replaces = Some(Replaces {
-            freeze,
-            retired: Arc::clone(&retired),
-        });
+        new.replaces = retired.clone().map(|retired| Replaces { freeze, retired });
         let (id, created) = (new.id, new.created);
-        let mut ops = vec![name_record(&name, id, None, Expect::Any)?];
+        let expect = gone.map_or(Expect::Absent, |_| Expect::Any);
+        let mut ops = vec![name_record(&name, id, None, expect)?];
         ops.extend(more);
         let wrapped = new.wrapped.clone();
         let mut puts = vec![RawPut(Table::Vault, id.as_bytes().to_vec(), wrapped)];
-        puts.extend((!keeps_old).then(|| orphans::mark(old.id())));
+        puts.extend(gone.filter(|_| !keeps_old).map(orphans::mark));
         let extra = Extra {
             puts,
             ledger: vec![(id, entry)],
             new: Some(Box::new(new)),
-            gone: Some(old.id()),
+            gone,
             keeps_keys: keeps_old,
             ..Extra::default()
         };
@@ -324,7 +346,7 @@ impl Finished {
         if let Err(error) = made {
             // It may be readable by now.
             let unknown = matches!(error, VaultError::OutcomeUnknown);
-            if !unknown || live.system.run(Disk::ready).is_err() || !is_named(id) {
+            if !unknown || live.system.run(Disk::ready).is_err() || named() != Some(id) {
                 return Err(error);
             }
         }
@@ -342,15 +364,18 @@ pub(crate) struct Resealed {
     pub(crate) entry: Entry,
 }
 
-/// Opens a row under the keys of `from` and seals it under those of `to`, with all that it says.
+/// Opens a row under the keys of `from` and seals it under those of `to`, with all that it says but its version where
+/// another one is given.
 pub(crate) fn reseal(
     from: (&KeyCell<VaultKeys>, &Place),
     to: (&KeyCell<VaultKeys>, &Place),
     (key, bytes): &rows::Row,
+    version: Option<u64>,
 ) -> Result<(Opened, Resealed), VaultError> {
     let found = name_from_key(key)?;
     let row = Row::parse(bytes)?;
-    let (opened, payload) = from.0.lend(|keys| row.open(keys, from.1, &found))??;
+    let (mut opened, payload) = from.0.lend(|keys| row.open(keys, from.1, &found))??;
+    opened.meta.version = version.unwrap_or(opened.meta.version);
     let resealed = to.0.lend(|keys| {
         let (name, row, entry) = seal_row(keys, to.1, &opened, payload.expose())?;
         Ok::<_, VaultError>(Resealed { name, row, entry })

@@ -21,7 +21,7 @@ use crate::vault::{RecordKey, now};
 use crate::vaults::Vaults;
 
 /// Outbox lines written at once.
-const LINES: usize = 256;
+pub(crate) const LINES: usize = 256;
 
 /// A repaired file that is whole, and not yet the vault. Dropped, it leaves the vault as it was.
 #[must_use]
@@ -49,23 +49,19 @@ impl Vaults {
     ) -> Result<Repair, VaultError> {
         let mut patient = Patient::admit(self, name)?;
         let mut frame = patient.frame()?;
-        let head = frame.head;
-        let next = head.map_or(1, |head| head.outbox_next).max(logged + 1);
-        let mut lines = std::mem::take(&mut frame.lines);
-        // Lines that the log has under other texts would pass for these.
-        lines.retain(|_| head.is_some_and(|head| head.outbox_next == next));
-        let first = lines.first().map_or(next, |(sequence, _)| *sequence);
+        let first = frame.keep_lines(logged);
+        let generation = patient.generation(frame.head.as_ref());
         let (old, keys, place) = (
             patient.old.clone(),
             std::sync::Arc::clone(&patient.keys),
             patient.place.clone(),
         );
-        let mut draft = Draft::begin(self, &old, None, patient.incarnation, first)?;
+        let of = patient.incarnation;
+        let mut draft = Draft::begin(self, name, Some(&old), None, of, first)?;
         draft.keeps_old = true;
-        for lines in lines.chunks(LINES) {
+        for lines in frame.lines.chunks(LINES) {
             draft.take_lines(lines)?;
         }
-        frame.lines = lines;
         let findings = patient.records(frame, asked, |rows, read| {
             progress(read);
             draft.take(&keys, &place, rows)
@@ -73,12 +69,6 @@ impl Vaults {
         if findings.digest != digest {
             return Err(VaultError::Moved(name.to_owned()));
         }
-        let recorded = patient.entry.map_or(0, |entry| {
-            let intended = entry.intent.map_or(0, |intent| intent.generation);
-            entry.recorded.generation.max(intended)
-        });
-        let generation = head.map_or(0, |h| h.head.generation).max(recorded);
-        // Each commit raises a record's version by one, so none is above the number of commits.
         let finished = draft.finish(self, generation, generation, || {})?;
         Ok(Repair {
             vaults: self.clone(),

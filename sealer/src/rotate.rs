@@ -139,7 +139,8 @@ impl Rotation {
             Place::new(vaults.live().id, old.id()),
         );
         let freeze = self.freeze.take();
-        let mut draft = Draft::begin(vaults, old, freeze, head.head.incarnation, self.outbox)?;
+        let (name, of) = (old.name(), head.head.incarnation);
+        let mut draft = Draft::begin(vaults, name, Some(old), freeze, of, self.outbox)?;
         let (mut after, mut copied) = (None, 0);
         loop {
             let rows = old.run(move |disk| disk.slice(after))?;
@@ -308,7 +309,7 @@ impl Disk {
         for_each_slice(tx.as_mut(), Table::Record, SLICE, |rows| {
             for row in rows {
                 compare(buckets, &row)?;
-                let (_, resealed) = reseal((keys, place), (&fresh, place), &row)?;
+                let (_, resealed) = reseal((keys, place), (&fresh, place), &row, None)?;
                 twin.set(resealed.entry);
                 writes.push(Write::Delete(Table::Record, row.0));
                 let name = resealed.name.as_bytes().to_vec();

@@ -28,6 +28,7 @@ pub(crate) fn vault_error(error: &VaultError) -> ApiError {
         | V::NoOwnQuorum(_)
         | V::OwnQuorum(_)
         | V::NotQuarantined(_)
+        | V::Serves(_)
         | V::Moved(_) => ErrorCode::Conflict,
         V::Frozen | V::Rotated => ErrorCode::Busy,
         V::Name(_) | V::Batch { .. } => ErrorCode::RequestInvalid,

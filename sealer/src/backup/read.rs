@@ -1,7 +1,8 @@
 //! A backup, read: its structure without a key, its items under the root key, and whether they are a store.
 //!
-//! Owns [`StoredBackup`], [`items`] and [`verify`]. Promises: a [`StoredBackup`] is a whole file whose digest is right;
-//! what [`verify`] passes opens as an unseal would open it. Memory: one chunk, and the index of one vault.
+//! Owns [`StoredBackup`], [`items`], [`verify`] and [`Reading`]. Promises: a [`StoredBackup`] is a whole file whose digest is
+//! right; what [`verify`] passes opens as an unseal would open it, and [`records`] gives the rows of the vault that it
+//! found, and none that a later one replaced. Memory: one chunk, and the index of one vault, or of two.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -25,8 +26,11 @@ use crate::ledger::{Entry, Ledger};
 use crate::outbox::Standing;
 use crate::own::Named;
 use crate::record::{OWNER_VAULTS, Place, Row, name_from_key, open_head, open_outbox};
-use crate::rows::Table;
+use crate::rows::{self, Table};
 use crate::vaults::Live;
+
+/// Records that [`records`] hands over at once.
+const ROWS: usize = 256;
 
 /// A backup file whose structure and digest are right. Nothing in it is authentic before the root key opened it.
 pub struct StoredBackup {
@@ -242,15 +246,21 @@ pub(crate) fn check_end(report: &BackupReport, item: &BackupItem<'_>) -> Result<
     }
 }
 
-/// One vault as its rows come by.
-struct Reading {
-    place: Place,
-    keys: Arc<KeyCell<VaultKeys>>,
-    buckets: Buckets,
-    head: Option<HeadState>,
+/// One vault as its rows come by, and what it is once they were compared with its head. Its keys go with it.
+pub(crate) struct Reading {
+    pub(crate) place: Place,
+    pub(crate) keys: Arc<KeyCell<VaultKeys>>,
+    pub(crate) buckets: Buckets,
+    pub(crate) head: Option<HeadState>,
     outbox: Vec<(u64, Vec<u8>)>,
     ledger: Ledger,
     named: BTreeMap<VaultId, String>,
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.keys.revoke();
+    }
 }
 
 impl Reading {
@@ -316,9 +326,13 @@ impl Reading {
     }
 }
 
-/// Reads a backup as an unseal reads a store. The keys of a vault are held among the store's for as long as it is read,
-/// so that a seal takes them back.
-pub(super) fn verify(stored: &StoredBackup, live: &Live) -> Result<BackupReport, BackupFault> {
+/// Reads a backup as an unseal reads a store, and gives the vault that it names `wanted`. The keys of a vault are held among
+/// the store's for as long as it is read, so that a seal takes them back.
+pub(super) fn verify(
+    stored: &StoredBackup,
+    live: &Live,
+    wanted: Option<&str>,
+) -> Result<(BackupReport, Option<Reading>), BackupFault> {
     let root = &live.root;
     let wrapped = wrapped_keys(stored, root)?;
     let store = stored.header.config().store();
@@ -330,7 +344,7 @@ pub(super) fn verify(stored: &StoredBackup, live: &Live) -> Result<BackupReport,
         ..BackupReport::default()
     };
     let (mut section, mut reading) = (Section::Between, None::<Reading>);
-    let (mut named, mut whole) = (BTreeMap::new(), Vec::new());
+    let (mut named, mut whole, mut found) = (BTreeMap::new(), Vec::new(), Vec::new());
     items(stored, root, |item| {
         let of = match &section {
             Section::Vault(id, name) => Some((*id, name.clone())),
@@ -382,19 +396,18 @@ pub(super) fn verify(stored: &StoredBackup, live: &Live) -> Result<BackupReport,
             }
             BackupItem::EndOfVault { .. } => {
                 if let Some(mut reading) = reading.take() {
-                    let ended = reading.end();
-                    reading.keys.revoke();
-                    ended.map_err(in_vault)?;
+                    reading.end().map_err(in_vault)?;
                     report.vaults += 1;
                     report.records += reading.buckets.count();
                     whole.push(reading.place.vault);
                     named.append(&mut reading.named);
+                    if of.is_some_and(|(_, name)| wanted == Some(&name)) {
+                        found.push(reading);
+                    }
                 }
             }
             BackupItem::LeftOut { id, name, reason } => {
-                if let Some(reading) = reading.take() {
-                    reading.keys.revoke();
-                }
+                reading = None;
                 whole.push(VaultId::of(id));
                 report.left_out.push((name.to_owned(), reason.to_owned()));
             }
@@ -411,8 +424,44 @@ pub(super) fn verify(stored: &StoredBackup, live: &Live) -> Result<BackupReport,
         None if !whole.contains(&VaultId::SYSTEM) => {
             Err(BackupFault::Content("control.db is not in it".to_owned()))
         }
-        None => Ok(report),
+        None => {
+            // Control.db says which one has the name.
+            let is_wanted = |one: &Reading| {
+                let name = named.get(&one.place.vault);
+                name.is_some_and(|name| wanted == Some(name.as_str()))
+            };
+            Ok((report, found.into_iter().find(is_wanted)))
+        }
     }
+}
+
+/// Hands the records of `vault`, a vault that [`verify`] found in `stored`, to `each`, some at a time. A row may come twice,
+/// one that a later row replaced does not come.
+pub(crate) fn records<E: From<BackupFault> + From<VaultError>>(
+    stored: &StoredBackup,
+    root: &KeyCell<Key>,
+    vault: &Reading,
+    mut each: impl FnMut(&[rows::Row]) -> Result<(), E>,
+) -> Result<(), E> {
+    let (mut section, mut rows) = (Section::Between, Vec::new());
+    items(stored, root, |item| {
+        section = section_of(std::mem::replace(&mut section, Section::Between), &item)?;
+        if let (Section::Vault(id, _), BackupItem::Row { table, key, value }) = (&section, &item)
+            && *id == vault.place.vault
+            && table_of(*table)? == Table::Record
+        {
+            let name = name_from_key(key).map_err(VaultError::from)?;
+            let row = Row::parse(value).map_err(VaultError::from)?;
+            if vault.buckets.get(&name) == Some(row.entry(&name)) {
+                rows.push((key.to_vec(), value.to_vec()));
+            }
+        }
+        if rows.len() == ROWS {
+            each(&std::mem::take(&mut rows))?;
+        }
+        Ok::<(), E>(())
+    })?;
+    each(&rows)
 }
 
 /// Whether a quorum of its own opens this vault.

@@ -15,4 +15,5 @@ mod rekey;
 mod repair;
 mod reverify;
 mod support;
+mod vault_restore;
 mod vaults;

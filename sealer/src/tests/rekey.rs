@@ -22,7 +22,11 @@ fn line() -> Vec<Op> {
 }
 
 /// The consent of the holders of share 1 and 3 to `plan`.
-fn consented(site: &Site, barrier: &Barrier<Unsealed>, plan: &Plan) -> (Consent, ValidShares) {
+pub(super) fn consented(
+    site: &Site,
+    barrier: &Barrier<Unsealed>,
+    plan: &Plan,
+) -> (Consent, ValidShares) {
     let mut consent = Consent::begin(plan.clone(), barrier.config(), 0).unwrap();
     let _ = consent.submit(site.share(0), plan.digest(), 0);
     match consent.submit(site.share(2), plan.digest(), 0) {
