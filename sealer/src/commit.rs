@@ -6,11 +6,17 @@
 //! ([`crate::ledger`]); before anything is written on top of it, the file must still show the head that this
 //! process wrote last.
 //!
-//! *Fsyncs.* A commit costs one of the database's own log, and for a vault the announcement, one of
+//! *Groups.* Batches that came while the database was busy share one transaction, in the order in which they came. Each is
+//! judged as if those before it had been made, and its refusal costs the others nothing. What becomes of the transaction
+//! becomes of all of them: where it fails, each gets its error, also a batch that was refused, since it was judged against
+//! what is not there. The generation rises by one for each batch, so that no record has a higher version.
+//!
+//! *Fsyncs.* A transaction costs one of the database's own log, and for a vault the announcement, one of
 //! control.db's log that all vaults writing at that time share. A delete adds a truncation of the log, and in
 //! the system vault a put over a record too: there the key that signed a checkpoint ends so.
 
 mod doubt;
+mod stage;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,16 +26,16 @@ use mcpist_quorum::{Buckets, Entry, NameHmac};
 use crate::batch::{Committed, MAX_BATCH, Op};
 use crate::disk::{Disk, Role, tampered};
 use crate::error::VaultError;
-use crate::head::HeadState;
 use crate::ids::VaultId;
 use crate::keyring::{Epoch, KeyCell, VaultKeys};
 use crate::ledger::{self, End};
 use crate::new_vault::NewVault;
 use crate::outbox::Standing;
-use crate::record::{Meta, Opened, Row, name_of, seal_head, seal_outbox, seal_row};
+use crate::record::Row;
 use crate::rows::{Access, RowsError, Table, Transaction};
 
 pub(crate) use doubt::Doubt;
+use stage::Staged;
 
 /// With so many lines handed on, the outbox is cleaned at once and not with the next commit.
 const OUTBOX_DUE: u64 = 256;
@@ -80,24 +86,19 @@ enum Change {
     Remove(NameHmac),
 }
 
-/// Everything of a transaction but its writing. The index already shows it.
-struct Staged {
-    writes: Vec<Write>,
-    redo: Vec<Change>,
-    undo: Vec<Change>,
-    head: HeadState,
-    head_row: Vec<u8>,
-    ledger: Vec<(VaultId, ledger::Entry)>,
-    versions: Vec<u64>,
-    /// Something was there that must not be found any more.
-    erases: bool,
-    standing: Standing,
-    new: Option<Box<NewVault>>,
-    gone: Option<VaultId>,
-    /// The epochs of the rows under an old key that are replaced or removed.
-    left: Vec<Epoch>,
-    twin: Option<Box<Twin>>,
+impl Change {
+    fn name(&self) -> &NameHmac {
+        match self {
+            Change::Set(name, _) | Change::Remove(name) => name,
+        }
+    }
 }
+
+/// A batch's operations, and when it came.
+pub(crate) type Asked<'a> = (&'a [Op], u64);
+
+/// What became of each batch of a group.
+pub(crate) type Outcomes = Vec<Result<Committed, VaultError>>;
 
 /// Why a staged transaction was not written.
 enum WriteError {
@@ -110,15 +111,31 @@ enum WriteError {
 impl Disk {
     /// Applies a batch.
     pub(crate) fn commit(&mut self, ops: &[Op], now: u64) -> Result<Committed, VaultError> {
+        self.try_all(&[(ops, now)]).and_then(only)
+    }
+
+    /// Applies batches that came one after the other, in one transaction.
+    pub(crate) fn commit_all(&mut self, batches: &[Asked<'_>]) -> Outcomes {
+        match self.try_all(batches) {
+            Ok(outcomes) => outcomes,
+            Err(error) => batches.iter().map(|_| Err(error.clone())).collect(),
+        }
+    }
+
+    /// The error is that of the whole transaction.
+    fn try_all(&mut self, batches: &[Asked<'_>]) -> Result<Outcomes, VaultError> {
         self.ready()?;
         self.is_free()?;
         self.truncate_log();
         match &self.role {
-            Role::System { .. } => self.commit_system(ops, now, Extra::default()),
+            Role::System { .. } => self.commit_with_inbox(batches, Extra::default()),
             Role::Vault(registrar) => {
                 let registrar = Arc::clone(registrar);
                 let vault = self.place.vault;
-                let mut staged = self.stage(ops, now, Extra::default())?;
+                let mut staged = self.stage(batches, Extra::default())?;
+                if staged.is_refused() {
+                    return Ok(self.refused(staged));
+                }
                 let point = staged.head.point();
                 if let Err(error) = registrar.intend(vault, point) {
                     self.unstage(&mut staged);
@@ -126,9 +143,9 @@ impl Disk {
                     return Err(error);
                 }
                 match self.write(staged) {
-                    Ok(committed) => {
+                    Ok(outcomes) => {
                         registrar.over(vault, point, End::Made);
-                        Ok(committed)
+                        Ok(outcomes)
                     }
                     Err(WriteError::NotMade(error)) => {
                         registrar.over(vault, point, End::NotMade);
@@ -145,9 +162,17 @@ impl Disk {
         &mut self,
         ops: &[Op],
         now: u64,
-        mut extra: Extra,
+        extra: Extra,
     ) -> Result<Committed, VaultError> {
         self.ready()?;
+        self.commit_with_inbox(&[(ops, now)], extra).and_then(only)
+    }
+
+    fn commit_with_inbox(
+        &mut self,
+        batches: &[Asked<'_>],
+        mut extra: Extra,
+    ) -> Result<Outcomes, VaultError> {
         let Role::System { ledger, inbox } = &self.role else {
             return Err(VaultError::Storage(
                 "only control.db keeps the ledger".into(),
@@ -156,18 +181,18 @@ impl Disk {
         let inbox = Arc::clone(inbox);
         let taken = inbox.take();
         extra.ledger.extend(taken.apply(ledger, extra.confirmed));
-        let staged = match self.stage(ops, now, extra) {
-            Ok(staged) => staged,
-            Err(error) => {
-                // It is this batch that is wrong, not what came along.
+        let staged = match self.stage(batches, extra) {
+            Ok(staged) if !staged.is_refused() => staged,
+            // It is the batches that are wrong, not what came along.
+            refused => {
                 taken.put_back(&inbox);
-                return Err(error);
+                return refused.map(|staged| self.refused(staged));
             }
         };
         match self.write(staged) {
-            Ok(committed) => {
+            Ok(outcomes) => {
                 taken.written();
-                Ok(committed)
+                Ok(outcomes)
             }
             Err(WriteError::NotMade(error) | WriteError::InDoubt(error)) => {
                 taken.refused(&inbox, &error);
@@ -178,9 +203,9 @@ impl Disk {
 
     /// The first commit of a vault's file, of which control.db does not know yet.
     pub(crate) fn commit_first(&mut self) -> Result<(), VaultError> {
-        let staged = self.stage(&[], 0, Extra::default())?;
+        let staged = self.stage(&[(&[], 0)], Extra::default())?;
         match self.write(staged) {
-            Ok(_) => Ok(()),
+            Ok(outcomes) => only(outcomes).map(drop),
             Err(WriteError::NotMade(error) | WriteError::InDoubt(error)) => Err(error),
         }
     }
@@ -217,180 +242,6 @@ impl Disk {
         }
     }
 
-    /// Seals a batch, shows it to the index, and seals the head over that. Memory only.
-    fn stage(&mut self, ops: &[Op], now: u64, mut extra: Extra) -> Result<Staged, VaultError> {
-        let resealed = extra.resealed.take();
-        let mut staged = Staged {
-            writes: Vec::new(),
-            redo: Vec::new(),
-            undo: Vec::new(),
-            head: self.head,
-            head_row: Vec::new(),
-            ledger: extra.ledger,
-            versions: Vec::new(),
-            erases: extra.erases,
-            standing: self.standing.clone(),
-            new: extra.new,
-            gone: extra.gone,
-            left: Vec::new(),
-            twin: None,
-        };
-        if let Some(gone) = extra.gone {
-            staged.erases = true;
-            let tables = [Table::Ledger, Table::Vault];
-            let tables = &tables[..if extra.keeps_keys { 1 } else { 2 }];
-            for table in tables.iter().copied() {
-                let key = gone.as_bytes().to_vec();
-                staged.writes.push(Write::Delete(table, key));
-            }
-        }
-        staged.writes.extend(
-            extra
-                .puts
-                .into_iter()
-                .map(|RawPut(t, k, v)| Write::Put(t, k, v)),
-        );
-        for sequence in self.head.outbox_first..self.outbox_handed {
-            staged.writes.push(Write::Delete(
-                Table::Outbox,
-                sequence.to_be_bytes().to_vec(),
-            ));
-        }
-        let passed = self.outbox_handed - self.head.outbox_first;
-        staged.standing.pass(passed);
-        staged.head.outbox_first = self.outbox_handed;
-        if let Some(resealed) = resealed {
-            staged.erases = true;
-            staged.writes.extend(resealed.writes);
-            staged.standing = resealed.standing;
-            staged.twin = Some(resealed.twin);
-            self.swap(&mut staged.twin);
-        }
-        let keys = Arc::clone(&self.keys);
-        let sealed = keys.lend(|keys| {
-            self.stage_ops(keys, ops, now, &mut staged)?;
-            self.stage_head(keys, &mut staged)
-        });
-        match sealed {
-            Ok(Ok(())) => Ok(staged),
-            Ok(Err(error)) => {
-                self.unstage(&mut staged);
-                Err(error)
-            }
-            Err(revoked) => {
-                self.unstage(&mut staged);
-                Err(revoked.into())
-            }
-        }
-    }
-
-    fn stage_ops(
-        &mut self,
-        keys: &VaultKeys,
-        ops: &[Op],
-        now: u64,
-        staged: &mut Staged,
-    ) -> Result<(), VaultError> {
-        let mut seen = BTreeSet::new();
-        for op in ops {
-            let (owner, name, expect) = match op {
-                Op::Outbox(line) => {
-                    let sequence = staged.head.outbox_next;
-                    let row = seal_outbox(keys, &self.place, sequence, line)?;
-                    let key = sequence.to_be_bytes().to_vec();
-                    staged.standing.push(&row);
-                    staged.writes.push(Write::Put(Table::Outbox, key, row));
-                    staged.head.outbox_next += 1;
-                    continue;
-                }
-                Op::Put {
-                    owner,
-                    name,
-                    expect,
-                    ..
-                }
-                | Op::Delete {
-                    owner,
-                    name,
-                    expect,
-                } => (owner.as_deref().unwrap_or(""), name, *expect),
-            };
-            let key = name_of(keys, &self.place, owner, name);
-            if !seen.insert(key) {
-                return Err(VaultError::Batch { limit: MAX_BATCH });
-            }
-            let found = self.buckets.get(&key).map_or(0, |entry| entry.version());
-            expect.check(name, found)?;
-            match op {
-                Op::Put {
-                    kind,
-                    expiry,
-                    hosts,
-                    payload,
-                    ..
-                } => {
-                    staged.erases |= found > 0 && matches!(self.role, Role::System { .. });
-                    let version = if found > 0 { found } else { staged.head.floor } + 1;
-                    let record = Opened {
-                        owner: owner.to_owned(),
-                        name: name.clone(),
-                        meta: Meta {
-                            version,
-                            kind: kind.clone(),
-                            expiry: *expiry,
-                            hosts: hosts.clone(),
-                            created: now,
-                        },
-                    };
-                    let (_, row, entry) = seal_row(keys, &self.place, &record, payload.expose())?;
-                    staged
-                        .writes
-                        .push(Write::Put(Table::Record, key.as_bytes().to_vec(), row));
-                    staged.versions.push(version);
-                    self.stage_change(Change::Set(key, entry), staged);
-                }
-                _ => {
-                    if found == 0 {
-                        return Err(VaultError::NotFound(name.clone()));
-                    }
-                    staged.head.floor = staged.head.floor.max(found);
-                    staged.erases = true;
-                    staged.versions.push(found);
-                    let key_bytes = key.as_bytes().to_vec();
-                    staged.writes.push(Write::Delete(Table::Record, key_bytes));
-                    self.stage_change(Change::Remove(key), staged);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn stage_head(&mut self, keys: &VaultKeys, staged: &mut Staged) -> Result<(), VaultError> {
-        staged.head.head.generation += 1;
-        staged.head.head.count = self.buckets.count();
-        staged.head.head.root = self.buckets.root(keys.head());
-        staged.head.outbox = staged.standing.digest();
-        if let Role::System { ledger, .. } = &self.role {
-            staged
-                .ledger
-                .retain(|(id, _)| staged.gone.is_none_or(|gone| gone != *id));
-            let mut next = ledger.clone();
-            next.change(&staged.ledger, staged.gone);
-            staged.head.ledger = next.mac(keys.head());
-            for (id, entry) in &staged.ledger {
-                let (key, row) = (id.as_bytes().to_vec(), entry.encode());
-                staged.writes.push(Write::Put(Table::Ledger, key, row));
-            }
-        }
-        staged.head_row = seal_head(keys, &self.place, &staged.head.encode())?;
-        Ok(())
-    }
-
-    fn stage_change(&mut self, change: Change, staged: &mut Staged) {
-        staged.redo.push(change);
-        staged.undo.push(self.change(change));
-    }
-
     /// Changes the index; the answer undoes it.
     fn change(&mut self, change: Change) -> Change {
         let (name, before) = match change {
@@ -402,6 +253,12 @@ impl Disk {
             Some(entry) => Change::Set(name, entry),
             None => Change::Remove(name),
         }
+    }
+
+    /// No batch of it can be made: the file has nothing to do with it.
+    fn refused(&mut self, mut staged: Staged) -> Outcomes {
+        self.unstage(&mut staged);
+        staged.outcomes
     }
 
     fn unstage(&mut self, staged: &mut Staged) {
@@ -430,7 +287,7 @@ impl Disk {
     }
 
     /// Writes a staged transaction. No key is needed any more, and none is held.
-    fn write(&mut self, mut staged: Staged) -> Result<Committed, WriteError> {
+    fn write(&mut self, mut staged: Staged) -> Result<Outcomes, WriteError> {
         match self.write_rows(&mut staged) {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return self.doubted(staged, error.into()),
@@ -448,10 +305,7 @@ impl Disk {
         if let Some(new) = staged.new {
             new.ended(true);
         }
-        Ok(Committed {
-            versions: staged.versions,
-            generation: staged.head.head.generation,
-        })
+        Ok(staged.outcomes)
     }
 
     /// The inner result is that of the commit itself.
@@ -482,18 +336,30 @@ impl Disk {
     }
 }
 
+/// What became of the only batch.
+fn only(outcomes: Outcomes) -> Result<Committed, VaultError> {
+    let none = Err(VaultError::Batch { limit: MAX_BATCH });
+    outcomes.into_iter().next().unwrap_or(none)
+}
+
 /// The epochs of the rows under an old key that go with a transaction, as their rows still say. They are compared with
-/// the index, since an epoch whose count is wrong would be dropped too early.
+/// the index, since an epoch whose count is wrong would be dropped too early. Of a record that changes more than once the
+/// first undo is what the file still has.
 fn left(
     tx: &mut dyn Transaction,
     undo: &[Change],
     old: &BTreeMap<Epoch, u64>,
 ) -> Result<Vec<Epoch>, VaultError> {
     let mut left = Vec::new();
+    let mut seen = BTreeSet::new();
     for change in undo {
+        let first = seen.insert(*change.name());
         let Change::Set(name, known) = change else {
             continue;
         };
+        if !first {
+            continue;
+        }
         let bytes = tx.get(Table::Record, name.as_bytes())?;
         let bytes = bytes.ok_or_else(|| tampered("a record was taken out of the file"))?;
         let row = Row::parse(&bytes)?;

@@ -16,13 +16,14 @@ use std::time::{Duration, Instant};
 use mcpist_quorum::{Buckets, NameHmac};
 
 use crate::backup::Journal;
+use crate::batch::{Batch, Committed, MAX_GROUP};
 use crate::commit::Doubt;
 use crate::error::VaultError;
 use crate::head::HeadState;
 use crate::keyring::{Epoch, KeyCell, VaultKeys};
 use crate::ledger::{Inbox, Ledger};
 use crate::outbox::Standing;
-use crate::pool::LaneState;
+use crate::pool::{LaneState, Together};
 use crate::record::open_outbox;
 use crate::record::{Meta, OWNER_VAULTS, Opened, Place, Row, SealedRecord, name_from_key, name_of};
 use crate::registrar::Registrar;
@@ -240,6 +241,21 @@ impl Disk {
         self.stats
             .old_records
             .store(self.old_epochs.values().sum(), Ordering::Relaxed);
+    }
+}
+
+impl Together for Disk {
+    type Part = Batch;
+    type Answer = Result<Committed, VaultError>;
+    const MOST: usize = MAX_GROUP;
+
+    fn size(part: &Batch) -> usize {
+        part.size()
+    }
+
+    fn together(&mut self, parts: Vec<Batch>) -> Vec<Self::Answer> {
+        let asked: Vec<_> = parts.iter().map(|b| (b.ops.as_slice(), b.now)).collect();
+        self.commit_all(&asked)
     }
 }
 

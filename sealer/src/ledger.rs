@@ -19,6 +19,9 @@
 //! 4. It puts "settled" into the inbox and answers. That waits for nothing: it rides with the next
 //!    transaction of control.db, and at the latest a second later causes one.
 //!
+//! A write may be several batches that came together. The generation rises by one for each, so that the intended point is
+//! as many above the recorded one, and no version of a record can be higher than it.
+//!
 //! At unseal a vault file must show the recorded point or exactly the intended one. The recorded one under an
 //! open intent means that the last write is missing: the crash came between 2 and 3, or somebody put the
 //! file back by one write; a person has to say which, so the mark stays until it is confirmed. What unseal

@@ -16,6 +16,7 @@ use crate::error::VaultError;
 use crate::ids::{VaultId, VaultName};
 use crate::keyring::{KeyCell, VaultKeys};
 use crate::own::VaultQuorum;
+use crate::pool::Gathering;
 use crate::rebuild::Replaces;
 use crate::record::Place;
 use crate::store::DbFile;
@@ -146,6 +147,7 @@ impl NewVault {
             keys: Arc::clone(&self.keys),
             stats: Arc::clone(&disk.stats),
             lane: Some(Arc::new(live.pool.lane(disk, live.options.deadline))),
+            waiting: Gathering::default(),
             idle: live.options.idle,
             fault: OnceLock::new(),
             missing: AtomicU64::new(self.missing.unwrap_or(0)),

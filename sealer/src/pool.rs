@@ -11,14 +11,18 @@
 //!
 //! Nothing here knows of keys. Stopping a pool waits for nobody.
 
+mod together;
+
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
+
+pub(crate) use together::{Gathering, Together};
 
 /// Why a job has no result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +73,20 @@ struct Inner {
     ready: VecDeque<u64>,
     next: u64,
     stopped: bool,
+}
+
+impl Inner {
+    /// The queue of a lane that takes jobs.
+    fn queue(&mut self, lane: u64) -> Result<&mut Queue, LaneError> {
+        if self.stopped {
+            return Err(LaneError::Stopped);
+        }
+        match self.lanes.get_mut(&lane) {
+            None => Err(LaneError::Broken),
+            Some(queue) if queue.overdue => Err(LaneError::NotStarted),
+            Some(queue) => Ok(queue),
+        }
+    }
 }
 
 struct Shared {
@@ -232,6 +250,15 @@ impl<S: LaneState> Lane<S> {
             drop(answer.send(result));
         };
         let stage = self.submit(Box::new(work))?;
+        self.wait(&stage, &answered)
+    }
+
+    /// Waits for the answer of a job, or of a part of one, in `stage`.
+    fn wait<T>(
+        &self,
+        stage: &AtomicU8,
+        answered: &Receiver<Result<T, LaneError>>,
+    ) -> Result<T, LaneError> {
         let mut wait = self.deadline;
         loop {
             match answered.recv_timeout(wait) {
@@ -241,7 +268,7 @@ impl<S: LaneState> Lane<S> {
                     return Err(LaneError::Stopped);
                 }
                 Err(RecvTimeoutError::Disconnected) => return Err(LaneError::Broken),
-                Err(RecvTimeoutError::Timeout) => match self.overdue(&stage) {
+                Err(RecvTimeoutError::Timeout) => match self.overdue(stage) {
                     Ok(more) => wait = more,
                     // It may have ended between the two looks.
                     Err(error) => return answered.try_recv().unwrap_or(Err(error)),
@@ -264,18 +291,15 @@ impl<S: LaneState> Lane<S> {
         wake_in(&self.shared, self.id, delay);
     }
 
+    /// Whether a job may be queued.
+    fn takes_jobs(&self) -> Result<(), LaneError> {
+        self.shared.lock().queue(self.id).map(drop)
+    }
+
     fn submit(&self, work: Work) -> Result<Arc<AtomicU8>, LaneError> {
         let stage = Arc::new(AtomicU8::new(QUEUED));
         let mut inner = self.shared.lock();
-        if inner.stopped {
-            return Err(LaneError::Stopped);
-        }
-        let Some(queue) = inner.lanes.get_mut(&self.id) else {
-            return Err(LaneError::Broken);
-        };
-        if queue.overdue {
-            return Err(LaneError::NotStarted);
-        }
+        let queue = inner.queue(self.id)?;
         queue.jobs.push_back(Job {
             work,
             stage: Arc::clone(&stage),

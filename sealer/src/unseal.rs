@@ -29,7 +29,7 @@ use crate::keyring::{AuditKey, KeyCell, KeysError, VaultKeys, unwrap_audit, unwr
 use crate::ledger::{Inbox, Ledger};
 use crate::looking::Looking;
 use crate::own::VaultQuorum;
-use crate::pool::Pool;
+use crate::pool::{Gathering, Pool};
 use crate::record::Place;
 use crate::registrar::Registrar;
 use crate::rows::{Access, Rows, RowsError, Table};
@@ -322,6 +322,7 @@ impl Opening<'_> {
             sealed: Arc::clone(&sealed),
             keys: system_keys,
             lane: Some(lane),
+            waiting: Gathering::default(),
             stats: system_stats,
             idle: options.idle,
             fault: OnceLock::new(),
@@ -413,6 +414,7 @@ pub(crate) fn shared(
         sealed: Arc::clone(sealed),
         keys: found.keys,
         lane,
+        waiting: Gathering::default(),
         stats,
         idle: options.idle,
         fault,

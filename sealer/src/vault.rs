@@ -18,13 +18,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use mcpist_quorum::NameHmac;
 use mcpist_secret::Secret;
 
-use crate::batch::{Committed, Op, check_batch};
+use crate::batch::{Batch, Committed, Op};
 use crate::disk::{Disk, Listed, Slice, Stats};
 use crate::error::{Health, VaultError};
 use crate::ids::{VaultId, check_record};
 use crate::keyring::{KeyCell, VaultKeys};
 use crate::own::VaultQuorum;
-use crate::pool::Lane;
+use crate::pool::{Gathering, Lane, LaneError};
 use crate::record::{Meta, RowError, SealedRecord};
 
 /// Names a record of a vault.
@@ -46,6 +46,8 @@ pub(crate) struct Shared {
     pub(crate) keys: Arc<KeyCell<VaultKeys>>,
     /// None where the file did not verify.
     pub(crate) lane: Option<Arc<Lane<Disk>>>,
+    /// The batches that wait for the lane.
+    pub(crate) waiting: Gathering<Disk>,
     pub(crate) stats: Arc<Stats>,
     pub(crate) idle: Duration,
     /// Set once: why the vault is of no use until the store is sealed and unsealed again.
@@ -178,15 +180,17 @@ impl OpenVault {
 
     /// Applies a batch in one transaction, whole or not at all, and durable when this returns.
     ///
-    /// An [`Op::Outbox`] line goes into the outbox of this vault's own database.
+    /// An [`Op::Outbox`] line goes into the outbox of this vault's own database. Batches that wait for the vault at the same
+    /// time share a transaction, in the order in which they came: each is judged after those before it, whose refusal costs
+    /// it nothing, and is told alone what became of it.
     ///
     /// # Errors
     /// [`VaultError::Conflict`] and [`VaultError::NotFound`] where a record is not in the expected state;
     /// [`VaultError::OutcomeUnknown`] where the disk did not answer in time; names, sizes and the batch
     /// itself; the vault is sealed, unavailable or quarantined.
     pub fn commit(&self, batch: Vec<Op>) -> Result<Committed, VaultError> {
-        check_batch(&batch)?;
-        self.run(move |disk| disk.commit(&batch, now()))
+        let batch = Batch::check(batch, now())?;
+        self.on_lane(|lane| lane.join(&self.0.waiting, batch))
     }
 
     /// The outbox lines that were not handed on yet: sequence and line, oldest first, at most 256.
@@ -250,12 +254,19 @@ impl OpenVault {
         &self,
         job: impl FnOnce(&mut Disk) -> Result<T, VaultError> + Send + 'static,
     ) -> Result<T, VaultError> {
+        self.on_lane(|lane| lane.run(job))
+    }
+
+    fn on_lane<T>(
+        &self,
+        job: impl FnOnce(&Lane<Disk>) -> Result<Result<T, VaultError>, LaneError>,
+    ) -> Result<T, VaultError> {
         let shared = &*self.0;
         shared.usable()?;
         let Some(lane) = &shared.lane else {
             return Err(VaultError::Unavailable);
         };
-        let result = lane.run(job).map_err(VaultError::from).flatten();
+        let result = job(lane).map_err(VaultError::from).flatten();
         shared.watch_idle();
         match result {
             Err(error @ VaultError::Quarantined(_)) => self.faulty(error),

@@ -6,8 +6,7 @@
 
 use std::sync::Arc;
 
-use super::{Change, Staged, Twin, WriteError};
-use crate::batch::Committed;
+use super::{Change, Outcomes, Staged, Twin, WriteError};
 use crate::disk::{Disk, Role, tampered};
 use crate::error::VaultError;
 use crate::head::HeadState;
@@ -38,7 +37,7 @@ impl Disk {
         &mut self,
         mut staged: Staged,
         error: VaultError,
-    ) -> Result<Committed, WriteError> {
+    ) -> Result<Outcomes, WriteError> {
         self.unstage(&mut staged);
         if let Some(new) = &mut staged.new {
             new.in_doubt();
@@ -55,10 +54,7 @@ impl Disk {
             twin: staged.twin,
         });
         match self.ask_file() {
-            Ok(Some((_, true))) => Ok(Committed {
-                versions: staged.versions,
-                generation: staged.head.head.generation,
-            }),
+            Ok(Some((_, true))) => Ok(staged.outcomes),
             Ok(_) => Err(WriteError::NotMade(error)),
             Err(unread @ VaultError::Quarantined(_)) => Err(WriteError::InDoubt(unread)),
             Err(unread) => {

@@ -8,6 +8,7 @@ mod drill;
 mod epochs;
 mod evidence;
 mod faults;
+mod groups;
 mod model;
 mod own;
 mod rebuild;

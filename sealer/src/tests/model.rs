@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
+use super::groups::together;
 use super::support::{Fail, Site, delete, file_name, put_if, read};
 use crate::barrier::{Barrier, Unsealed};
 use crate::batch::{Expect, Op};
@@ -11,10 +12,28 @@ use crate::error::VaultError;
 
 #[derive(Debug, Clone)]
 enum Step {
-    Put { name: u8, expect: u8 },
-    Delete { name: u8 },
-    Both { put: u8, delete: u8 },
-    Failing { name: u8, how: u8, control: bool },
+    Put {
+        name: u8,
+        expect: u8,
+    },
+    Delete {
+        name: u8,
+    },
+    Both {
+        put: u8,
+        delete: u8,
+    },
+    Failing {
+        name: u8,
+        how: u8,
+        control: bool,
+    },
+    /// One batch of one change each, of several writers; how the transaction fails, if it does.
+    Group {
+        parts: Vec<(u8, u8)>,
+        how: Option<u8>,
+        control: bool,
+    },
     Settle,
     Reopen,
 }
@@ -26,6 +45,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..5u8, 0..5u8).prop_map(|(put, delete)| Step::Both { put, delete }),
         2 => (0..5u8, 0..3u8, any::<bool>())
             .prop_map(|(name, how, control)| Step::Failing { name, how, control }),
+        3 => (prop::collection::vec((0..3u8, 0..4u8), 2..7), prop::option::of(0..3u8), any::<bool>())
+            .prop_map(|(parts, how, control)| Step::Group { parts, how, control }),
         1 => Just(Step::Settle),
         2 => Just(Step::Reopen),
     ]
@@ -91,6 +112,53 @@ impl Run {
         }
     }
 
+    /// Several writers at once: each batch is judged as if those before it had been made.
+    fn group(&mut self, parts: &[(u8, u8)], how: Option<Fail>, control: bool) {
+        let (mut after, mut expected, mut batches) = (self.model.clone(), Vec::new(), Vec::new());
+        for (number, (name, act)) in parts.iter().enumerate() {
+            let (name, payload) = (format!("record {name}"), format!("{} {number}", self.count));
+            let expect = match act {
+                0 => Expect::Absent,
+                1 => Expect::Version(2),
+                _ => Expect::Any,
+            };
+            let found = after.version(&name);
+            let refused = expect.check(&name, found).is_err();
+            if *act == 3 {
+                expected.push(after.delete(&name));
+                batches.push(vec![delete(&name)]);
+            } else {
+                expected.push((!refused).then(|| after.put(&name, &payload)));
+                batches.push(vec![put_if(&name, &payload, expect)]);
+            }
+        }
+        let vault = self.vault();
+        let writes = expected.iter().any(Option::is_some);
+        let file = match control || self.name == "system" {
+            true => "control.db".to_owned(),
+            false => file_name(&vault),
+        };
+        let outcomes = together(&vault, batches, || {
+            if let Some(how) = how.filter(|_| writes) {
+                self.site.faults.fail_next(&file, how);
+            }
+        });
+        let made = !writes || how.is_none_or(|how| how == Fail::Made);
+        for (outcome, expected) in outcomes.into_iter().zip(expected) {
+            match (outcome, expected) {
+                (Ok(committed), Some(version)) if made => {
+                    assert_eq!(committed.versions, [version]);
+                }
+                (Err(VaultError::Conflict { .. } | VaultError::NotFound(_)), None) if made => {}
+                (Err(VaultError::Full(_)), _) if !made => {}
+                (outcome, expected) => panic!("{outcome:?} where the model has {expected:?}"),
+            }
+        }
+        if made {
+            self.model = after;
+        }
+    }
+
     fn step(&mut self, step: &Step) {
         self.count += 1;
         let payload = format!("payload {}", self.count);
@@ -149,6 +217,14 @@ impl Run {
                     Err(VaultError::Full(_)) if how != Fail::Made => {}
                     other => panic!("{other:?}"),
                 }
+            }
+            Step::Group {
+                ref parts,
+                how,
+                control,
+            } => {
+                let how = how.map(|how| [Fail::Put, Fail::Lost, Fail::Made][usize::from(how)]);
+                self.group(parts, how, control);
             }
             Step::Settle => self.barrier.as_ref().unwrap().settle().unwrap(),
             Step::Reopen => {
