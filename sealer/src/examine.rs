@@ -68,14 +68,21 @@ impl Findings {
     }
 }
 
+/// What control.db knows of a vault whose file nobody has open.
+#[derive(Clone)]
+pub(crate) struct Case {
+    pub(crate) old: OpenVault,
+    pub(crate) incarnation: Incarnation,
+    /// Of its head.
+    entry: Option<Entry>,
+    wrapped: Vec<u8>,
+}
+
 /// A quarantined vault's file, and keys for it that a seal takes back.
 pub(crate) struct Patient {
-    pub(crate) old: OpenVault,
+    pub(crate) case: Case,
     pub(crate) keys: Arc<KeyCell<VaultKeys>>,
     pub(crate) place: Place,
-    pub(crate) incarnation: Incarnation,
-    /// What control.db knows of its head.
-    pub(crate) entry: Option<Entry>,
     vaults: Vaults,
     rows: Box<dyn Rows>,
     _open: OpenGuard,
@@ -109,26 +116,11 @@ impl Frame {
     }
 }
 
-impl Patient {
-    /// How many commits the vault had, as far as anybody knows. Each raises a record's version by one, so none is above.
-    pub(crate) fn generation(&self, head: Option<&HeadState>) -> u64 {
-        let recorded = self.entry.map_or(0, |entry| {
-            let intended = entry.intent.map_or(0, |intent| intent.generation);
-            entry.recorded.generation.max(intended)
-        });
-        head.map_or(0, |h| h.head.generation).max(recorded)
-    }
-
-    /// Takes the file of the vault `name` from whoever has it open.
-    pub(crate) fn admit(vaults: &Vaults, name: &str) -> Result<Patient, VaultError> {
-        let old = vaults.vault(name)?;
-        match old.health() {
-            Health::Quarantined(_) => {}
-            Health::Sealed => return Err(VaultError::Sealed),
-            _ => return Err(VaultError::NotQuarantined(name.to_owned())),
-        }
+impl Case {
+    /// Takes the file of a vault that does not serve from whoever has it open.
+    pub(crate) fn admit(vaults: &Vaults, old: OpenVault) -> Result<Case, VaultError> {
         if old.0.own.is_some() {
-            return Err(VaultError::OwnQuorum(name.to_owned()));
+            return Err(VaultError::OwnQuorum(old.name().to_owned()));
         }
         if let Some(lane) = &old.0.lane {
             match lane.end() {
@@ -137,8 +129,8 @@ impl Patient {
                 Err(error) => return Err(error.into()),
             }
         }
-        let (live, id) = (vaults.live(), old.id());
-        let (wrapped, entry, incarnation) = live.system.run(move |disk| {
+        let id = old.id();
+        let (wrapped, entry, incarnation) = vaults.live().system.run(move |disk| {
             disk.ready()?;
             let wrapped = disk
                 .rows
@@ -151,21 +143,52 @@ impl Patient {
             let incarnation = disk.head.head.incarnation;
             Ok((wrapped.unwrap_or_default(), entry, incarnation))
         })?;
+        Ok(Case {
+            old,
+            incarnation,
+            entry,
+            wrapped,
+        })
+    }
+
+    /// How many commits the vault had, as far as anybody knows. Each raises a record's version by one, so none is above.
+    pub(crate) fn generation(&self, head: Option<&HeadState>) -> u64 {
+        let recorded = self.entry.map_or(0, |entry| {
+            let intended = entry.intent.map_or(0, |intent| intent.generation);
+            entry.recorded.generation.max(intended)
+        });
+        head.map_or(0, |h| h.head.generation).max(recorded)
+    }
+}
+
+impl Patient {
+    /// Takes the file of the quarantined vault `name` from whoever has it open.
+    pub(crate) fn admit(vaults: &Vaults, name: &str) -> Result<Patient, VaultError> {
+        let old = vaults.vault(name)?;
+        match old.health() {
+            Health::Quarantined(_) => {}
+            Health::Sealed => return Err(VaultError::Sealed),
+            _ => return Err(VaultError::NotQuarantined(name.to_owned())),
+        }
+        Patient::open(vaults, Case::admit(vaults, old)?)
+    }
+
+    /// Opens the keys of the vault; its file is opened where it is read.
+    pub(crate) fn open(vaults: &Vaults, case: Case) -> Result<Patient, VaultError> {
+        let (live, id) = (vaults.live(), case.old.id());
         let keys = live
             .root
-            .lend(|root| VaultKeys::unwrap(root, live.id, id, &wrapped))?
+            .lend(|root| VaultKeys::unwrap(root, live.id, id, &case.wrapped))?
             .map_err(keys_error)?;
         let keys = Arc::new(KeyCell::new(keys));
         live.hold(&keys)?;
         Ok(Patient {
             keys,
             place: Place::new(live.id, id),
-            incarnation,
-            entry,
             rows: live.backend.open(&live.store.vault(id))?,
             _open: live.store.lease(),
             vaults: vaults.clone(),
-            old,
+            case,
         })
     }
 
@@ -275,7 +298,7 @@ impl Patient {
         digest.copy_from_slice(context.finish().as_ref());
         let root = keys.lend(|keys| buckets.root(keys.head()))?;
         let is_whole = |head: &HeadState| {
-            let verdict = self.entry.map(|entry| entry.judge(head.point()));
+            let verdict = self.case.entry.map(|entry| entry.judge(head.point()));
             verdict.is_some_and(|verdict| verdict != Verdict::Foreign)
                 && (head.head.root, head.head.count) == (root, buckets.count())
         };

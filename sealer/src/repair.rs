@@ -50,13 +50,13 @@ impl Vaults {
         let mut patient = Patient::admit(self, name)?;
         let mut frame = patient.frame()?;
         let first = frame.keep_lines(logged);
-        let generation = patient.generation(frame.head.as_ref());
+        let generation = patient.case.generation(frame.head.as_ref());
         let (old, keys, place) = (
-            patient.old.clone(),
+            patient.case.old.clone(),
             std::sync::Arc::clone(&patient.keys),
             patient.place.clone(),
         );
-        let of = patient.incarnation;
+        let of = patient.case.incarnation;
         let mut draft = Draft::begin(self, name, Some(&old), None, of, first)?;
         draft.keeps_old = true;
         for lines in frame.lines.chunks(LINES) {

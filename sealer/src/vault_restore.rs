@@ -22,7 +22,7 @@ use crate::backup::{BackupFault, Reading, StoredBackup, records};
 use crate::batch::Op;
 use crate::disk::{Disk, tampered};
 use crate::error::{Health, VaultError};
-use crate::examine::Patient;
+use crate::examine::{Case, Patient};
 use crate::head::HeadState;
 use crate::ids::{VaultId, VaultName};
 use crate::keyring::{KeyCell, VaultKeys};
@@ -49,7 +49,7 @@ pub struct VaultInBackup {
     pub records: u64,
     /// Records here that open; none where there is no vault of that name.
     pub here: Option<u64>,
-    /// The vault here is quarantined: of its records some may not open.
+    /// The vault here is quarantined, or its file is gone: of its records some may not open.
     pub is_quarantined: bool,
     /// Of those here, the ones that the backup has in another version.
     pub other: u64,
@@ -67,12 +67,17 @@ pub struct VaultRestore {
     vaults: Vaults,
     finished: Finished,
     found: VaultInBackup,
-    replaced: Option<VaultId>,
+    kept: Option<VaultId>,
 }
 
 /// What the name stands for now.
 enum Here {
     Nothing,
+    /// Of which nothing opens: its file is gone, or its keys in control.db are no good.
+    Lost {
+        case: Case,
+        is_gone: bool,
+    },
     Damaged(Box<Patient>),
     Serving {
         vault: OpenVault,
@@ -127,13 +132,13 @@ impl Vaults {
         if found.digest != digest {
             return Err(VaultError::Moved(name.to_owned()).into());
         }
-        let (old, freeze) = here.give();
+        let (old, keeps_old, freeze) = here.give();
         let mut draft = Draft::begin(self, name, old.as_ref(), freeze, goes.of, goes.first)?;
         // No record of the backup, and none that was here, had a version above the commits of its vault.
         let known = backup.head.map_or(0, |head| head.head.generation);
         let version = goes.generation.max(known) + 1;
         draft.version = Some(version);
-        draft.keeps_old = true;
+        draft.keeps_old = keeps_old;
         for lines in goes.lines.chunks(LINES) {
             draft.take_lines(lines)?;
         }
@@ -151,7 +156,7 @@ impl Vaults {
             vaults: self.clone(),
             finished,
             found,
-            replaced: old.as_ref().map(OpenVault::id),
+            kept: old.filter(|_| keeps_old).map(|old| old.id()),
         })
     }
 
@@ -175,9 +180,9 @@ impl VaultRestore {
         &self.found
     }
 
-    /// The identity of the file that was the vault; none where there was no vault of the name.
-    pub fn replaced(&self) -> Option<VaultId> {
-        self.replaced
+    /// The identity of the file that was the vault, and stays; none where there is none.
+    pub fn kept(&self) -> Option<VaultId> {
+        self.kept
     }
 
     /// Makes the new file the vault; `ops` go into the system vault with it. Blocks on the store's disk, up to its deadline.
@@ -199,8 +204,10 @@ impl Here {
             vault => vault?,
         };
         match vault.health() {
-            Health::Quarantined(_) => {
-                return Ok(Here::Damaged(Box::new(Patient::admit(vaults, name)?)));
+            Health::Quarantined(_) => return Here::of_damaged(vaults, vault),
+            // Nobody could open it.
+            Health::Unavailable if vault.0.lane.is_none() && is_gone(vaults, &vault)? => {
+                return Here::of_damaged(vaults, vault);
             }
             _ if vault.0.own.is_some() => return Err(VaultError::OwnQuorum(name.to_owned())),
             _ if !may_serve => return Err(VaultError::Serves(name.to_owned())),
@@ -219,12 +226,26 @@ impl Here {
         })
     }
 
-    /// The vault in whose place another comes.
-    fn give(self) -> (Option<OpenVault>, Option<Freeze>) {
+    fn of_damaged(vaults: &Vaults, vault: OpenVault) -> Result<Here, VaultError> {
+        let is_gone = is_gone(vaults, &vault)?;
+        let case = Case::admit(vaults, vault)?;
+        if is_gone {
+            return Ok(Here::Lost { case, is_gone });
+        }
+        match Patient::open(vaults, case.clone()) {
+            Ok(patient) => Ok(Here::Damaged(Box::new(patient))),
+            Err(VaultError::Quarantined(_)) => Ok(Here::Lost { case, is_gone }),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The vault in whose place another comes, and whether its file stays.
+    fn give(self) -> (Option<OpenVault>, bool, Option<Freeze>) {
         match self {
-            Here::Nothing => (None, None),
-            Here::Damaged(patient) => (Some(patient.old.clone()), None),
-            Here::Serving { vault, freeze, .. } => (Some(vault), freeze),
+            Here::Nothing => (None, false, None),
+            Here::Lost { case, is_gone } => (Some(case.old), !is_gone, None),
+            Here::Damaged(patient) => (Some(patient.case.old.clone()), true, None),
+            Here::Serving { vault, freeze, .. } => (Some(vault), true, freeze),
         }
     }
 
@@ -258,12 +279,23 @@ impl Here {
                     lines: Vec::new(),
                 }
             }
+            Here::Lost { case, .. } => {
+                context.update(case.old.id().as_bytes());
+                found.is_quarantined = true;
+                found.here = Some(0);
+                Goes {
+                    of: case.incarnation,
+                    generation: case.generation(None),
+                    first: logged + 1,
+                    lines: Vec::new(),
+                }
+            }
             Here::Damaged(patient) => {
                 let mut frame = patient.frame()?;
                 let first = frame.keep_lines(logged);
                 let goes = Goes {
-                    of: patient.incarnation,
-                    generation: patient.generation(frame.head.as_ref()),
+                    of: patient.case.incarnation,
+                    generation: patient.case.generation(frame.head.as_ref()),
                     first,
                     lines: frame.lines.clone(),
                 };
@@ -306,6 +338,15 @@ impl Here {
         found.digest.copy_from_slice(context.finish().as_ref());
         Ok((found, goes))
     }
+}
+
+/// Whether the file of a vault is not there any more.
+fn is_gone(vaults: &Vaults, vault: &OpenVault) -> Result<bool, VaultError> {
+    let file = vaults.live().store.vault(vault.id());
+    let there = file.path().try_exists();
+    there
+        .map(|there| !there)
+        .map_err(|error| VaultError::Storage(error.to_string()))
 }
 
 /// The audit lines that wait in a vault that serves.
