@@ -18,6 +18,7 @@
 //! [`KeyCell::revoke`] the write half to drop, and thereby wipe, the keys. So revoking waits for
 //! arithmetic only, never for a disk, and what is lent afterwards is refused.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use mcpist_quorum::{RecordError, StoreId, unwrap_key, wrap_key};
@@ -155,6 +156,18 @@ impl<'a> OwnRow<'a> {
         unwrap_key(kek, OWN_ROOT, self.config, self.wrapped)
     }
 
+    /// The epochs of its data keys, which stand in clear.
+    pub(crate) fn epochs(&self) -> Result<BTreeSet<Epoch>, Malformed> {
+        let mut read = Reader::new(self.keys);
+        read.expect(KEYS_V1)?;
+        let count = read.u32()?.min(MAX_EPOCHS);
+        let mut epoch = || {
+            let epoch = read.array()?;
+            read.bytes().map(|_| epoch)
+        };
+        (0..count).map(|_| epoch()).collect()
+    }
+
     /// The keys of the vault, out of its root key.
     pub(crate) fn open(
         &self,
@@ -236,6 +249,14 @@ impl VaultKeys {
     /// Whether `root` is their own root key.
     pub(crate) fn is_own(&self, root: &Key) -> bool {
         self.own.as_ref().is_some_and(|own| own.key.ct_eq(root))
+    }
+
+    /// Whether `row`, of any quorum that the vault had, holds keys under their own root key.
+    pub(crate) fn opens(&self, row: &OwnRow<'_>, store: StoreId, vault: VaultId) -> bool {
+        self.own.as_ref().is_some_and(|own| {
+            let is_same = row.config != own.config || row.wrapped == own.wrapped;
+            is_same && VaultKeys::unwrap(&own.key, store, vault, row.keys).is_ok()
+        })
     }
 
     /// The epoch that new records are sealed in.

@@ -10,8 +10,9 @@
 //! is one transaction of control.db; a generation of shares that was tried is in it before one of them leaves.
 //!
 //! # Limits
-//! Its name and its number of writes are the system vault's to know. It is in no backup of the store ([`crate::backup`]), is
-//! not rebuilt ([`crate::rotate`]), and a new root key of the store leaves it alone.
+//! Its name and its number of writes are the system vault's to know. A backup of the store has it as it stands, verified where
+//! it is open ([`crate::backup`]), and a restore leaves its head as it is: it says the life in which the vault was made, and
+//! is judged by the ledger alone. It is not rebuilt ([`crate::rotate`]), and a new root key of the store leaves it alone.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -396,14 +397,17 @@ impl Vaults {
 
 impl Disk {
     /// The row of wrapped keys of a vault.
-    fn key_row(&mut self, id: VaultId) -> Result<Vec<u8>, VaultError> {
+    pub(crate) fn key_row(&mut self, id: VaultId) -> Result<Vec<u8>, VaultError> {
         self.ready()?;
         let mut tx = self.rows.begin(Access::Read)?;
         Ok(tx.get(Table::Vault, id.as_bytes())?.unwrap_or_default())
     }
 
     /// What control.db knows of a vault's head, all that waits for it written.
-    fn entry(&mut self, id: VaultId) -> Result<Option<crate::ledger::Entry>, VaultError> {
+    pub(crate) fn entry(
+        &mut self,
+        id: VaultId,
+    ) -> Result<Option<crate::ledger::Entry>, VaultError> {
         self.ready()?;
         self.flush()?;
         match &self.role {

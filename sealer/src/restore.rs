@@ -6,6 +6,9 @@
 //! start or restore drops; after it, the new one. The old store stays beside the new one, sealed, until
 //! [`crate::remove_aside`]. [`drill`] does all of this but the rename, and removes what it built.
 //!
+//! A vault that a quorum of its own opens is let be: it comes as it stood, and that quorum's unseal judges its head by what
+//! the backed up store knew of it ([`BackupItem::EndOfOwn`]), so that a file which was put back before stays foreign.
+//!
 //! Does not: collect shares (the caller has the KEK), open the store that it made (the same quorum unseals it), or stop
 //! the host that the backup came from, which witness receipts fence.
 
@@ -32,6 +35,7 @@ use crate::error::VaultError;
 use crate::ids::VaultId;
 use crate::keyring::{KeyCell, VaultKeys, unwrap_root};
 use crate::ledger::{Entry, Inbox, Ledger, Point};
+use crate::own::{OwnNote, VaultQuorum};
 use crate::record::{Place, seal_head};
 use crate::rows::{Access, Backend, Rows, Table};
 use crate::sqlite::Sqlite;
@@ -88,10 +92,13 @@ pub struct Restored {
     pub incarnation: Incarnation,
     /// How many vaults, the system vault among them.
     pub vaults: u32,
-    /// How many records they hold, all of which were opened.
+    /// How many records they hold. All were opened but those of [`Restored::carried`].
     pub records: u64,
     /// How many files of the daemon.
     pub files: u32,
+    /// The vaults that a quorum of their own opens, and their records: they are there as they stood, and that quorum's
+    /// unseal verifies them.
+    pub carried: Vec<(String, u64)>,
     /// The vaults that the backup could not hold, and why.
     pub left_out: Vec<(String, String)>,
     /// How long its rows and files took to be written.
@@ -227,11 +234,13 @@ fn build(
         root,
         store: &store,
         open: BTreeMap::new(),
+        own: BTreeMap::new(),
         restored: Restored {
             incarnation: *backup.header().incarnation(),
             vaults: 0,
             records: 0,
             files: 0,
+            carried: Vec::new(),
             left_out: Vec::new(),
             building: Duration::ZERO,
             verifying: Duration::ZERO,
@@ -257,6 +266,8 @@ struct Building<'a> {
     store: &'a Arc<Store>,
     /// The files that are whole, and are not believed yet.
     open: BTreeMap<VaultId, Box<dyn Rows>>,
+    /// Of those that a quorum of their own opens: the records, and what their heads are to be judged by.
+    own: BTreeMap<VaultId, (u64, Entry)>,
     restored: Restored,
 }
 
@@ -321,6 +332,16 @@ impl Building<'_> {
                 BackupItem::EndOfVault { records } => {
                     if let Some(mut filled) = filling.take() {
                         filled.flush()?;
+                        self.open.insert(filled.id, filled.rows);
+                    }
+                    counted.vaults += 1;
+                    counted.records += records;
+                }
+                BackupItem::EndOfOwn { records, entry } => {
+                    if let Some(mut filled) = filling.take() {
+                        filled.flush()?;
+                        let entry = Entry::decode(entry).map_err(VaultError::from)?;
+                        self.own.insert(filled.id, (records, entry));
                         self.open.insert(filled.id, filled.rows);
                     }
                     counted.vaults += 1;
@@ -392,15 +413,14 @@ impl Building<'_> {
                 }
                 return Err(tampered("a vault is named in the backup and not in it").into());
             };
-            let point = self.begin_life(vault, rows, &mut system)?;
-            let missing = known.0.get(&vault.id).and_then(|entry| entry.missing);
-            heads.push((
-                vault.id,
-                Entry {
-                    missing,
-                    ..Entry::new(point)
+            let entry = match &vault.own {
+                Some(note) => self.carry(vault, note, rows, &mut system)?,
+                None => Entry {
+                    missing: known.0.get(&vault.id).and_then(|entry| entry.missing),
+                    ..Entry::new(self.begin_life(vault, rows, &mut system)?)
                 },
-            ));
+            };
+            heads.push((vault.id, entry));
         }
         self.count(system.head.head.count);
         system.head.head.incarnation = self.restored.incarnation;
@@ -425,6 +445,26 @@ impl Building<'_> {
     fn count(&mut self, records: u64) {
         self.restored.vaults += 1;
         self.restored.records += records;
+    }
+
+    /// Lets a vault be that its own quorum opens; what its head is to be judged by.
+    fn carry(
+        &mut self,
+        vault: &NamedVault,
+        note: &OwnNote,
+        mut rows: Box<dyn Rows>,
+        system: &mut Disk,
+    ) -> Result<Entry, RestoreError> {
+        let own = self.own.remove(&vault.id);
+        let (records, entry) = own
+            .ok_or_else(|| tampered("a vault stands in the backup as one of the store's quorum"))?;
+        let store = self.backup.header().config().store();
+        VaultQuorum::of(store, vault.id, note, &system.key_row(vault.id)?)?;
+        rows.truncate_log().map_err(VaultError::from)?;
+        rows.close().map_err(VaultError::from)?;
+        self.count(records);
+        self.restored.carried.push((vault.name.clone(), records));
+        Ok(entry)
     }
 
     fn candidate(&self, id: VaultId, keys: VaultKeys, rows: Box<dyn Rows>) -> Candidate {

@@ -18,7 +18,7 @@ use crate::rows::Table;
 use crate::{Barrier, OpenError, UnsealReport, Unsealed};
 
 /// A file to back up into, with its path.
-fn target(site: &Site, name: &str) -> (File, PathBuf) {
+pub(super) fn target(site: &Site, name: &str) -> (File, PathBuf) {
     let path = site.path.with_file_name(name);
     let file = File::options()
         .read(true)
@@ -423,20 +423,32 @@ fn a_changed_backup_restores_nothing_and_touches_no_store() {
 }
 
 /// The same backup under the same keys, but for the items that `keep` does not want.
-fn without(
+pub(super) fn without(
     barrier: &Barrier<Unsealed>,
     stored: &StoredBackup,
     out: &File,
     mut keep: impl FnMut(&BackupItem<'_>) -> bool,
 ) -> StoredBackup {
+    rewritten(barrier, stored, out, |item, push| {
+        if keep(item) {
+            push(item);
+        }
+    })
+}
+
+/// The same backup under the same keys, with what `change` hands on of each item.
+pub(super) fn rewritten(
+    barrier: &Barrier<Unsealed>,
+    stored: &StoredBackup,
+    out: &File,
+    mut change: impl FnMut(&BackupItem<'_>, &mut dyn FnMut(&BackupItem<'_>)),
+) -> StoredBackup {
     let root = &barrier.live().root;
     let (mut writer, begin) = BackupWriter::new(stored.header().clone());
     out.write_all_at(&begin, 0).unwrap();
     items(stored, root, |item| {
-        if keep(&item) {
-            // All of it goes into one chunk.
-            assert!(!writer.push(&item)?);
-        }
+        // All of it goes into one chunk.
+        change(&item, &mut |item| assert!(!writer.push(item).unwrap()));
         Ok::<(), BackupFault>(())
     })
     .unwrap();
@@ -486,29 +498,17 @@ fn a_backup_whose_store_opens_for_another_quorum_than_it_names_is_none() {
     let stored = back_up(&site, &barrier, "backup");
     for row in ["config", "root"] {
         // As a rekey leaves it that ends while the backup is written.
-        let root = &barrier.live().root;
         let (out, _) = target(&site, row);
-        let (mut writer, begin) = BackupWriter::new(stored.header().clone());
-        out.write_all_at(&begin, 0).unwrap();
-        items(&stored, root, |item| {
-            let config = Table::Config.number();
-            match item {
-                BackupItem::Row { table, key, value }
-                    if (table, key) == (config, row.as_bytes()) =>
-                {
-                    let mut other = value.to_vec();
-                    *other.last_mut().unwrap() ^= 1;
-                    let value = &other[..];
-                    assert!(!writer.push(&BackupItem::Row { table, key, value })?);
-                }
-                item => assert!(!writer.push(&item)?),
+        let config = Table::Config.number();
+        let other = rewritten(&barrier, &stored, &out, |item, push| match item {
+            BackupItem::Row { table, key, value } if (*table, *key) == (config, row.as_bytes()) => {
+                let mut value = value.to_vec();
+                *value.last_mut().unwrap() ^= 1;
+                let (table, value) = (*table, &value[..]);
+                push(&BackupItem::Row { table, key, value });
             }
-            Ok::<(), BackupFault>(())
-        })
-        .unwrap();
-        let (end, _) = root.lend(|root| writer.finish(root)).unwrap().unwrap();
-        out.write_all_at(&end, begin.len() as u64).unwrap();
-        let other = StoredBackup::read(out).unwrap();
+            item => push(item),
+        });
         let refused = barrier.verify_backup(&other);
         assert!(matches!(refused, Err(BackupFault::Content(_))), "{row}");
         let standby = site.path.with_file_name(format!("standby-{row}"));

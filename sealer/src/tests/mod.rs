@@ -4,13 +4,14 @@
 mod attacks;
 mod backup;
 mod barrier;
+mod carry;
 mod drill;
 mod epochs;
 mod evidence;
 mod faults;
 mod groups;
 mod model;
-mod own;
+pub(crate) mod own;
 mod rebuild;
 mod rekey;
 mod repair;

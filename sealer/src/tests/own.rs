@@ -7,13 +7,11 @@ use mcpist_quorum::{
     ShareRefusal, Submission, Switch, Threshold, ValidShares, VaultConfig, open_share_file,
 };
 
-use super::backup::{Files, back_up, unseal_at};
 use super::support::{Fail, Site, again, edit, file_name, put, read, rows};
 use crate::barrier::{Barrier, Unsealed};
 use crate::error::{Health, VaultError};
 use crate::ids::VaultId;
 use crate::rekey::SwitchError;
-use crate::restore::restore;
 
 const CONTROL: &str = "control.db";
 
@@ -63,7 +61,7 @@ fn first(barrier: &Barrier<Unsealed>) -> (Switch<VaultConfig>, Vec<Share>) {
 }
 
 /// The vault's quorum gives its shares to `plan`.
-fn given(
+pub(crate) fn given(
     barrier: &Barrier<Unsealed>,
     plan: Plan,
     shares: &[Share],
@@ -81,7 +79,7 @@ fn given(
     panic!("more shares are needed")
 }
 
-fn unseal(barrier: &Barrier<Unsealed>, shares: &[Share]) -> Result<u64, SwitchError> {
+pub(crate) fn unseal(barrier: &Barrier<Unsealed>, shares: &[Share]) -> Result<u64, SwitchError> {
     let own = barrier.vault("ops").unwrap().own_quorum().unwrap();
     let plan = Plan::unseal_vault(&own.config, "ops").unwrap();
     let (_, shares) = given(barrier, plan, shares).unwrap();
@@ -89,7 +87,10 @@ fn unseal(barrier: &Barrier<Unsealed>, shares: &[Share]) -> Result<u64, SwitchEr
 }
 
 /// New shares of the vault, 2 of 2, that have been proved.
-fn next(barrier: &Barrier<Unsealed>, old: &[Share]) -> (Switch<VaultConfig>, Vec<Share>) {
+pub(crate) fn next(
+    barrier: &Barrier<Unsealed>,
+    old: &[Share],
+) -> (Switch<VaultConfig>, Vec<Share>) {
     let (identities, holders) = people(["Fay", "Gus"]);
     let own = barrier.vault("ops").unwrap().own_quorum().unwrap();
     let generation = Generation::new(own.tried.get() + 1).unwrap();
@@ -103,7 +104,7 @@ fn next(barrier: &Barrier<Unsealed>, old: &[Share]) -> (Switch<VaultConfig>, Vec
 }
 
 /// A store with a vault of its own quorum and one of the store's.
-fn with_own() -> (Site, Barrier<Unsealed>, Vec<Share>) {
+pub(crate) fn with_own() -> (Site, Barrier<Unsealed>, Vec<Share>) {
     let site = Site::new();
     let (barrier, _) = site.unseal();
     barrier.create_vault("prod", None).unwrap();
@@ -117,11 +118,11 @@ fn with_own() -> (Site, Barrier<Unsealed>, Vec<Share>) {
     (site, barrier, shares)
 }
 
-fn reads(barrier: &Barrier<Unsealed>, name: &str) -> Result<String, VaultError> {
+pub(crate) fn reads(barrier: &Barrier<Unsealed>, name: &str) -> Result<String, VaultError> {
     read(&barrier.vault(name).unwrap(), "git")
 }
 
-fn is_sealed(barrier: &Barrier<Unsealed>) {
+pub(crate) fn is_sealed(barrier: &Barrier<Unsealed>) {
     assert!(matches!(
         reads(barrier, "ops"),
         Err(VaultError::VaultSealed(name)) if name == "ops"
@@ -310,7 +311,7 @@ fn a_rekey_in_doubt_seals_it_until_control_db_can_be_read() {
 }
 
 /// Puts `value` in the place of the row of keys of `id`.
-fn put_keys(site: &Site, id: VaultId, value: &[u8]) {
+pub(crate) fn put_keys(site: &Site, id: VaultId, value: &[u8]) {
     edit(&site.path.join(CONTROL), |conn| {
         let put = "UPDATE vault SET value = ?1 WHERE key = ?2";
         let done = conn.execute(put, rusqlite::params![value, id.as_bytes()]);
@@ -428,36 +429,4 @@ fn shares_of_another_quorum_change_nothing() {
     is_sealed(&barrier);
     assert_eq!(own.config.sharing().holders.len(), 2);
     drop(site);
-}
-
-#[test]
-fn a_backup_leaves_it_out_by_name_and_a_restore_has_its_name_alone() {
-    let (site, barrier, shares) = with_own();
-    barrier.system().commit(vec![put("note", "a")]).unwrap();
-    for (is_open, name) in [(true, "open"), (false, "sealed")] {
-        if !is_open {
-            barrier.seal_own("ops").unwrap();
-        }
-        let stored = back_up(&site, &barrier, name);
-        let report = barrier.verify_backup(&stored).unwrap();
-        assert_eq!(report.left_out.len(), 1, "{report:?}");
-        let (left_out, why) = &report.left_out[0];
-        assert_eq!(left_out, "ops");
-        assert!(why.contains("a quorum of its own"), "{why}");
-        let dir = site.path.with_file_name(format!("from-{name}"));
-        let kek = site.foundation.kek();
-        let restored = restore(&stored, kek, &dir, &mut Files::default()).unwrap();
-        assert_eq!(restored.left_out, report.left_out);
-        let (store, report) = unseal_at(&site, &dir);
-        assert_eq!(
-            (report.verified, &report.sealed[..]),
-            (2, &["ops".to_owned()][..])
-        );
-        assert_eq!(reads(&store, "prod").unwrap(), "secret");
-        assert!(matches!(
-            unseal(&store, &shares),
-            Err(SwitchError::Vault(VaultError::Storage(_)))
-        ));
-        is_sealed(&store);
-    }
 }

@@ -24,7 +24,7 @@ fn a_backup_opens_under_its_root_key_and_holds_these_items() {
         }
     };
     assert_eq!(at, file.len());
-    assert_eq!(kinds, [1, 2, 3, 4, 5, 6, 7, 7, 8]);
+    assert_eq!(kinds, [1, 2, 3, 4, 5, 1, 9, 6, 7, 7, 8]);
     let header = header.unwrap();
     end.check(&header, &key(7)).unwrap();
     assert_eq!((header.id(), header.generation()), (&[0x66; 16], 9));
@@ -46,5 +46,6 @@ fn kind(item: &BackupItem<'_>) -> u8 {
         BackupItem::File { .. } => 6,
         BackupItem::Piece(_) => 7,
         BackupItem::Counts { .. } => 8,
+        BackupItem::EndOfOwn { .. } => 9,
     }
 }

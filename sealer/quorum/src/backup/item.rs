@@ -2,7 +2,7 @@
 //!
 //! # Layout (`crate::codec`)
 //! ```text
-//! 1 vault    | id [16] | name            what follows, up to 4, are its rows
+//! 1 vault    | id [16] | name            what follows, up to 4, 5 or 9, are its rows
 //! 2 row      | table u8 | key | value    as it stands in the store; a later one replaces an earlier one
 //! 3 gone     | table u8 | key            a row that an earlier item brought, and that was deleted meanwhile
 //! 4 end      | records u64               of the vault
@@ -10,6 +10,8 @@
 //! 6 file     | path | length u64         of the daemon; its bytes follow in pieces
 //! 7 piece    | bytes
 //! 8 counts   | vaults u32 | left out u32 | records u64 | files u32     the last item
+//! 9 own end  | records u64 | entry       in the place of 4, of a vault that a quorum of its own opens: what the store knew
+//!                                        of its head, by which that quorum's unseal judges it after a restore
 //! ```
 //! An item never goes over the border of a chunk.
 
@@ -23,6 +25,8 @@ pub const MAX_PATH: usize = 512;
 pub const MAX_REASON: usize = 512;
 /// The longest name of a vault, in bytes.
 const MAX_NAME: usize = 64;
+/// The longest entry that the store has of a vault's head, in bytes.
+const MAX_ENTRY: usize = 256;
 
 /// One item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +64,10 @@ pub enum BackupItem<'a> {
         records: u64,
         files: u32,
     },
+    EndOfOwn {
+        records: u64,
+        entry: &'a [u8],
+    },
 }
 
 impl BackupItem<'_> {
@@ -83,6 +91,7 @@ impl BackupItem<'_> {
                 records,
                 files,
             } => out.u8(8).u32(vaults).u32(left_out).u64(records).u32(files),
+            BackupItem::EndOfOwn { records, entry } => out.u8(9).u64(records).bytes(entry),
         };
         out.finish()
     }
@@ -131,6 +140,10 @@ impl<'a> BackupItems<'a> {
                 left_out: reader.u32("left out")?,
                 records: reader.u64("records")?,
                 files: reader.u32("files")?,
+            },
+            9 => BackupItem::EndOfOwn {
+                records: reader.u64("records")?,
+                entry: reader.bytes("entry", MAX_ENTRY)?,
             },
             other => return Err(reader.value("item", other.into())),
         })

@@ -23,7 +23,7 @@ fn header() -> BackupHeader {
     }
 }
 
-const ITEMS: [BackupItem<'static>; 9] = [
+const ITEMS: [BackupItem<'static>; 11] = [
     BackupItem::Vault {
         id: [1; 16],
         name: "main",
@@ -43,6 +43,14 @@ const ITEMS: [BackupItem<'static>; 9] = [
         name: "away",
         reason: "its disk hangs",
     },
+    BackupItem::Vault {
+        id: [3; 16],
+        name: "own",
+    },
+    BackupItem::EndOfOwn {
+        records: 0,
+        entry: b"entry",
+    },
     BackupItem::File {
         path: "registries/ab/manifest",
         length: 3,
@@ -50,7 +58,7 @@ const ITEMS: [BackupItem<'static>; 9] = [
     BackupItem::Piece(b"abc"),
     BackupItem::Piece(b""),
     BackupItem::Counts {
-        vaults: 1,
+        vaults: 2,
         left_out: 1,
         records: 1,
         files: 1,
@@ -71,7 +79,7 @@ fn written(header: BackupHeader, root: &Key, chunks: &[&[BackupItem<'_>]]) -> Ve
 }
 
 fn small() -> Vec<u8> {
-    written(header(), &key(7), &[&ITEMS[..2], &ITEMS[2..5], &ITEMS[5..]])
+    written(header(), &key(7), &[&ITEMS[..2], &ITEMS[2..7], &ITEMS[7..]])
 }
 
 /// Reads a whole file as every reader has to; the opened chunks and the end.

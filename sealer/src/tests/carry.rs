@@ -1,0 +1,299 @@
+//! Vaults with quorums of their own in backups: carried open or sealed, and judged by their quorum in the next life.
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+
+use mcpist_quorum::{BackupItem, Share};
+
+use super::backup::{Files, back_up, rewritten, target, unseal_at, without};
+use super::own::{is_sealed, next, put_keys, reads, unseal, with_own};
+use super::support::{Site, edit, file_name, put, rows};
+use crate::backup::{BackupFault, StoredBackup};
+use crate::barrier::{Barrier, Unsealed};
+use crate::batch::Op;
+use crate::error::Health;
+use crate::restore::{Restored, restore};
+use crate::rows::Table;
+
+const OPS: &str = "ops";
+
+fn ops(records: u64) -> Vec<(String, u64)> {
+    vec![(OPS.to_owned(), records)]
+}
+
+/// A store with a vault of its own quorum that can be restored.
+fn with_note() -> (Site, Barrier<Unsealed>, Vec<Share>) {
+    let made = with_own();
+    made.1.system().commit(vec![put("note", "a")]).unwrap();
+    made
+}
+
+fn restored(site: &Site, stored: &StoredBackup, name: &str) -> (PathBuf, Restored) {
+    let dir = site.path.with_file_name(name);
+    let made = restore(stored, site.foundation.kek(), &dir, &mut Files::default());
+    (dir, made.unwrap())
+}
+
+#[test]
+fn it_goes_along_open_or_sealed_and_its_quorum_opens_it_in_the_next_life() {
+    let (site, mut barrier, shares) = with_note();
+    let line = Op::Outbox(b"line".to_vec());
+    barrier.vault(OPS).unwrap().commit(vec![line]).unwrap();
+    for (is_open, name) in [(true, "open"), (false, "sealed")] {
+        if !is_open {
+            // Sealed by a seal of the store, and its head not settled.
+            (barrier, _) = site.unseal_from(site.seal(barrier));
+        }
+        let (file, _) = target(&site, name);
+        let report = barrier.backup(barrier.config(), &file, &[]).unwrap();
+        assert!(report.left_out.is_empty(), "{report:?}");
+        assert_eq!(report.carried, if is_open { vec![] } else { ops(1) });
+        let stored = StoredBackup::read(file).unwrap();
+        if is_open {
+            barrier.seal_own(OPS).unwrap();
+        } else {
+            unseal(&barrier, &shares).unwrap();
+        }
+        let again = barrier.verify_backup(&stored).unwrap();
+        assert_eq!(again.carried, if is_open { ops(1) } else { vec![] });
+        assert_eq!((again.vaults, again.records), (3, report.records));
+
+        let (dir, done) = restored(&site, &stored, &format!("from-{name}"));
+        assert_eq!((done.vaults, done.records), (3, report.records));
+        assert_eq!((done.carried, done.left_out.len()), (ops(1), 0));
+        let (store, found) = unseal_at(&site, &dir);
+        assert_eq!(
+            (found.verified, &found.sealed[..]),
+            (2, &[OPS.to_owned()][..])
+        );
+        is_sealed(&store);
+        assert_eq!(unseal(&store, &shares).unwrap(), 1);
+        assert_eq!(reads(&store, OPS).unwrap(), "secret");
+        let vault = store.vault(OPS).unwrap();
+        assert_eq!(vault.outbox().unwrap(), [(1, b"line".to_vec())]);
+        vault.commit(vec![put("git", "later")]).unwrap();
+        let sealed = site.seal(store);
+        let (store, _) = site.unseal_from(sealed);
+        unseal(&store, &shares).unwrap();
+        assert_eq!(reads(&store, OPS).unwrap(), "later");
+    }
+}
+
+#[test]
+fn one_that_is_written_after_it_was_copied_opens_as_it_was() {
+    let (site, barrier, shares) = with_note();
+    let vault = barrier.vault(OPS).unwrap();
+    // The backup comes to this one later, and to control.db after it.
+    let later = (0..).map(|n| format!("later-{n}")).find_map(|name| {
+        barrier.create_vault(&name, None).unwrap();
+        let later = barrier.vault(&name).unwrap();
+        (later.id() > vault.id()).then(|| file_name(&later))
+    });
+    let later = later.unwrap();
+    site.faults.hang(&later);
+    let (file, _) = target(&site, "backup");
+    std::thread::scope(|scope| {
+        let made = scope.spawn(|| barrier.backup(barrier.config(), &file, &[]));
+        site.faults.wait_hanging(&later);
+        for n in 0..3 {
+            vault
+                .commit(vec![put("git", &format!("later {n}"))])
+                .unwrap();
+        }
+        site.faults.release(&later);
+        assert!(made.join().unwrap().unwrap().carried.is_empty());
+    });
+    let stored = StoredBackup::read(file).unwrap();
+    let (dir, _) = restored(&site, &stored, "standby");
+    let (store, _) = unseal_at(&site, &dir);
+    assert_eq!(unseal(&store, &shares).unwrap(), 1);
+    assert_eq!(reads(&store, OPS).unwrap(), "secret");
+}
+
+#[test]
+fn a_file_that_was_put_back_before_the_backup_is_caught_after_the_restore() {
+    let (site, barrier, shares) = with_note();
+    let file = site.file(&barrier.vault(OPS).unwrap());
+    let (barrier, _) = site.unseal_from(site.seal(barrier));
+    let before = fs::read(&file).unwrap();
+    unseal(&barrier, &shares).unwrap();
+    let vault = barrier.vault(OPS).unwrap();
+    vault.commit(vec![put("git", "later")]).unwrap();
+    barrier.settle().unwrap();
+    barrier.seal_own(OPS).unwrap();
+    let right = fs::read(&file).unwrap();
+    fs::write(&file, before).unwrap();
+    let stored = back_up(&site, &barrier, "old.backup");
+    fs::write(&file, right).unwrap();
+    let (dir, done) = restored(&site, &stored, "standby");
+    assert_eq!(done.carried, ops(1), "nobody can tell yet");
+    let (store, _) = unseal_at(&site, &dir);
+    let error = unseal(&store, &shares).unwrap_err().to_string();
+    assert!(error.contains("was put back"), "{error}");
+    let health = store.vault(OPS).unwrap().health();
+    assert!(matches!(health, Health::Quarantined(_)), "{health:?}");
+    assert_eq!(reads(&store, "prod").unwrap(), "secret");
+    // Whoever verifies that backup while the vault is open is told.
+    unseal(&barrier, &shares).unwrap();
+    let told = barrier.verify_backup(&stored).unwrap_err().to_string();
+    assert!(told.contains("put back before the backup"), "{told}");
+}
+
+#[test]
+fn what_has_no_shape_is_left_out_and_what_has_is_for_its_quorum_to_judge() {
+    let edits = [
+        ("UPDATE record SET key = substr(key, 2)", true),
+        ("UPDATE record SET value = substr(value, 1, 20)", true),
+        // The data key's mark, which stands behind version, magic and suite.
+        (
+            "UPDATE record SET value = CAST(substr(value, 1, 14) || zeroblob(16) || substr(value, 31) AS BLOB)",
+            true,
+        ),
+        (
+            "UPDATE record SET value = CAST(value || zeroblob(1000000) AS BLOB)",
+            true,
+        ),
+        ("DELETE FROM head", true),
+        (
+            "UPDATE record SET value = CAST(substr(value, 1, length(value) - 8) || zeroblob(8) AS BLOB)",
+            false,
+        ),
+        ("DELETE FROM record", false),
+        ("DELETE FROM outbox", false),
+    ];
+    for (n, (change, is_left_out)) in edits.into_iter().enumerate() {
+        let (site, barrier, shares) = with_note();
+        let vault = barrier.vault(OPS).unwrap();
+        vault.commit(vec![Op::Outbox(b"line".to_vec())]).unwrap();
+        let file = site.file(&vault);
+        barrier.seal_own(OPS).unwrap();
+        edit(&file, |db| {
+            assert_eq!(db.execute(change, []).unwrap(), 1, "{change}")
+        });
+        let (out, _) = target(&site, "backup");
+        let made = barrier.backup(barrier.config(), &out, &[]).unwrap();
+        let stored = StoredBackup::read(out).unwrap();
+        assert_eq!(
+            made.left_out.len(),
+            usize::from(is_left_out),
+            "{change}: {made:?}"
+        );
+        assert_eq!(
+            made.carried.len(),
+            usize::from(!is_left_out),
+            "{change}: {made:?}"
+        );
+        let (dir, _) = restored(&site, &stored, &format!("standby-{n}"));
+        let (store, _) = unseal_at(&site, &dir);
+        unseal(&store, &shares).unwrap_err();
+        assert!(reads(&store, OPS).is_err(), "{change}");
+        assert_eq!(reads(&store, "prod").unwrap(), "secret");
+    }
+}
+
+/// The backup with other items in it, verified with the vault open and sealed: refused, and no store is made of it.
+fn refused(
+    site: &Site,
+    barrier: &Barrier<Unsealed>,
+    stored: &StoredBackup,
+    name: &str,
+    keep: impl FnMut(&BackupItem<'_>) -> bool,
+) -> Result<(), BackupFault> {
+    let out: File = target(site, name).0;
+    let lacking = without(barrier, stored, &out, keep);
+    barrier.verify_backup(&lacking).map(drop)
+}
+
+#[test]
+fn rows_that_are_missing_are_seen_as_far_as_they_can_be() {
+    let (site, barrier, _) = with_note();
+    let line = Op::Outbox(b"line".to_vec());
+    barrier.vault(OPS).unwrap().commit(vec![line]).unwrap();
+    let id = *barrier.vault(OPS).unwrap().id().as_bytes();
+    let stored = back_up(&site, &barrier, "backup");
+    for is_open in [true, false] {
+        if !is_open {
+            barrier.seal_own(OPS).unwrap();
+        }
+        // An outbox line is for the keys alone to miss.
+        let seen = [
+            (Table::Record, true),
+            (Table::Head, true),
+            (Table::Outbox, is_open),
+        ];
+        for (table, is_seen) in seen {
+            let mut within = false;
+            let name = format!("{is_open}-{}", table.number());
+            let checked = refused(&site, &barrier, &stored, &name, |item| {
+                if let BackupItem::Vault { id: of, .. } = item {
+                    within = *of == id;
+                }
+                let row =
+                    matches!(item, BackupItem::Row { table: of, .. } if *of == table.number());
+                !(within && row)
+            });
+            assert_eq!(checked.is_err(), is_seen, "{name}: {checked:?}");
+        }
+    }
+}
+
+#[test]
+fn one_whose_keys_were_changed_is_left_out_by_name() {
+    let (site, barrier, _) = with_note();
+    let vaults = ["ops", "prod"].map(|name| barrier.vault(name).unwrap().id());
+    drop(site.seal(barrier));
+    let of = |id: &crate::ids::VaultId| {
+        let rows = rows(&site.path.join("control.db"), "vault");
+        rows.into_iter()
+            .find(|row| row.0 == id.as_bytes())
+            .unwrap()
+            .1
+    };
+    let mut edited = of(&vaults[0]);
+    edited[60] ^= 1;
+    for (n, wrong) in [edited, of(&vaults[1]), Vec::new()].iter().enumerate() {
+        put_keys(&site, vaults[0], wrong);
+        let (barrier, _) = site.unseal();
+        let (out, _) = target(&site, &format!("{n}.backup"));
+        let made = barrier.backup(barrier.config(), &out, &[]).unwrap();
+        assert_eq!((made.left_out.len(), made.left_out[0].0.as_str()), (1, OPS));
+        drop(site.seal(barrier));
+    }
+}
+
+#[test]
+fn keys_that_are_not_those_of_its_rows_or_quorum_make_no_store() {
+    let (site, barrier, shares) = with_note();
+    let id = barrier.vault(OPS).unwrap().id();
+    let now = || {
+        let system = barrier.system();
+        system.run(move |disk| disk.key_row(id)).unwrap()
+    };
+    let one_key = now();
+    barrier.begin_epoch(OPS, None).unwrap();
+    let vault = barrier.vault(OPS).unwrap();
+    vault.commit(vec![put("more", "x")]).unwrap();
+    let two_keys = now();
+    let before = back_up(&site, &barrier, "before");
+    let (switch, _) = next(&barrier, &shares);
+    barrier.rekey_own(&switch, None).unwrap();
+    let after = back_up(&site, &barrier, "after");
+    barrier.seal_own(OPS).unwrap();
+    let cases = [
+        (&before, one_key, "under a key"),
+        (&after, two_keys, "not the one that control.db records"),
+    ];
+    for (n, (stored, row, why)) in cases.into_iter().enumerate() {
+        let (out, _) = target(&site, &format!("{n}.backup"));
+        let vaults = Table::Vault.number();
+        let other = rewritten(&barrier, stored, &out, |item, push| match item {
+            BackupItem::Row { table, key, .. } if *table == vaults && *key == id.as_bytes() => {
+                let (table, value) = (*table, &row[..]);
+                push(&BackupItem::Row { table, key, value });
+            }
+            item => push(item),
+        });
+        let told = barrier.verify_backup(&other).unwrap_err().to_string();
+        assert!(told.contains(why), "{told}");
+    }
+}
