@@ -11,16 +11,13 @@
 //! one head, which the check compares as an unseal does. Vaults come first and control.db after them: it names every
 //! data key that a row before it may be sealed under. One that was made meanwhile comes last.
 //!
-//! Promises: a backup counts only after it was synced and read back whole, every record opened but those of a vault that is
-//! sealed and waits for a quorum of its own, which goes along as it stands and by name ([`carry`]); a vault that cannot be
+//! Promises: a backup counts only after it was synced and read back whole, every record opened; a vault that cannot be
 //! read is named in the file and in the report, never silently left out; no key is kept outside a cell that a seal
 //! empties, and a seal ends a backup. Does not: see whether the quorum opens the wrapped root key; only it can.
 
-mod carry;
 mod read;
-mod verify;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -35,17 +32,15 @@ use nix::libc;
 
 use crate::create::{CONFIG, ROOT};
 use crate::disk::{Disk, checked, tampered};
-use crate::error::{Health, VaultError};
+use crate::error::VaultError;
 use crate::ids::VaultId;
-use crate::ledger::{Entry, Point};
 use crate::record::name_from_key;
 use crate::rows::{Access, Table, for_each_slice};
 use crate::vault::{OpenVault, now};
 use crate::vaults::{Live, Vaults};
 
 pub use read::StoredBackup;
-pub(crate) use read::{Section, check_end, items, section_of, table_of};
-pub(crate) use verify::{Reading, records};
+pub(crate) use read::{Reading, Section, check_end, items, records, section_of, table_of};
 
 /// Records that one job reads.
 const SLICE: usize = 256;
@@ -55,6 +50,9 @@ const LAST: usize = 256;
 const ROUNDS: usize = 64;
 /// Bytes of a file in one item.
 const PIECE: usize = 64 * 1024;
+
+/// Whoever restores has the store's quorum, and neither verifies nor re-seals what opens for another one.
+const OWN_QUORUM: &str = "it has a quorum of its own, which the store's backups do not open for";
 
 /// Why a backup was not made or is of no use.
 #[derive(Debug, thiserror::Error)]
@@ -112,12 +110,10 @@ pub struct BackupReport {
     pub bytes: u64,
     /// How many vaults are in it, the system vault among them.
     pub vaults: u32,
-    /// How many records they hold. All were opened but those of [`BackupReport::carried`].
+    /// How many records they hold.
     pub records: u64,
     /// How many files of the daemon.
     pub files: u32,
-    /// The vaults in it that nobody has verified, and their records: each was sealed and waits for a quorum of its own.
-    pub carried: Vec<(String, u64)>,
     /// The vaults that are not in it, and why.
     pub left_out: Vec<(String, String)>,
 }
@@ -160,8 +156,6 @@ pub(crate) type Standing = (Table, Vec<u8>, Option<Vec<u8>>);
 pub(crate) struct Last {
     pub(crate) rows: Vec<Standing>,
     pub(crate) records: u64,
-    /// Where the head stands.
-    point: Point,
 }
 
 impl Disk {
@@ -236,16 +230,8 @@ impl Disk {
         Ok(Some(Last {
             rows,
             records: self.buckets.count(),
-            point: self.head.point(),
         }))
     }
-}
-
-/// What was taken of a vault.
-struct Taken {
-    records: u64,
-    /// What its head is to be judged by.
-    entry: Entry,
 }
 
 /// A backup that is being written.
@@ -291,38 +277,23 @@ impl Writing<'_> {
     /// One vault, or that it could not be read.
     fn vault(&mut self, vault: &OpenVault) -> Result<(), BackupFault> {
         let (id, name) = (*vault.id().as_bytes(), vault.name());
-        let is_own = vault.0.own.is_some();
-        self.push(&BackupItem::Vault { id, name })?;
-        let taken = if is_own && vault.health() == Health::Sealed {
-            self.closed(vault)
-        } else {
-            self.whole(vault)
-        };
-        match taken {
-            Ok(Taken { records, entry }) => {
+        if vault.0.own.is_some() {
+            self.push(&BackupItem::Vault { id, name })?;
+            return self.leave_out(id, name, OWN_QUORUM);
+        }
+        match self.whole(vault, id, name) {
+            Ok(records) => {
                 self.report.vaults += 1;
                 self.report.records += records;
-                let entry = &entry.encode()[..];
-                self.push(&if is_own {
-                    BackupItem::EndOfOwn { records, entry }
-                } else {
-                    BackupItem::EndOfVault { records }
-                })
+                self.push(&BackupItem::EndOfVault { records })
             }
-            // A vault with a quorum of its own may be sealed while it is read.
             Err(BackupFault::Store(
                 error @ (VaultError::Quarantined(_)
                 | VaultError::Unavailable
                 | VaultError::OutcomeUnknown
-                | VaultError::VaultSealed(_)
                 | VaultError::Storage(_)),
             )) if vault.id() != VaultId::SYSTEM => {
-                let mut reason = match error {
-                    VaultError::VaultSealed(_) => {
-                        "it was sealed while the backup read it, make another backup".to_owned()
-                    }
-                    error => error.to_string(),
-                };
+                let mut reason = error.to_string();
                 reason.truncate(reason.floor_char_boundary(MAX_REASON));
                 self.leave_out(id, name, &reason)
             }
@@ -337,9 +308,9 @@ impl Writing<'_> {
         Ok(())
     }
 
-    /// The rows of an open vault, which are those of one head.
-    fn whole(&mut self, vault: &OpenVault) -> Result<Taken, BackupFault> {
+    fn whole(&mut self, vault: &OpenVault, id: [u8; 16], name: &str) -> Result<u64, BackupFault> {
         let noted = vault.0.stats.journal.begin();
+        self.push(&BackupItem::Vault { id, name })?;
         let mut after: Option<Vec<u8>> = None;
         loop {
             let from = after.clone();
@@ -354,13 +325,7 @@ impl Writing<'_> {
             let changed = Arc::clone(&noted);
             if let Some(last) = vault.run(move |disk| disk.copy_last(&changed))? {
                 self.rows(&last.rows)?;
-                return Ok(Taken {
-                    records: last.records,
-                    entry: Entry {
-                        missing: vault.status().last_write_missing,
-                        ..Entry::new(last.point)
-                    },
-                });
+                return Ok(last.records);
             }
             let mut names = take(&noted);
             while !names.is_empty() {
@@ -375,7 +340,7 @@ impl Writing<'_> {
                 names = later;
             }
         }
-        Err(BackupFault::Busy(vault.name().to_owned()))
+        Err(BackupFault::Busy(name.to_owned()))
     }
 
     fn source(&mut self, source: &SourceFile) -> Result<(), BackupFault> {
@@ -491,10 +456,6 @@ impl Vaults {
             ));
         }
         let read = self.verify_backup(&stored)?;
-        let report = BackupReport {
-            carried: read.carried.clone(),
-            ..report
-        };
         if read == report {
             Ok(report)
         } else {
@@ -509,24 +470,20 @@ impl Vaults {
         writing: &mut Writing<'_>,
         done: &mut BTreeSet<VaultId>,
     ) -> Result<(), BackupFault> {
-        let named: BTreeSet<_> = self.live().named().values().map(OpenVault::id).collect();
-        for id in named {
-            // As it is when its turn comes: one with a quorum of its own may be opened or sealed meanwhile.
-            let vault = {
-                let named = self.live().named();
-                named.values().find(|vault| vault.id() == id).cloned()
-            };
-            if let Some(vault) = vault
-                && done.insert(id)
-            {
+        let vaults: BTreeMap<_, _> = {
+            let named = self.live().named();
+            named.values().map(|v| (v.id(), v.clone())).collect()
+        };
+        for (id, vault) in vaults {
+            if done.insert(id) {
                 writing.vault(&vault)?;
             }
         }
         Ok(())
     }
 
-    /// Reads a backup whole: every chunk, every record of every vault but of those that are sealed here and wait for a quorum
-    /// of their own, heads, ledger and counts, as an unseal reads a store. It must be of this store and made under its root key of now.
+    /// Reads a backup whole: every chunk, every record of every vault, heads, ledger and counts, as an unseal reads a
+    /// store. It must be of this store and made under its root key of now.
     ///
     /// # Errors
     /// [`BackupFault`].
@@ -544,6 +501,6 @@ impl Vaults {
         if stored.header().config().store() != live.id {
             return Err(BackupFault::Content("it is of another store".to_owned()));
         }
-        verify::verify(stored, live, wanted)
+        read::verify(stored, live, wanted)
     }
 }

@@ -24,14 +24,13 @@ use std::sync::Arc;
 use mcpist_quorum::{Buckets, Entry, NameHmac};
 
 use crate::batch::{Committed, MAX_BATCH, Op};
-use crate::disk::{Disk, Role, tampered};
+use crate::disk::{Disk, Role, checked, tampered};
 use crate::error::VaultError;
 use crate::ids::VaultId;
 use crate::keyring::{Epoch, KeyCell, VaultKeys};
 use crate::ledger::{self, End};
 use crate::new_vault::NewVault;
 use crate::outbox::Standing;
-use crate::record::Row;
 use crate::rows::{Access, RowsError, Table, Transaction};
 
 pub(crate) use doubt::Doubt;
@@ -361,12 +360,9 @@ fn left(
             continue;
         }
         let bytes = tx.get(Table::Record, name.as_bytes())?;
-        let bytes = bytes.ok_or_else(|| tampered("a record was taken out of the file"))?;
-        let row = Row::parse(&bytes)?;
-        if row.entry(name) != *known {
-            return Err(tampered("a record was replaced in the file"));
-        }
-        left.extend(Some(row.epoch).filter(|epoch| old.contains_key(epoch)));
+        let row = checked(Some(*known), name, bytes.as_deref())?;
+        let epoch = row.map(|row| row.epoch);
+        left.extend(epoch.filter(|epoch| old.contains_key(epoch)));
     }
     Ok(left)
 }

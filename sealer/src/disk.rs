@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use mcpist_quorum::{Buckets, NameHmac};
+use mcpist_quorum::{Buckets, Entry, NameHmac};
 
 use crate::backup::Journal;
 use crate::batch::{Batch, Committed, MAX_GROUP};
@@ -130,14 +130,9 @@ impl Disk {
             .lend(|keys| name_of(keys, &self.place, owner, name))?;
         let known = self.buckets.get(&key);
         let bytes = self.rows.get(Table::Record, key.as_bytes())?;
-        let bytes = match (known, bytes) {
-            (None, None) => return Err(VaultError::NotFound(name.to_owned())),
-            (Some(_), None) => return Err(tampered("a record was taken out of the file")),
-            (None, Some(_)) => return Err(tampered("a record was put back into the file")),
-            (Some(known), Some(bytes)) if Row::parse(&bytes)?.entry(&key) == known => bytes,
-            (Some(_), Some(_)) => return Err(tampered("a record was replaced in the file")),
+        let Some(row) = checked(known, &key, bytes.as_deref())? else {
+            return Err(VaultError::NotFound(name.to_owned()));
         };
-        let row = Row::parse(&bytes)?;
         let (opened, _) = self.keys.lend(|keys| row.open(keys, &self.place, &key))??;
         Ok(row.keep(&self.place, key, opened))
     }
@@ -163,10 +158,9 @@ impl Disk {
         };
         for (key, bytes) in &rows {
             let name = name_from_key(key)?;
-            let row = Row::parse(bytes)?;
-            if self.buckets.get(&name) != Some(row.entry(&name)) {
-                return Err(tampered("a record was replaced in the file"));
-            }
+            let Some(row) = checked(self.buckets.get(&name), &name, Some(bytes))? else {
+                continue;
+            };
             let (opened, _) = self
                 .keys
                 .lend(|keys| row.open(keys, &self.place, &name))??;
@@ -275,6 +269,25 @@ impl LaneState for Disk {
         }
         self.stats.waking.store(false, Ordering::Relaxed);
         None
+    }
+}
+
+/// The row that the file has under `name`, if it is the one that the index knows there. None where neither has one.
+pub(crate) fn checked<'r>(
+    known: Option<Entry>,
+    name: &NameHmac,
+    bytes: Option<&'r [u8]>,
+) -> Result<Option<Row<'r>>, VaultError> {
+    let (known, row) = match (known, bytes) {
+        (None, None) => return Ok(None),
+        (Some(_), None) => return Err(tampered("a record was taken out of the file")),
+        (None, Some(_)) => return Err(tampered("a record was put back into the file")),
+        (Some(known), Some(bytes)) => (known, Row::parse(bytes)?),
+    };
+    if row.entry(name) == known {
+        Ok(Some(row))
+    } else {
+        Err(tampered("a record was replaced in the file"))
     }
 }
 

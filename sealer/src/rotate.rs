@@ -16,14 +16,14 @@ use mcpist_quorum::{Buckets, NameHmac};
 
 use crate::batch::{Op, check_batch};
 use crate::commit::{Extra, RawPut, Resealed as ResealedRows, Twin, Write};
-use crate::disk::{Disk, Role, tampered};
+use crate::disk::{self, Disk, Role, tampered};
 use crate::error::VaultError;
 use crate::head::HeadState;
 use crate::ids::VaultId;
 use crate::keyring::{Epoch, KeyCell, MAX_EPOCHS, NextEpoch, VaultKeys};
 use crate::outbox::Standing;
 use crate::rebuild::{Draft, Finished, Freeze, Replaced, reseal};
-use crate::record::{Place, Row, name_from_key, open_outbox, seal_outbox};
+use crate::record::{Place, name_from_key, open_outbox, seal_outbox};
 use crate::rows::{self, Access, Table, for_each_slice};
 use crate::vault::{OpenVault, now};
 use crate::vaults::{Live, Vaults};
@@ -345,8 +345,5 @@ impl Disk {
 /// Whether a row is the one that was written.
 fn compare(buckets: &Buckets, (key, bytes): &rows::Row) -> Result<(), VaultError> {
     let name = name_from_key(key)?;
-    if buckets.get(&name) == Some(Row::parse(bytes)?.entry(&name)) {
-        return Ok(());
-    }
-    Err(tampered("a record was replaced in the file"))
+    disk::checked(buckets.get(&name), &name, Some(bytes)).map(drop)
 }
