@@ -11,13 +11,16 @@
 //! one head, which the check compares as an unseal does. Vaults come first and control.db after them: it names every
 //! data key that a row before it may be sealed under. One that was made meanwhile comes last.
 //!
-//! Promises: a backup counts only after it was synced and read back whole, every record opened; a vault that cannot be
+//! Promises: a backup counts only after it was synced and read back whole, every record opened but those of a vault that is
+//! sealed and waits for a quorum of its own, which goes along as it stands and by name ([`carry`]); a vault that cannot be
 //! read is named in the file and in the report, never silently left out; no key is kept outside a cell that a seal
 //! empties, and a seal ends a backup. Does not: see whether the quorum opens the wrapped root key; only it can.
 
+mod carry;
 mod read;
+mod verify;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -32,15 +35,17 @@ use nix::libc;
 
 use crate::create::{CONFIG, ROOT};
 use crate::disk::{Disk, checked, tampered};
-use crate::error::VaultError;
+use crate::error::{Health, VaultError};
 use crate::ids::VaultId;
+use crate::ledger::{Entry, Point};
 use crate::record::name_from_key;
 use crate::rows::{Access, Table, for_each_slice};
 use crate::vault::{OpenVault, now};
 use crate::vaults::{Live, Vaults};
 
 pub use read::StoredBackup;
-pub(crate) use read::{Reading, Section, check_end, items, records, section_of, table_of};
+pub(crate) use read::{Section, check_end, items, section_of, table_of};
+pub(crate) use verify::{Reading, records};
 
 /// Records that one job reads.
 const SLICE: usize = 256;
@@ -50,9 +55,6 @@ const LAST: usize = 256;
 const ROUNDS: usize = 64;
 /// Bytes of a file in one item.
 const PIECE: usize = 64 * 1024;
-
-/// Whoever restores has the store's quorum, and neither verifies nor re-seals what opens for another one.
-const OWN_QUORUM: &str = "it has a quorum of its own, which the store's backups do not open for";
 
 /// Why a backup was not made or is of no use.
 #[derive(Debug, thiserror::Error)]
@@ -110,10 +112,12 @@ pub struct BackupReport {
     pub bytes: u64,
     /// How many vaults are in it, the system vault among them.
     pub vaults: u32,
-    /// How many records they hold.
+    /// How many records they hold. All were opened but those of [`BackupReport::carried`].
     pub records: u64,
     /// How many files of the daemon.
     pub files: u32,
+    /// The vaults in it that nobody has verified, and their records: each was sealed and waits for a quorum of its own.
+    pub carried: Vec<(String, u64)>,
     /// The vaults that are not in it, and why.
     pub left_out: Vec<(String, String)>,
 }
@@ -156,6 +160,8 @@ pub(crate) type Standing = (Table, Vec<u8>, Option<Vec<u8>>);
 pub(crate) struct Last {
     pub(crate) rows: Vec<Standing>,
     pub(crate) records: u64,
+    /// Where the head stands.
+    point: Point,
 }
 
 impl Disk {
@@ -230,8 +236,16 @@ impl Disk {
         Ok(Some(Last {
             rows,
             records: self.buckets.count(),
+            point: self.head.point(),
         }))
     }
+}
+
+/// What was taken of a vault.
+struct Taken {
+    records: u64,
+    /// What its head is to be judged by.
+    entry: Entry,
 }
 
 /// A backup that is being written.
@@ -277,23 +291,38 @@ impl Writing<'_> {
     /// One vault, or that it could not be read.
     fn vault(&mut self, vault: &OpenVault) -> Result<(), BackupFault> {
         let (id, name) = (*vault.id().as_bytes(), vault.name());
-        if vault.0.own.is_some() {
-            self.push(&BackupItem::Vault { id, name })?;
-            return self.leave_out(id, name, OWN_QUORUM);
-        }
-        match self.whole(vault, id, name) {
-            Ok(records) => {
+        let is_own = vault.0.own.is_some();
+        self.push(&BackupItem::Vault { id, name })?;
+        let taken = if is_own && vault.health() == Health::Sealed {
+            self.closed(vault)
+        } else {
+            self.whole(vault)
+        };
+        match taken {
+            Ok(Taken { records, entry }) => {
                 self.report.vaults += 1;
                 self.report.records += records;
-                self.push(&BackupItem::EndOfVault { records })
+                let entry = &entry.encode()[..];
+                self.push(&if is_own {
+                    BackupItem::EndOfOwn { records, entry }
+                } else {
+                    BackupItem::EndOfVault { records }
+                })
             }
+            // A vault with a quorum of its own may be sealed while it is read.
             Err(BackupFault::Store(
                 error @ (VaultError::Quarantined(_)
                 | VaultError::Unavailable
                 | VaultError::OutcomeUnknown
+                | VaultError::VaultSealed(_)
                 | VaultError::Storage(_)),
             )) if vault.id() != VaultId::SYSTEM => {
-                let mut reason = error.to_string();
+                let mut reason = match error {
+                    VaultError::VaultSealed(_) => {
+                        "it was sealed while the backup read it, make another backup".to_owned()
+                    }
+                    error => error.to_string(),
+                };
                 reason.truncate(reason.floor_char_boundary(MAX_REASON));
                 self.leave_out(id, name, &reason)
             }
@@ -308,9 +337,9 @@ impl Writing<'_> {
         Ok(())
     }
 
-    fn whole(&mut self, vault: &OpenVault, id: [u8; 16], name: &str) -> Result<u64, BackupFault> {
+    /// The rows of an open vault, which are those of one head.
+    fn whole(&mut self, vault: &OpenVault) -> Result<Taken, BackupFault> {
         let noted = vault.0.stats.journal.begin();
-        self.push(&BackupItem::Vault { id, name })?;
         let mut after: Option<Vec<u8>> = None;
         loop {
             let from = after.clone();
@@ -325,7 +354,13 @@ impl Writing<'_> {
             let changed = Arc::clone(&noted);
             if let Some(last) = vault.run(move |disk| disk.copy_last(&changed))? {
                 self.rows(&last.rows)?;
-                return Ok(last.records);
+                return Ok(Taken {
+                    records: last.records,
+                    entry: Entry {
+                        missing: vault.status().last_write_missing,
+                        ..Entry::new(last.point)
+                    },
+                });
             }
             let mut names = take(&noted);
             while !names.is_empty() {
@@ -340,7 +375,7 @@ impl Writing<'_> {
                 names = later;
             }
         }
-        Err(BackupFault::Busy(name.to_owned()))
+        Err(BackupFault::Busy(vault.name().to_owned()))
     }
 
     fn source(&mut self, source: &SourceFile) -> Result<(), BackupFault> {
@@ -456,6 +491,10 @@ impl Vaults {
             ));
         }
         let read = self.verify_backup(&stored)?;
+        let report = BackupReport {
+            carried: read.carried.clone(),
+            ..report
+        };
         if read == report {
             Ok(report)
         } else {
@@ -470,20 +509,24 @@ impl Vaults {
         writing: &mut Writing<'_>,
         done: &mut BTreeSet<VaultId>,
     ) -> Result<(), BackupFault> {
-        let vaults: BTreeMap<_, _> = {
-            let named = self.live().named();
-            named.values().map(|v| (v.id(), v.clone())).collect()
-        };
-        for (id, vault) in vaults {
-            if done.insert(id) {
+        let named: BTreeSet<_> = self.live().named().values().map(OpenVault::id).collect();
+        for id in named {
+            // As it is when its turn comes: one with a quorum of its own may be opened or sealed meanwhile.
+            let vault = {
+                let named = self.live().named();
+                named.values().find(|vault| vault.id() == id).cloned()
+            };
+            if let Some(vault) = vault
+                && done.insert(id)
+            {
                 writing.vault(&vault)?;
             }
         }
         Ok(())
     }
 
-    /// Reads a backup whole: every chunk, every record of every vault, heads, ledger and counts, as an unseal reads a
-    /// store. It must be of this store and made under its root key of now.
+    /// Reads a backup whole: every chunk, every record of every vault but of those that are sealed here and wait for a quorum
+    /// of their own, heads, ledger and counts, as an unseal reads a store. It must be of this store and made under its root key of now.
     ///
     /// # Errors
     /// [`BackupFault`].
@@ -501,6 +544,6 @@ impl Vaults {
         if stored.header().config().store() != live.id {
             return Err(BackupFault::Content("it is of another store".to_owned()));
         }
-        read::verify(stored, live, wanted)
+        verify::verify(stored, live, wanted)
     }
 }
