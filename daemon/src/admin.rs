@@ -9,6 +9,7 @@ mod audit;
 mod ceremony;
 mod clerk;
 mod policy;
+mod process;
 mod restore;
 mod status;
 mod store;

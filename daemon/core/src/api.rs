@@ -70,8 +70,8 @@ pub use policy::{
     Principals, ProposeChange, Proposed, Registries, Registry, RegistryState, WaitingChange,
 };
 pub use status::{
-    Alarm, AuditHead, CeremonyStatus, MemoryStatus, ModuleState, ModuleStatus, RotationStatus,
-    RunnerStatus, Status, StoreState, VaultHealth, VaultStatus,
+    Alarm, AuditHead, CeremonyStatus, MemoryStatus, ModuleState, ModuleStatus, ProcessStatus,
+    RotationStatus, RunnerStatus, Status, StoreState, VaultHealth, VaultStatus,
 };
 pub use text::{Base64, PublicKey};
 pub use vault::{

@@ -14,7 +14,7 @@ use mcpist_sealer::Health;
 use mcpist_secret::memory::PageKind;
 
 use super::clerk::Stuck;
-use super::{Call, reply};
+use super::{Call, process, reply};
 use crate::audit::{AuditError, Trouble};
 use crate::house::House;
 use crate::keeper::{View, audit_error, unready};
@@ -112,6 +112,7 @@ pub(crate) fn shown(house: &House, view: &View, head: Result<Option<Anchor>, Stu
             pages: pages(memory.kind).to_owned(),
             missing: memory.missing().into_iter().map(str::to_owned).collect(),
         },
+        process: Some(process::shown(house.config.tpm.is_some())),
         vaults,
         modules: modules(house, view),
         runners: vec![RunnerStatus {

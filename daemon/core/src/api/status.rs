@@ -43,6 +43,9 @@ pub struct Status {
     pub calls_in_flight: u64,
     /// The protection of secret memory.
     pub memory: MemoryStatus,
+    /// The protection of the process; absent where the daemon is older than who asks.
+    #[serde(default)]
+    pub process: Option<ProcessStatus>,
     /// The vaults.
     #[serde(default)]
     pub vaults: Vec<VaultStatus>,
@@ -114,6 +117,36 @@ pub struct MemoryStatus {
     /// Protections that are missing on this host.
     #[serde(default)]
     pub missing: Vec<String>,
+}
+
+/// The protection of the daemon's process, as the kernel says it at the time of asking. What could not be read counts as
+/// missing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessStatus {
+    /// Size of the arena of secret pages, in bytes.
+    pub arena_bytes: u64,
+    /// How much the process may lock in memory, in bytes; `u64::MAX` for no limit.
+    pub memlock_bytes: u64,
+    /// The arena is left out of core dumps.
+    pub dont_dump: bool,
+    /// The arena is not mapped in a child.
+    pub dont_fork: bool,
+    /// The arena would be empty in a child that had it all the same.
+    pub wipe_on_fork: bool,
+    /// Other programs of its user may read its memory and attach to it.
+    pub dumpable: bool,
+    /// The largest core that it may leave, in bytes; `u64::MAX` for no limit.
+    pub core_bytes: u64,
+    /// No program that it ran could gain a privilege.
+    pub no_new_privileges: bool,
+    /// Its system calls are filtered.
+    pub filtered: bool,
+    /// It holds capabilities.
+    pub capable: bool,
+    /// It has a way to a network.
+    pub networked: bool,
+    /// A TPM's counter is a witness of the store.
+    pub tpm: bool,
 }
 
 /// One vault.
