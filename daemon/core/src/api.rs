@@ -57,8 +57,8 @@ pub use audit::{
     AskLines, Cursor, ExportFrom, Exported, Lines, LinesFrom, MatchArguments, Matched,
 };
 pub use backup::{
-    BackupMade, DrillDone, LastBackup, LeftOut, LifeRecord, OldRemoved, OldStore, OpenRestore,
-    RestoreDone, RestoreStatus,
+    BackupMade, Carried, DrillDone, LastBackup, LeftOut, LifeRecord, OldRemoved, OldStore,
+    OpenRestore, RestoreDone, RestoreStatus,
 };
 pub use ceremony::{
     CeremonyAct, CeremonyDone, CeremonyPhase, CeremonyRequest, DeliveredShare, InitConfirm,

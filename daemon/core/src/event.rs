@@ -242,6 +242,8 @@ pub enum Event<'a> {
         backup: &'a Digest,
         generation: u64,
         records: u64,
+        /// Vaults in it that nobody verified, and vaults that are not in it.
+        carried: u64,
         left_out: u64,
         uid: u32,
     },

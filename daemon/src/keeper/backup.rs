@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, Weak};
 
-use mcpist_core::api::{Alarm, ApiError, BackupMade, LastBackup, LeftOut};
+use mcpist_core::api::{Alarm, ApiError, BackupMade, Carried, LastBackup, LeftOut};
 use mcpist_core::error::ErrorCode;
 use mcpist_core::event::Event;
 use mcpist_core::ids::{Digest, RegistryId};
@@ -169,11 +169,14 @@ impl Keeper {
             backup: made.backup,
             created: made.created,
             generation: made.generation,
+            without: made.left_out.iter().map(|one| one.vault.clone()).collect(),
+            carried: made.carried.iter().map(|one| one.vault.clone()).collect(),
         };
         let event = Event::BackupMade {
             backup: &made.backup,
             generation: made.generation,
             records: made.records,
+            carried: made.carried.len() as u64,
             left_out: made.left_out.len() as u64,
             uid,
         };
@@ -258,8 +261,17 @@ pub(super) fn shown(report: &BackupReport) -> BackupMade {
         vaults: report.vaults,
         records: report.records,
         files: report.files,
+        carried: carried(&report.carried),
         left_out: left_out(&report.left_out),
     }
+}
+
+pub(super) fn carried(vaults: &[(String, u64)]) -> Vec<Carried> {
+    let shown = |(vault, records): &(String, u64)| Carried {
+        vault: vault.clone(),
+        records: *records,
+    };
+    vaults.iter().map(shown).collect()
 }
 
 pub(super) fn left_out(vaults: &[(String, String)]) -> Vec<LeftOut> {

@@ -6,7 +6,7 @@ use super::ceremony::Progress;
 use super::text::{Base64, PublicKey};
 use crate::ids::Digest;
 
-/// A backup that was made or verified: it was read back whole, every record opened.
+/// A backup that was made or verified: it was read back whole, every record opened but those of [`BackupMade::carried`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackupMade {
     /// What names it: the digest that a plan to restore it shows.
@@ -23,9 +23,21 @@ pub struct BackupMade {
     pub records: u64,
     /// Files of registries.
     pub files: u32,
+    /// Vaults in it that were sealed, and that only their own quorum verifies, at their unseal.
+    #[serde(default)]
+    pub carried: Vec<Carried>,
     /// Vaults that could not be read, and are not in it.
     #[serde(default)]
     pub left_out: Vec<LeftOut>,
+}
+
+/// A vault with a quorum of its own that is in a backup as it stood.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Carried {
+    /// Its name.
+    pub vault: String,
+    /// Its records, which nobody has opened.
+    pub records: u64,
 }
 
 /// A vault that is not in a backup.
@@ -46,6 +58,12 @@ pub struct LastBackup {
     pub created: u64,
     /// The generation of the system vault then.
     pub generation: u64,
+    /// The vaults that are not in it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub without: Vec<String>,
+    /// The vaults in it that only their own quorum verifies.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub carried: Vec<String>,
 }
 
 /// The restore, or the drill of one, that waits for its quorum.
@@ -112,10 +130,13 @@ pub struct RestoreDone {
     pub backup: Digest,
     /// Vaults, the system vault among them.
     pub vaults: u32,
-    /// Records in them, all of which were opened.
+    /// Records in them. All were opened but those of `carried`.
     pub records: u64,
     /// Files of registries.
     pub files: u32,
+    /// Vaults that are there as they stood, and that only their own quorum verifies, at their unseal.
+    #[serde(default)]
+    pub carried: Vec<Carried>,
     /// Vaults that the backup did not hold: they stay closed.
     #[serde(default)]
     pub left_out: Vec<LeftOut>,
@@ -157,10 +178,13 @@ pub struct DrillDone {
     pub bytes: u64,
     /// Vaults, the system vault among them.
     pub vaults: u32,
-    /// Records in them, all of which were opened.
+    /// Records in them. All were opened but those of `carried`.
     pub records: u64,
     /// Files of registries.
     pub files: u32,
+    /// Vaults that are there as they stood, and that only their own quorum verifies, at their unseal.
+    #[serde(default)]
+    pub carried: Vec<Carried>,
     /// Vaults that the backup did not hold.
     #[serde(default)]
     pub left_out: Vec<LeftOut>,

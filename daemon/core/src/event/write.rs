@@ -168,12 +168,14 @@ impl Event<'_> {
                 left_out,
                 uid,
             } => {
+                carried,
                 line.digest("backup", backup)
                     .number("generation", generation)
                     .number("records", records)
                     .number("left_out", left_out)
                     .number("uid", uid.into());
             }
+                    .number("carried", carried)
             Event::Restored {
                 backup,
                 from,

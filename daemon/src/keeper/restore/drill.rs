@@ -13,7 +13,7 @@ use mcpist_secret::Key;
 
 use super::taking::Taking;
 use super::{Restoring, named, not_restored, plan_digest};
-use crate::keeper::backup::left_out;
+use crate::keeper::backup::{carried, left_out};
 use crate::keeper::{Keeper, today};
 
 impl Keeper {
@@ -45,6 +45,7 @@ impl Keeper {
             vaults: found.vaults,
             records: found.records,
             files: found.files,
+            carried: carried(&found.carried),
             left_out: left_out(&found.left_out),
             reading_ms: milliseconds(open.reading),
             building_ms: milliseconds(found.building),

@@ -24,7 +24,7 @@ use ring::signature::Ed25519KeyPair;
 use super::{Aim, Restoring, named};
 use crate::audit::{CHECKPOINT_RECORD, FirstKey, log_end, signed_head};
 use crate::config::Config;
-use crate::keeper::backup::{REGISTRIES, due_op, left_out};
+use crate::keeper::backup::{REGISTRIES, carried, due_op, left_out};
 use crate::keeper::init::{STORE_KEY, signer};
 use crate::keeper::records::{self, RecordsError};
 use crate::keeper::{outbox_line, today};
@@ -106,6 +106,7 @@ impl Taking<'_> {
             vaults: restored.vaults,
             records: restored.records,
             files: restored.files,
+            carried: carried(&restored.carried),
             left_out: left_out(&restored.left_out),
             life: restored.incarnation.counter,
             kept: restored.is_kept,
