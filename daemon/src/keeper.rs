@@ -30,6 +30,7 @@ mod unseal;
 mod vault_care;
 mod vault_quorum;
 mod vault_repair;
+mod vault_restore;
 mod witness;
 
 use std::collections::BTreeSet;
@@ -336,6 +337,7 @@ impl Keeper {
                 view.keys = Some(open.vaults().clone());
                 view.ceremony = open.ceremony_status();
                 view.rotating = Weak::clone(&open.rotating);
+                view.reading = open.care.reading();
             }
         }
         self.view.store(Arc::new(view));

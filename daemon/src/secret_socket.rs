@@ -266,6 +266,24 @@ async fn redeem(
             let open = keeper.begin_restore(uid, file, Aim::Drill).await;
             open.map(Redeemed::Restore)
         }
+        Purpose::RestoreVault {
+            vault,
+            plan: None,
+            replace,
+        } => {
+            let file = passed(descriptor)?;
+            let found = keeper.look_into_backup(file, vault, replace).await;
+            found.map(Redeemed::VaultInBackup)
+        }
+        Purpose::RestoreVault {
+            vault,
+            plan: Some(plan),
+            replace,
+        } => {
+            let file = passed(descriptor)?;
+            let restored = keeper.restore_vault(uid, file, vault, plan, replace).await;
+            restored.map(Redeemed::VaultRestored)
+        }
         Purpose::Export { from } => {
             let (house, target) = (Arc::clone(house), passed(descriptor)?);
             let folder = house.config.audit();

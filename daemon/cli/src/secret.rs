@@ -13,9 +13,10 @@ use std::path::Path;
 
 use mcpist_core::api::{
     ApiError, BackupMade, CredentialStored, ExportFrom, Exported, Imported, OpenRestore, Purpose,
-    Redeemed, ShareOutcome, TicketRequest, path,
+    Redeemed, ShareOutcome, TicketRequest, VaultInBackup, VaultRestored, path,
 };
 use mcpist_core::error::ErrorCode;
+use mcpist_core::ids::{Digest, VaultName};
 use mcpist_secret::Secret;
 use mcpist_secret::frame::{Ticket, write_frame};
 use nix::fcntl::OFlag;
@@ -53,11 +54,7 @@ pub(crate) async fn init_token(client: &Client, token: &Secret) -> Result<()> {
 }
 
 /// Gives one share.
-pub(crate) async fn share(
-    client: &Client,
-    plan: mcpist_core::ids::Digest,
-    share: &Secret,
-) -> Result<ShareOutcome> {
+pub(crate) async fn share(client: &Client, plan: Digest, share: &Secret) -> Result<ShareOutcome> {
     match send(client, Purpose::Share { plan }, share).await? {
         Redeemed::Share(outcome) => Ok(outcome),
         other => Err(unexpected(other)),
@@ -96,6 +93,43 @@ pub(crate) async fn verify_backup(client: &Client, file: &File) -> Result<Backup
 pub(crate) async fn restore(client: &Client, purpose: Purpose, file: &File) -> Result<OpenRestore> {
     match pass(client, purpose, file).await? {
         Redeemed::Restore(open) => Ok(open),
+        other => Err(unexpected(other)),
+    }
+}
+
+/// Hands over a backup to see what it holds of a vault.
+pub(crate) async fn look_into_backup(
+    client: &Client,
+    file: &File,
+    vault: &VaultName,
+    replace: bool,
+) -> Result<VaultInBackup> {
+    let purpose = Purpose::RestoreVault {
+        vault: vault.clone(),
+        plan: None,
+        replace,
+    };
+    match pass(client, purpose, file).await? {
+        Redeemed::VaultInBackup(found) => Ok(found),
+        other => Err(unexpected(other)),
+    }
+}
+
+/// Hands over a backup to restore a vault out of, as `plan` says.
+pub(crate) async fn restore_vault(
+    client: &Client,
+    file: &File,
+    vault: &VaultName,
+    plan: Digest,
+    replace: bool,
+) -> Result<VaultRestored> {
+    let purpose = Purpose::RestoreVault {
+        vault: vault.clone(),
+        plan: Some(plan),
+        replace,
+    };
+    match pass(client, purpose, file).await? {
+        Redeemed::VaultRestored(done) => Ok(done),
         other => Err(unexpected(other)),
     }
 }

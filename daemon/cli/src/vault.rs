@@ -1,7 +1,9 @@
 //! `vault`: the sealed files that credentials stand in, and what is done to one as a whole.
 
 use clap::{Args, Subcommand};
-use mcpist_core::api::{Done, NewVault, RotationStatus, VaultHealth, VaultStatus, Vaults, path};
+use mcpist_core::api::{
+    Done, NewVault, ReadingStatus, RotationStatus, VaultHealth, VaultStatus, Vaults, path,
+};
 use mcpist_core::ids::VaultName;
 
 use crate::Context;
@@ -10,6 +12,7 @@ use crate::output::table;
 
 mod care;
 mod quorum;
+mod restore;
 mod rotate;
 
 /// Vaults: the sealed files that credentials stand in
@@ -37,6 +40,7 @@ enum VaultCommand {
     },
     Verify(care::VerifyArgs),
     Repair(care::RepairArgs),
+    Restore(restore::RestoreArgs),
     Discard(care::DiscardArgs),
     Rotate(rotate::RotateArgs),
     /// List the vaults and their health
@@ -65,6 +69,7 @@ pub(crate) async fn vault(context: &Context, args: VaultArgs) -> Result<()> {
         }
         VaultCommand::Verify(args) => care::verify(context, args).await,
         VaultCommand::Repair(args) => care::repair(context, args).await,
+        VaultCommand::Restore(args) => restore::restore(context, args).await,
         VaultCommand::Discard(args) => care::discard(context, args).await,
         VaultCommand::Rotate(args) => rotate::rotate(context, args).await,
         VaultCommand::List => {
@@ -89,21 +94,34 @@ pub(crate) async fn create_vault(context: &Context, name: VaultName) -> Result<D
     context.client.post(path::VAULTS, &NewVault { name }).await
 }
 
-/// What there is to say of a vault beside its health: why it is not well, how far a rotation is, or what one left.
+/// What there is to say of a vault beside its health: how far it is read, why it is not well, how far a rotation is, or what
+/// one left.
 pub(crate) fn remark(vault: &VaultStatus) -> Option<String> {
     let VaultStatus {
         reason,
         rotation,
+        reading,
         old_records,
         ..
     } = vault;
-    reason.clone().or_else(|| match rotation {
-        Some(RotationStatus { copied, records }) => {
-            Some(format!("rotating, {copied} of {records} records"))
-        }
-        None if *old_records > 0 => Some(format!("{old_records} records under an earlier key")),
-        None => None,
-    })
+    let reading = reading.as_ref().map(being_read);
+    reading
+        .or_else(|| reason.clone())
+        .or_else(|| match rotation {
+            Some(RotationStatus { copied, records }) => {
+                Some(format!("rotating, {copied} of {records} records"))
+            }
+            None if *old_records > 0 => Some(format!("{old_records} records under an earlier key")),
+            None => None,
+        })
+}
+
+/// How far a vault is read whole.
+fn being_read(reading: &ReadingStatus) -> String {
+    match *reading {
+        ReadingStatus { read, records: 0 } => format!("being read, {read} rows so far"),
+        ReadingStatus { read, records } => format!("being read, {read} of {records} records"),
+    }
 }
 
 /// The word of a vault's health.

@@ -71,12 +71,13 @@ pub use policy::{
 };
 pub use status::{
     Alarm, AuditHead, CeremonyStatus, MemoryStatus, ModuleState, ModuleStatus, ProcessStatus,
-    RotationStatus, RunnerStatus, Status, StoreState, VaultHealth, VaultStatus,
+    ReadingStatus, RotationStatus, RunnerStatus, Status, StoreState, VaultHealth, VaultStatus,
 };
 pub use text::{Base64, PublicKey};
 pub use vault::{
     Credential, CredentialStored, Credentials, DamagedDiscarded, LostCredential, NewVault,
-    RepairVault, RotateVault, VaultFindings, VaultRepaired, VaultRotated, VaultVerified, Vaults,
+    RepairVault, RotateVault, VaultFindings, VaultInBackup, VaultRepaired, VaultRestored,
+    VaultRotated, VaultVerified, Vaults,
 };
 pub use witness::{PresentReceipt, Presented, Receipt, Sealed, WitnessStatus};
 

@@ -108,7 +108,7 @@ codes! {
     AuditLost "audit_lost" 503 "the call was done but its outcome could not be recorded";
     VaultUnavailable "vault_unavailable" 503 "the vault's storage does not answer";
     VaultQuarantined "vault_quarantined" 503 "the vault failed its verification and is closed";
-    VaultRepaired "vault_repaired" 409 "the vault was repaired and may lack records; its damaged file is kept";
+    VaultRepaired "vault_repaired" 409 "the vault was repaired or restored and may lack records; its former file is kept";
     VaultSealed "vault_sealed" 503 "the vault has a quorum of its own, which has not opened it";
     LastWriteMissing "last_write_missing" 409 "a crash cut off the vault's last write, and nobody has confirmed that";
     VaultFileUnknown "vault_file_unknown" 409 "a vault's file is there that control.db does not know: control.db was put back, or the vault was never finished";

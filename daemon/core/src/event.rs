@@ -282,7 +282,18 @@ pub enum Event<'a> {
         sure: bool,
         uid: u32,
     },
-    /// The damaged file of a repaired vault was removed for good.
+    /// A vault was made what a backup has of it. `other` records had another version here, and `missing` ones were not in
+    /// the backup: both are lost. The former file, if there was one, is kept under its id.
+    VaultRestored {
+        vault: &'a VaultName,
+        backup: &'a Digest,
+        file: Option<&'a str>,
+        records: u64,
+        other: u64,
+        missing: u64,
+        uid: u32,
+    },
+    /// The former file of a vault that was repaired or restored was removed for good.
     DamagedDiscarded {
         vault: &'a VaultName,
         file: &'a str,

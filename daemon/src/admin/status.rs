@@ -185,7 +185,7 @@ fn pages(kind: PageKind) -> &'static str {
 
 /// The vaults, while the store is open.
 fn shown_vaults(view: &View) -> Option<Vec<VaultStatus>> {
-    let rotating = view.rotating.upgrade();
+    let (rotating, reading) = (view.rotating.upgrade(), view.reading.upgrade());
     let show = |status: mcpist_sealer::VaultStatus| {
         let (health, reason) = match status.health {
             Health::Ok => (VaultHealth::Ok, None),
@@ -196,6 +196,7 @@ fn shown_vaults(view: &View) -> Option<Vec<VaultStatus>> {
         let name = VaultName::parse(&status.name).ok()?;
         Some(VaultStatus {
             rotation: rotating.as_ref().and_then(|rotating| rotating.of(&name)),
+            reading: reading.as_ref().and_then(|reading| reading.of(&name)),
             old_records: status.old_records,
             name,
             health,

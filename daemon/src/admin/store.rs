@@ -84,9 +84,11 @@ async fn issue(call: &Call, body: &[u8]) -> Answer<Ticket> {
         Purpose::InitToken | Purpose::Share { .. } => &[Role::Operator],
         Purpose::Credential { .. } => &[Role::Custodian],
         Purpose::Import => &[Role::Officer],
-        Purpose::Backup | Purpose::VerifyBackup | Purpose::Restore | Purpose::Drill => {
-            &[Role::Operator]
-        }
+        Purpose::Backup
+        | Purpose::VerifyBackup
+        | Purpose::Restore
+        | Purpose::Drill
+        | Purpose::RestoreVault { .. } => &[Role::Operator],
         Purpose::Export { .. } => &[Role::Auditor, Role::Operator],
     };
     let (uid, name) = (call.caller.uid, purpose.as_str());

@@ -77,6 +77,7 @@ fn a_vault_that_serves_nobody_is_an_alarm_with_its_reason() {
         records: 0,
         old_records: 0,
         rotation: None,
+        reading: None,
         last_write_missing: false,
     };
     assert_eq!(status::shut(&vault(VaultHealth::Ok, None)), None);

@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 
 use super::import::Imports;
 use super::rotate::Rotating;
+use super::vault_care::Reading;
 use super::{AUDIT_PATIENCE, Keeper, close_audit};
 use crate::house::House;
 
@@ -55,6 +56,8 @@ pub(crate) struct View {
     pub(crate) keys: Option<Vaults>,
     /// The vault whose records are being copied.
     pub(crate) rotating: Weak<Rotating>,
+    /// The vault that is being read whole.
+    pub(crate) reading: Weak<Reading>,
 }
 
 impl View {
@@ -76,6 +79,7 @@ impl View {
             opening: false,
             keys: None,
             rotating: Weak::new(),
+            reading: Weak::new(),
         }
     }
 

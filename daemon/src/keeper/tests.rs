@@ -15,4 +15,5 @@ mod rotate;
 mod seal;
 mod site;
 mod vault_quorum;
+mod vault_restore;
 mod vaults;

@@ -1,6 +1,7 @@
 //! Repairing a quarantined vault.
 //!
-//! Owns what the store remembers of repairs, one record of the system vault for each damaged file that was kept. Promises
+//! Owns what the store remembers of repairs and restores of vaults, one record of the system vault for each former file that
+//! was kept. Promises
 //! that nothing is changed before a custodian gave the digest of what was found; that the file is read on a thread of its
 //! own; that the commit which gives the survivors the vault's name carries that record and the audit line with what was
 //! lost; and that the snapshot follows before the answer. Names what is lost where it can: of the names in a damaged file
@@ -25,22 +26,25 @@ use crate::clock::unix_seconds;
 /// Kind of the records, whose names end in the damaged file's id.
 const KIND: &str = "repair";
 
-/// A repair whose damaged file is kept.
+/// A repair, or a restore, whose former file is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Kept {
-    vault: VaultName,
+pub(super) struct Kept {
+    pub(super) vault: VaultName,
     /// When, in seconds since 1970.
-    at: u64,
-    /// Records that were kept.
-    records: u64,
-    /// Records that were not; none where no head said how many there were.
-    lost: Option<u64>,
+    pub(super) at: u64,
+    /// Records that the vault has since.
+    pub(super) records: u64,
+    /// Records that were lost; none where no head said how many there were.
+    pub(super) lost: Option<u64>,
+    /// The backup that they are out of, where it was a restore.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) backup: Option<Digest>,
 }
 
-/// Every repair whose damaged file is kept, by the file's id.
+/// Every repair and restore whose former file is kept, by the file's id.
 #[derive(Default)]
-pub(super) struct Repairs(BTreeMap<String, Kept>);
+pub(super) struct Repairs(pub(super) BTreeMap<String, Kept>);
 
 impl Repairs {
     pub(super) fn read(system: &OpenVault) -> Result<Self, RecordsError> {
@@ -54,30 +58,38 @@ impl Repairs {
         self.0.iter().map(|(file, kept)| {
             let Kept { vault, at, records, .. } = kept;
             let lost = kept.lost.map_or_else(|| "an unknown number".to_owned(), |n| n.to_string());
+            let date = date(*at);
+            let what = match &kept.backup {
+                None => format!("vault {vault} was repaired on {date}: {records} records were kept, {lost} lost"),
+                Some(backup) => format!(
+                    "vault {vault} was restored on {date} out of backup {}: it has its {records} records, {lost} were lost",
+                    backup.short()
+                ),
+            };
             Alarm {
                 code: ErrorCode::VaultRepaired,
                 message: format!(
-                    "vault {vault} was repaired on {}: {records} records were kept, {lost} lost; see what it lacks: mcpist credential list {vault}; its damaged file is kept as vaults/{file}.db until: mcpist vault discard {vault}",
-                    date(*at)
+                    "{what}; see what it lacks: mcpist credential list {vault}; its former file is kept as vaults/{file}.db until: mcpist vault discard {vault}"
                 ),
             }
         })
     }
 }
 
-fn op(file: &str, kept: Option<&Kept>) -> Result<Op, ApiError> {
+/// The write that remembers a former file, or that it is gone.
+pub(super) fn op(file: &str, kept: Option<&Kept>) -> Result<Op, ApiError> {
     let name = format!("repair/{file}");
     records::put(KIND, name, kept, Expect::Any).map_err(|e| records_error(&e))
 }
 
-/// What a repair is done with.
-struct Ground {
-    vaults: Vaults,
+/// What a repair or a restore is done with.
+pub(super) struct Ground {
+    pub(super) vaults: Vaults,
     /// The credentials that bindings name.
     bound: BTreeSet<CredentialName>,
     /// The last row of the vault that the log has.
-    logged: u64,
-    running: Running,
+    pub(super) logged: u64,
+    pub(super) running: Running,
 }
 
 impl Ground {
@@ -94,9 +106,8 @@ impl KeeperHandle {
         let ground = self.ask(move |keeper| keeper.repair_ground(&name)).await?;
         let name = vault.clone();
         let found = blocking(move || {
-            let found = ground
-                .vaults
-                .examine(name.as_str(), &ground.asked(), |_| {});
+            let told = |read| ground.running.told(read);
+            let found = ground.vaults.examine(name.as_str(), &ground.asked(), told);
             found.map_err(|e| refused(&name, &e))
         })
         .await?;
@@ -127,8 +138,8 @@ impl KeeperHandle {
         let name = vault.clone();
         let (repair, running) = blocking(move || {
             let (digest, asked) = (*plan.as_bytes(), ground.asked());
-            let vaults = &ground.vaults;
-            let built = vaults.repair(name.as_str(), digest, ground.logged, &asked, |_| {});
+            let (vaults, told) = (&ground.vaults, |read| ground.running.told(read));
+            let built = vaults.repair(name.as_str(), digest, ground.logged, &asked, told);
             let built = built.map_err(|e| refused(&name, &e))?;
             Ok((built, ground.running))
         })
@@ -142,10 +153,10 @@ impl KeeperHandle {
 }
 
 impl Keeper {
-    fn repair_ground(&mut self, vault: &VaultName) -> Result<Ground, ApiError> {
+    pub(super) fn repair_ground(&mut self, vault: &VaultName) -> Result<Ground, ApiError> {
         let open = self.open_for_change()?;
         Ok(Ground {
-            running: open.care.begin()?,
+            running: open.begin_reading(vault)?,
             vaults: open.vaults().clone(),
             bound: open.bound(vault),
             logged: open.copied.logged(vault),
@@ -167,6 +178,7 @@ impl Keeper {
             at: unix_seconds(),
             records: findings.kept,
             lost: findings.expected.map(|n| n.saturating_sub(findings.kept)),
+            backup: None,
         };
         let event = Event::VaultRepaired {
             vault: &vault,
@@ -233,11 +245,6 @@ fn refused(vault: &VaultName, error: &VaultError) -> ApiError {
 }
 
 fn shown(vault: VaultName, found: &Findings) -> VaultFindings {
-    let lost = |(owner, name): &(Option<String>, String)| {
-        let owner = owner.as_deref().and_then(|o| PrincipalName::parse(o).ok());
-        let name = CredentialName::parse(name).ok()?;
-        Some(LostCredential { name, owner })
-    };
     VaultFindings {
         vault,
         plan: Digest::from_bytes(found.digest),
@@ -250,6 +257,16 @@ fn shown(vault: VaultName, found: &Findings) -> VaultFindings {
         sure: found.is_sure,
         lines: found.lines,
         lines_lost: found.lines_lost,
-        lost: found.lost.iter().filter_map(lost).collect(),
+        lost: lost(&found.lost),
     }
+}
+
+/// Those of the records that are credentials.
+pub(super) fn lost(records: &[(Option<String>, String)]) -> Vec<LostCredential> {
+    let credential = |(owner, name): &(Option<String>, String)| {
+        let owner = owner.as_deref().and_then(|o| PrincipalName::parse(o).ok());
+        let name = CredentialName::parse(name).ok()?;
+        Some(LostCredential { name, owner })
+    };
+    records.iter().filter_map(credential).collect()
 }

@@ -11,6 +11,7 @@ use mcpist_core::error::ErrorCode;
 use mcpist_core::ids::{Digest, VaultName};
 use serde::Serialize;
 
+use super::being_read;
 use crate::Context;
 use crate::error::{Error, Result};
 use crate::plan::confirm;
@@ -39,8 +40,8 @@ pub(super) struct VerifyArgs {
   mcpist vault repair team --output json       shows it, and changes nothing
   mcpist vault repair team --yes --plan 3f9c…  without a question, if the file is still as it was shown
 
-What does not open is lost: put it again. The damaged file is kept until: mcpist vault discard. Where a whole backup is
-the better way: mcpist restore.")]
+What does not open is lost: put it again. The damaged file is kept until: mcpist vault discard. Where a backup is the better
+way: mcpist vault restore.")]
 pub(super) struct RepairArgs {
     /// Its name
     name: VaultName,
@@ -52,13 +53,13 @@ pub(super) struct RepairArgs {
     plan: Option<Digest>,
 }
 
-/// Remove the damaged file that a repair kept, for good
+/// Remove the file that a repair or a restore of a vault kept, for good
 #[derive(Args)]
 #[command(after_help = "Examples:
   mcpist vault discard team
   mcpist vault discard team --yes")]
 pub(super) struct DiscardArgs {
-    /// The vault that was repaired
+    /// The vault that was repaired or restored
     name: VaultName,
     /// Without a question
     #[arg(long)]
@@ -89,6 +90,13 @@ impl Found {
     }
 }
 
+/// How far the daemon is with a vault that it reads whole.
+async fn how_far(context: &Context, name: &VaultName) -> Option<String> {
+    let all: Vaults = context.client.get(path::VAULTS).await.ok()?;
+    let vault = all.vaults.iter().find(|vault| vault.name == *name)?;
+    vault.reading.map(|reading| being_read(&reading))
+}
+
 /// Verifies one vault, or all of them; one that fails keeps no other from its turn.
 pub(super) async fn verify(context: &Context, args: VerifyArgs) -> Result<()> {
     let is_one = args.name.is_some();
@@ -103,12 +111,16 @@ pub(super) async fn verify(context: &Context, args: VerifyArgs) -> Result<()> {
     for vault in names {
         let path = path::verify_vault(&vault);
         let verifying = context.client.act(&path);
-        found.push(match context.out.while_busy("verifying", verifying).await {
+        let told = async || how_far(context, &vault).await;
+        let verifying = context.out.while_told("verifying", verifying, told);
+        found.push(match verifying.await {
             Ok(whole) => Found::Whole(whole),
             Err(error) if is_one => {
                 let is_bad = error.code() == ErrorCode::VaultQuarantined.as_str();
                 return Err(if is_bad {
-                    error.next(format!("mcpist vault repair {vault}"))
+                    error.next(format!(
+                        "mcpist vault repair {vault}, or mcpist vault restore {vault} --from BACKUP"
+                    ))
                 } else {
                     error
                 });
@@ -137,7 +149,9 @@ pub(super) async fn repair(context: &Context, args: RepairArgs) -> Result<()> {
         None => {
             let path = path::examine_vault(&name);
             let looking = context.client.act(&path);
-            let found: VaultFindings = context.out.while_busy("reading it", looking).await?;
+            let told = async || how_far(context, &name).await;
+            let looking = context.out.while_told("reading it", looking, told);
+            let found: VaultFindings = looking.await?;
             if context.out.is_json() {
                 return context.out.data(&found, show);
             }
@@ -153,7 +167,9 @@ pub(super) async fn repair(context: &Context, args: RepairArgs) -> Result<()> {
     };
     let (path, asked) = (path::repair_vault(&name), RepairVault { plan });
     let repairing = context.client.post(&path, &asked);
-    let done: VaultRepaired = context.out.while_busy("repairing", repairing).await?;
+    let told = async || how_far(context, &name).await;
+    let repairing = context.out.while_told("repairing", repairing, told);
+    let done: VaultRepaired = repairing.await?;
     context.out.data(&done, |done| {
         let VaultRepaired { file, findings } = done;
         format!(
@@ -220,12 +236,12 @@ pub(super) async fn discard(context: &Context, args: DiscardArgs) -> Result<()> 
     let DiscardArgs { name, yes } = args;
     if !yes {
         confirm(&format!(
-            "Remove what was left of vault {name} before its repair, for good?"
+            "Remove what vault {name} was before its repair or restore, for good?"
         ))?;
     }
     let done: DamagedDiscarded = context.client.act(&path::discard_damaged(&name)).await?;
     context.out.data(&done, |done| {
-        format!("vault {name}: {} damaged files removed", done.files)
+        format!("vault {name}: {} former files removed", done.files)
     })
 }
 

@@ -8,7 +8,7 @@ use super::audit::{ExportFrom, Exported};
 use super::backup::{BackupMade, DrillDone, OpenRestore, RestoreDone};
 use super::policy::Imported;
 use super::text::{Base64, PublicKey};
-use super::vault::CredentialStored;
+use super::vault::{CredentialStored, VaultInBackup, VaultRestored};
 use super::{ApiError, Failure};
 use crate::ids::{CredentialName, Digest, PrincipalName, VaultName};
 
@@ -278,6 +278,17 @@ pub enum Purpose {
     Restore,
     /// A backup to rehearse the restore of, as a file descriptor: begins the ceremony.
     Drill,
+    /// A backup to restore one vault out of, as a file descriptor.
+    RestoreVault {
+        /// The vault.
+        vault: VaultName,
+        /// What was shown before, to be done; without it it is only shown.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        plan: Option<Digest>,
+        /// A vault that is not quarantined is to be replaced.
+        #[serde(default)]
+        replace: bool,
+    },
     /// An empty file for lines of the audit log, as a file descriptor.
     Export {
         /// The line that they begin with.
@@ -297,6 +308,7 @@ impl Purpose {
             Purpose::VerifyBackup => "verify_backup",
             Purpose::Restore => "restore",
             Purpose::Drill => "drill",
+            Purpose::RestoreVault { .. } => "restore_vault",
             Purpose::Export { .. } => "export",
         }
     }
@@ -333,6 +345,10 @@ pub enum Redeemed {
     Backup(BackupMade),
     /// A restore, or the drill of one, waits for its quorum.
     Restore(OpenRestore),
+    /// What a backup holds of a vault; nothing was done.
+    VaultInBackup(VaultInBackup),
+    /// A vault was restored out of a backup.
+    VaultRestored(VaultRestored),
     /// Lines of the audit log were exported.
     Export(Exported),
     /// Nothing came of the frame.

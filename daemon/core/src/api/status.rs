@@ -167,6 +167,9 @@ pub struct VaultStatus {
     /// The rotation that is under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotation: Option<RotationStatus>,
+    /// It is being read whole, to be verified, repaired or restored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reading: Option<ReadingStatus>,
     /// Its last write was cut off by a crash and waits for a custodian's confirmation.
     #[serde(default)]
     pub last_write_missing: bool,
@@ -178,6 +181,15 @@ pub struct RotationStatus {
     /// Records that are copied.
     pub copied: u64,
     /// Records that there are.
+    pub records: u64,
+}
+
+/// How far a vault is read whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadingStatus {
+    /// Rows that were read and judged.
+    pub read: u64,
+    /// Records that there are; 0 where nobody knows.
     pub records: u64,
 }
 

@@ -110,6 +110,45 @@ pub struct VaultRepaired {
     pub findings: VaultFindings,
 }
 
+/// What a backup holds of a vault, beside what is here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VaultInBackup {
+    /// The vault.
+    pub vault: VaultName,
+    /// What a restore is confirmed by: it stands for the backup and for the vault as it is.
+    pub plan: Digest,
+    /// What names the backup.
+    pub backup: Digest,
+    /// When the backup began, in seconds since 1970.
+    pub created: u64,
+    /// Records that it holds of the vault.
+    pub records: u64,
+    /// Records here that open; none where there is no vault of that name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub here: Option<u64>,
+    /// The vault here is quarantined, or its file is gone.
+    pub quarantined: bool,
+    /// Of those here, the ones that the backup has in another version.
+    pub other: u64,
+    /// Of those here, the ones that the backup does not have.
+    pub missing: u64,
+    /// The first of both.
+    pub lost: Vec<LostCredential>,
+    /// Audit lines that waited in a quarantined vault and are lost; none where no head opens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lines_lost: Option<u64>,
+}
+
+/// A vault was restored out of a backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VaultRestored {
+    /// The id of the file that was the vault, which is kept; none where there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// What was found before.
+    pub found: VaultInBackup,
+}
+
 /// Damaged files were discarded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DamagedDiscarded {

@@ -299,6 +299,15 @@ fn every_event_is_one_flat_object_with_its_own_name() {
             sure: false,
             uid: 1,
         },
+        Event::VaultRestored {
+            vault: &vault,
+            backup: &digest,
+            file: Some("00000000-0000-4000-8000-000000000000"),
+            records: 3,
+            other: 1,
+            missing: 2,
+            uid: 1,
+        },
         Event::DamagedDiscarded {
             vault: &vault,
             file: "00000000-0000-4000-8000-000000000000",

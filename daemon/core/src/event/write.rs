@@ -28,6 +28,7 @@ impl Event<'_> {
             Event::VaultCreated { .. } => "vault_created",
             Event::VaultVerified { .. } => "vault_verified",
             Event::VaultRepaired { .. } => "vault_repaired",
+            Event::VaultRestored { .. } => "vault_restored",
             Event::DamagedDiscarded { .. } => "damaged_discarded",
             Event::VaultRotation { .. } => "vault_rotation",
             Event::VaultQuarantined { .. } => "vault_quarantined",
@@ -247,6 +248,25 @@ impl Event<'_> {
                     line.number("expected", expected);
                 }
                 line.flag("sure", sure).number("uid", uid.into());
+            }
+            Event::VaultRestored {
+                vault,
+                backup,
+                file,
+                records,
+                other,
+                missing,
+                uid,
+            } => {
+                line.text("vault", vault.as_str())
+                    .digest("backup", backup);
+                if let Some(file) = file {
+                    line.text("file", file);
+                }
+                line.number("records", records)
+                    .number("other", other)
+                    .number("missing", missing)
+                    .number("uid", uid.into());
             }
             Event::DamagedDiscarded { vault, file, uid } => {
                 line.text("vault", vault.as_str())

@@ -8,16 +8,16 @@ use super::site::{Site, UID, run, wait_closed};
 use crate::admin::shown;
 use crate::keeper::Keeper;
 
-fn main_vault() -> VaultName {
+pub(super) fn main_vault() -> VaultName {
     VaultName::parse("main").unwrap()
 }
 
-fn has_alarm(site: &Site, code: ErrorCode) -> bool {
+pub(super) fn has_alarm(site: &Site, code: ErrorCode) -> bool {
     let status = shown(&site.keeper.house, &site.keeper.view(), Ok(None));
     status.alarms.iter().any(|alarm| alarm.code == code)
 }
 
-fn health(site: &Site) -> VaultHealth {
+pub(super) fn health(site: &Site) -> VaultHealth {
     let status = shown(&site.keeper.house, &site.keeper.view(), Ok(None));
     let mut vaults = status.vaults.into_iter();
     vaults.find(|v| v.name == main_vault()).unwrap().health
@@ -35,7 +35,7 @@ fn a_verified_vault_has_its_line_and_one_is_verified_at_a_time() {
         let found = site.keeper.verify_vault(UID, main_vault()).await.unwrap();
         assert_eq!(found.records, 1);
         let running = site
-            .inside(|k| k.open().unwrap().care.begin().unwrap())
+            .inside(|k| k.open().unwrap().begin_reading(&main_vault()).unwrap())
             .await;
         let busy = site.keeper.verify_vault(UID, main_vault()).await;
         assert_eq!(busy.unwrap_err().code, ErrorCode::Busy);

@@ -1,0 +1,184 @@
+//! `vault restore`: one vault out of a backup.
+//!
+//! The file is opened here and handed over as a descriptor. Promises that what would be lost is shown before it is asked
+//! for, and that what was shown is what is done: the daemon refuses a plan that backup or vault are no longer as.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use mcpist_core::api::{LostCredential, VaultInBackup, VaultRestored};
+use mcpist_core::date;
+use mcpist_core::ids::{Digest, VaultName};
+
+use crate::error::Result;
+use crate::plan::confirm;
+use crate::{Context, secret};
+
+/// Make one vault what a backup of this store has of it, while the others serve
+#[derive(Args)]
+#[command(after_help = "Examples:
+  mcpist vault restore team --from store.backup                     shows what it holds and what is lost, and asks
+  mcpist vault restore team --from store.backup --output json       shows it, and changes nothing
+  mcpist vault restore team --from store.backup --yes --plan 3f9c…  without a question, if all is still as it was shown
+  mcpist vault restore team --from store.backup --replace           a vault that serves: what was put since is lost
+
+For a vault that is quarantined, or not there any more. What it was is kept until: mcpist vault discard. A backup from
+before the last mcpist rotate root does not open here; for that one, and for the whole store: mcpist restore.")]
+pub(super) struct RestoreArgs {
+    /// Its name
+    name: VaultName,
+    /// The backup
+    #[arg(long, value_name = "FILE")]
+    from: PathBuf,
+    /// Replace the vault although it is not quarantined
+    #[arg(long)]
+    replace: bool,
+    /// Do it without a question, as it was shown
+    #[arg(long, requires = "plan")]
+    yes: bool,
+    /// What was shown, by its digest
+    #[arg(long, value_name = "DIGEST", requires = "yes")]
+    plan: Option<Digest>,
+}
+
+pub(super) async fn restore(context: &Context, args: RestoreArgs) -> Result<()> {
+    let RestoreArgs {
+        name,
+        from,
+        replace,
+        plan,
+        ..
+    } = args;
+    let file = secret::open(&from)?;
+    let again = || {
+        let replace = if replace { " --replace" } else { "" };
+        format!(
+            "mcpist vault restore {name} --from {}{replace}",
+            from.display()
+        )
+    };
+    let plan = match plan {
+        Some(plan) => plan,
+        None => {
+            let looking = secret::look_into_backup(&context.client, &file, &name, replace);
+            let found = context.out.while_busy("reading both", looking).await?;
+            if context.out.is_json() {
+                return context.out.data(&found, show);
+            }
+            context.out.terms(&show(&found));
+            confirm("Make the vault what the backup has of it?")
+                .map_err(|e| e.next(format!("{} --yes --plan {}", again(), found.plan)))?;
+            found.plan
+        }
+    };
+    let restoring = secret::restore_vault(&context.client, &file, &name, plan, replace);
+    let done = context.out.while_busy("restoring", restoring).await?;
+    context.out.data(&done, |done| restored(&name, done))
+}
+
+fn restored(name: &VaultName, done: &VaultRestored) -> String {
+    let kept = match &done.file {
+        Some(file) => format!("; what it was is vaults/{file}.db"),
+        None => String::new(),
+    };
+    format!(
+        "vault {name} is restored: {} records{kept}\nnext: mcpist credential list {name}, put what is newer, then mcpist backup FILE",
+        done.found.records
+    )
+}
+
+/// What a restore would make of the vault, as a person decides by it.
+fn show(found: &VaultInBackup) -> String {
+    let VaultInBackup {
+        vault,
+        plan,
+        backup,
+        records,
+        ..
+    } = found;
+    let begun = date::date(found.created);
+    let mut lines = vec![format!(
+        "vault {vault}: {records} records in the backup of {begun}"
+    )];
+    let mut line = |text: String| lines.push(format!("  {text}"));
+    match found.here {
+        None => line("there is no vault of that name here: it is made".to_owned()),
+        Some(here) if found.quarantined => {
+            line(format!("here it is quarantined, {here} records open"))
+        }
+        Some(here) => line(format!("CAUTION: here it serves, with {here} records")),
+    }
+    match (found.other, found.missing) {
+        (0, 0) if found.here.is_some() => {
+            line("none of those here is lost: the backup has each in its version".to_owned());
+        }
+        (0, 0) => {}
+        (other, missing) => {
+            line(format!(
+                "of those here, lost: {other} that the backup has in another version, {missing} that it does not have"
+            ));
+            line(format!("lost: {}", names(&found.lost, other + missing)));
+        }
+    }
+    match found.lines_lost {
+        _ if !found.quarantined => {}
+        Some(0) => {}
+        Some(lines) => line(format!(
+            "audit lines that waited in it and are lost: {lines}"
+        )),
+        None => line("audit lines that waited in it, if any, are lost".to_owned()),
+    }
+    line(format!("backup {backup}"));
+    line(format!("plan {plan}"));
+    lines.join("\n")
+}
+
+/// Those that are named, and that there are more.
+fn names(lost: &[LostCredential], all: u64) -> String {
+    let name = |one: &LostCredential| match &one.owner {
+        Some(owner) => format!("{} of {owner}", one.name),
+        None => one.name.to_string(),
+    };
+    let named: Vec<_> = lost.iter().map(name).collect();
+    let more = all.saturating_sub(lost.len() as u64);
+    match more {
+        0 => named.join(", "),
+        _ => format!("{} and {more} more", named.join(", ")),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn found(change: serde_json::Value) -> String {
+        let mut found = serde_json::json!({
+            "vault": "team", "plan": "0".repeat(64), "backup": "1".repeat(64), "created": 0, "records": 7,
+            "here": 6, "quarantined": false, "other": 1, "missing": 2,
+            "lost": [{ "name": "grafana" }, { "name": "git", "owner": "ada" }],
+        });
+        for (name, value) in change.as_object().unwrap() {
+            found[name] = value.clone();
+        }
+        show(&serde_json::from_value(found).unwrap())
+    }
+
+    #[test]
+    fn what_is_lost_is_said_before_anybody_is_asked() {
+        let serves = found(serde_json::json!({}));
+        for said in [
+            "7 records in the backup of 1970-01-01",
+            "CAUTION: here it serves, with 6 records",
+            "lost: 1 that the backup has in another version, 2 that it does not have",
+            "lost: grafana, git of ada and 1 more",
+        ] {
+            assert!(serves.contains(said), "{said}: {serves}");
+        }
+        let damaged = found(serde_json::json!({ "quarantined": true }));
+        assert!(damaged.contains("quarantined, 6 records open"), "{damaged}");
+        assert!(damaged.contains("if any, are lost") && !damaged.contains("CAUTION"));
+        let new = found(serde_json::json!({ "here": null, "other": 0, "missing": 0, "lost": [] }));
+        assert!(new.contains("it is made") && !new.contains("lost"), "{new}");
+    }
+}
