@@ -3,7 +3,8 @@
 //! A child commits under strace, which notes every fsync with its file. Between the parts of its work the child syncs
 //! a file of its own, whose name is then the part's mark in the trace, and it prints how many transactions each part
 //! made. Judged are: one fsync of a vault's log for each of its commits and none besides; one of control.db's log for
-//! each transaction there, of which writers that come together share some; and one for what an idle store settles.
+//! each transaction there, of which writers that come together share some; fewer of both where the writers are of one vault,
+//! whose commits share the transaction itself; and one for what an idle store settles.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -21,10 +22,13 @@ use crate::{Result, text};
 /// Commits of a part; so few that no log grows to the length at which SQLite moves it into the database.
 const COMMITS: usize = 40;
 const VAULTS: usize = 4;
+/// Writers of one vault, and the commits of each.
+const WRITERS: usize = 8;
+const EACH: usize = 10;
 /// A part of the child's work, in order; what comes before the first and after the last is not counted.
-const PARTS: [&str; 4] = ["alone", "together", "idle", "over"];
+const PARTS: [&str; 5] = ["alone", "together", "grouped", "idle", "over"];
 
-/// What a part did: fsyncs in the trace, or transactions by the child's own word.
+/// What a part did: fsyncs in the trace, or by the child's own word commits to vaults and transactions of control.db.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Tally {
     vaults: u64,
@@ -52,9 +56,12 @@ pub(crate) fn measure(folder: &Path, report: &mut Report) -> Result<()> {
     let synced = synced(&std::fs::read_to_string(&trace)?);
     let made = made(std::str::from_utf8(&out.stdout)?)?;
     judge(&synced, &made)?;
-    for part in ["alone", "together"] {
-        let tally = made.get(part).ok_or("a part is missing")?;
-        let per_commit = (tally.vaults + tally.control) as f64 / tally.vaults as f64;
+    for part in ["alone", "together", "grouped"] {
+        let (synced, made) = synced
+            .get(part)
+            .zip(made.get(part))
+            .ok_or("a part is missing")?;
+        let per_commit = (synced.vaults + synced.control) as f64 / made.vaults as f64;
         report.row(&format!("fsyncs_{part}"), per_commit, "/commit", &[]);
     }
     std::fs::remove_dir_all(&folder)?;
@@ -63,24 +70,36 @@ pub(crate) fn measure(folder: &Path, report: &mut Report) -> Result<()> {
 
 /// An error where a part synced more or less often than it made transactions, or made more of them than it may.
 fn judge(synced: &BTreeMap<String, Tally>, made: &BTreeMap<String, Tally>) -> Result<()> {
-    if synced != made {
-        return Err(format!("fsyncs {synced:?} of transactions {made:?}").into());
+    let expected = made.iter().map(|(part, tally)| {
+        // Each group of the one vault is announced once.
+        let vaults = match part.as_str() {
+            "grouped" => tally.control,
+            _ => tally.vaults,
+        };
+        (part.clone(), Tally { vaults, ..*tally })
+    });
+    if *synced != expected.collect() {
+        return Err(format!("fsyncs {synced:?} of commits and transactions {made:?}").into());
     }
     let commits = COMMITS as u64;
     let all = commits * VAULTS as u64;
+    let grouped = (WRITERS * EACH) as u64;
     let right = |part: &str, vaults, control: std::ops::RangeInclusive<u64>| {
         made.get(part)
             .is_some_and(|tally| tally.vaults == vaults && control.contains(&tally.control))
     };
     if right("alone", commits, commits..=commits)
         && right("together", all, commits..=all)
+        && right("grouped", grouped, 1..=grouped - 1)
         && right("idle", 1, 2..=2)
     {
         Ok(())
     } else {
         Err(
-            format!("transactions {made:?} for {commits} commits in each of {VAULTS} vaults")
-                .into(),
+            format!(
+                "transactions {made:?} for {commits} commits in each of {VAULTS} vaults, and {EACH} by each of {WRITERS} writers"
+            )
+            .into(),
         )
     }
 }
@@ -142,7 +161,16 @@ pub(crate) fn commit(arguments: &[String]) -> Result<()> {
     let first = barrier.vault("vault-0")?;
     counted(folder, "alone", &barrier, || write(&first))?;
     let vaults = vaults(&barrier)?;
-    counted(folder, "together", &barrier, || together(&vaults))?;
+    let write_all = |vault: &OpenVault, _| write(vault);
+    counted(folder, "together", &barrier, || {
+        together(&vaults, write_all)
+    })?;
+    let writers = vec![first; WRITERS];
+    let write_own =
+        |vault: &OpenVault, writer| write_each(vault, writer * EACH..(writer + 1) * EACH);
+    counted(folder, "grouped", &barrier, || {
+        together(&writers, write_own)
+    })?;
     mark(folder, "over")?;
     drop(barrier.seal());
 
@@ -187,17 +215,27 @@ fn warm(barrier: &Barrier<Unsealed>) -> Result<()> {
 }
 
 fn write(vault: &OpenVault) -> Result<()> {
-    for number in 0..COMMITS {
+    write_each(vault, 0..COMMITS)
+}
+
+fn write_each(vault: &OpenVault, numbers: std::ops::Range<usize>) -> Result<()> {
+    for number in numbers {
         vault.commit(vec![put(number)?])?;
     }
     Ok(())
 }
 
-fn together(vaults: &[OpenVault]) -> Result<()> {
+/// Has every writer write to its vault at once.
+fn together(
+    vaults: &[OpenVault],
+    write: impl Fn(&OpenVault, usize) -> Result<()> + Sync,
+) -> Result<()> {
+    let write = &write;
     let results: Vec<bool> = thread::scope(|scope| {
         let writers: Vec<_> = vaults
             .iter()
-            .map(|vault| scope.spawn(move || write(vault).is_ok()))
+            .enumerate()
+            .map(|(writer, vault)| scope.spawn(move || write(vault, writer).is_ok()))
             .collect();
         let ended = writers.into_iter().map(|writer| writer.join());
         ended.map(|result| result.unwrap_or(false)).collect()
@@ -259,19 +297,30 @@ mod tests {
 
     #[test]
     fn an_fsync_too_many_too_few_or_of_a_commit_too_many_is_an_error() {
-        let right = "alone 40 40\ntogether 160 90\nidle 1 2\n";
-        let right = made(right).unwrap();
-        judge(&right, &right).unwrap();
-        for wrong in [
-            "alone 41 40\ntogether 160 90\nidle 1 2\n",
-            "alone 40 80\ntogether 160 90\nidle 1 2\n",
-            "alone 40 40\ntogether 160 161\nidle 1 2\n",
-            "alone 40 40\ntogether 160 90\nidle 1 3\n",
-            "alone 40 40\ntogether 160 90\n",
+        let synced = made("alone 40 40\ntogether 160 90\ngrouped 25 25\nidle 1 2\n").unwrap();
+        let right = "alone 40 40\ntogether 160 90\ngrouped 80 25\nidle 1 2\n";
+        judge(&synced, &made(right).unwrap()).unwrap();
+        for (of, instead) in [
+            ("alone 40", "alone 41"),
+            ("alone 40 40", "alone 40 80"),
+            ("160 90", "160 161"),
+            ("grouped 80 25", "grouped 80 80"),
+            ("grouped 80", "grouped 81"),
+            ("idle 1 2", "idle 1 3"),
+            ("idle 1 2\n", ""),
         ] {
-            let wrong = made(wrong).unwrap();
-            assert!(judge(&wrong, &right).is_err());
-            assert!(judge(&wrong, &wrong).is_err());
+            let wrong = made(&right.replace(of, instead)).unwrap();
+            assert!(judge(&synced, &wrong).is_err());
+            let groups = |(part, tally): (&String, &Tally)| {
+                let vaults = if part == "grouped" {
+                    tally.control
+                } else {
+                    tally.vaults
+                };
+                (part.clone(), Tally { vaults, ..*tally })
+            };
+            let synced = wrong.iter().map(groups).collect();
+            assert!(judge(&synced, &wrong).is_err(), "{instead}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Durable writes: many writers, several vaults, and what one fsync takes by itself.
+//! Durable writes: one writer and many, one vault and several, and what one fsync takes by itself.
 
 use std::io::Write;
 use std::path::Path;
@@ -15,6 +15,8 @@ use crate::site::{Site, put};
 const VAULTS: usize = 4;
 /// Writers, spread over the vaults; each waits for its commit before the next.
 const WRITERS: usize = 32;
+/// Writers of one vault, whose commits are one record each.
+const TOGETHER: [usize; 3] = [1, 8, 64];
 /// Records of one commit where they come in batches.
 const BATCH: usize = 64;
 /// How often fsync is measured alone.
@@ -40,23 +42,34 @@ pub(crate) fn measure(folder: &Path, commits: usize, report: &mut Report) -> Res
         barrier.create_vault(&name, None)?;
         vaults.push(barrier.vault(&name)?);
     }
-    let alone = rate(&vaults, commits, 1)?;
-    report.row("commit_rate", alone, "commits/s", &[]);
-    let batched = rate(&vaults, commits.div_ceil(8), BATCH)?;
+    for writers in TOGETHER {
+        let each = (WRITERS * commits).div_ceil(writers);
+        let one = rate(&vaults[..1], writers, each, 1)?;
+        let row = format!("commit_rate_{writers}");
+        report.row(&row, one, "commits/s", &["commit_rate_1"]);
+    }
+    let spread = rate(&vaults, WRITERS, commits, 1)?;
+    report.row(
+        "commit_rate_vaults",
+        spread,
+        "commits/s",
+        &["commit_rate_1"],
+    );
+    let batched = rate(&vaults, WRITERS, commits.div_ceil(8), BATCH)?;
     report.row("write_rate", batched * BATCH as f64, "records/s", &[]);
     drop(barrier);
     std::fs::remove_dir_all(&folder)?;
     Ok(())
 }
 
-/// Commits a second, of `batch` records each.
-fn rate(vaults: &[OpenVault], commits: usize, batch: usize) -> Result<f64> {
+/// Commits a second by `writers` writers, spread over the vaults, of `commits` commits of `batch` records each.
+fn rate(vaults: &[OpenVault], writers: usize, commits: usize, batch: usize) -> Result<f64> {
     let started = Instant::now();
     let results: Vec<std::result::Result<(), String>> = thread::scope(|scope| {
-        let writers: Vec<_> = vaults
+        let threads: Vec<_> = vaults
             .iter()
             .cycle()
-            .take(WRITERS)
+            .take(writers)
             .enumerate()
             .map(|(writer, vault)| {
                 scope.spawn(move || {
@@ -65,7 +78,7 @@ fn rate(vaults: &[OpenVault], commits: usize, batch: usize) -> Result<f64> {
                 })
             })
             .collect();
-        let ended = writers.into_iter().map(|writer| writer.join());
+        let ended = threads.into_iter().map(|writer| writer.join());
         ended
             .map(|result| result.unwrap_or_else(|_| Err("a writer panicked".to_owned())))
             .collect()
@@ -74,7 +87,7 @@ fn rate(vaults: &[OpenVault], commits: usize, batch: usize) -> Result<f64> {
     for result in results {
         result?;
     }
-    Ok((WRITERS * commits) as f64 / took.as_secs_f64())
+    Ok((writers * commits) as f64 / took.as_secs_f64())
 }
 
 /// One writer's commits.
