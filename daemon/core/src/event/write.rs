@@ -166,17 +166,17 @@ impl Event<'_> {
                 backup,
                 generation,
                 records,
+                carried,
                 left_out,
                 uid,
             } => {
-                carried,
                 line.digest("backup", backup)
                     .number("generation", generation)
                     .number("records", records)
+                    .number("carried", carried)
                     .number("left_out", left_out)
                     .number("uid", uid.into());
             }
-                    .number("carried", carried)
             Event::Restored {
                 backup,
                 from,
@@ -258,8 +258,7 @@ impl Event<'_> {
                 missing,
                 uid,
             } => {
-                line.text("vault", vault.as_str())
-                    .digest("backup", backup);
+                line.text("vault", vault.as_str()).digest("backup", backup);
                 if let Some(file) = file {
                     line.text("file", file);
                 }
