@@ -434,7 +434,9 @@ impl Keeper {
     fn read_anew(&mut self) -> Result<(), ApiError> {
         let registries = self.house.config.registries();
         let open = self.open()?;
-        let mut policy = Policy::read(&open.system()).map_err(|e| records_error(&e))?;
+        let system = open.system();
+        let mut policy = Policy::read(&system).map_err(|e| records_error(&e))?;
+        (open.backups.read_anew(&system)).map_err(|e| records_error(&e))?;
         import::read_manifests(&mut policy, &registries);
         let drains = std::mem::take(&mut open.policy.draining).into_iter();
         policy.draining = drains.filter(|(id, _)| !policy.is_active(id)).collect();

@@ -60,6 +60,15 @@ impl Backups {
         })
     }
 
+    /// Takes what the store says, after a commit of which nobody knew whether it was made. A backup that began before
+    /// does not count.
+    pub(super) fn read_anew(&mut self, system: &OpenVault) -> Result<(), RecordsError> {
+        let Self { last, due, .. } = Self::read(system)?;
+        (self.last, self.due) = (last, due);
+        self.changes += 1;
+        Ok(())
+    }
+
     pub(super) fn last(&self) -> Option<&LastBackup> {
         self.last.as_ref()
     }

@@ -350,8 +350,12 @@ impl Keeper {
         reason: &'static str,
         why: &dyn std::fmt::Display,
     ) -> ShareOutcome {
-        log::warn!("restore: share of uid {uid} refused: {reason}");
         if let Some(open) = &self.restoring {
+            let act = match open.aim {
+                Aim::Restore => "restore",
+                Aim::Drill => "drill of a restore",
+            };
+            log::warn!("{act}: share of uid {uid} refused: {reason}");
             self.restore_step(open.aim, plan, Step::ShareRefused { reason }, Some(uid));
         }
         let progress = match self.restoring() {

@@ -5,10 +5,13 @@ use std::sync::Arc;
 use mcpist_core::api::{ApiError, RotationStatus, VaultRotated, VaultStatus};
 use mcpist_core::error::ErrorCode;
 use mcpist_core::ids::VaultName;
+use mcpist_sealer::VaultError;
 
 use super::site::{Site, UID, run};
 use crate::admin::shown;
+use crate::keeper::backup::due_op;
 use crate::keeper::rotate::Order;
+use crate::keeper::{records_error, vault_error};
 
 fn name(vault: &str) -> VaultName {
     VaultName::parse(vault).unwrap()
@@ -135,6 +138,25 @@ fn a_lazy_rotation_says_what_keeps_its_key() {
 }
 
 #[test]
+fn a_commit_in_doubt_that_was_made_shows_its_backup_due_before_the_next_unseal() {
+    run(async {
+        let site = Site::open().await;
+        let made = site.keeper.ask(|k| {
+            let due = due_op("a test").map_err(|e| records_error(&e))?;
+            let committed = k.open()?.system().commit(vec![due]);
+            committed.map(drop).map_err(|e| vault_error(&e))
+        });
+        made.await.unwrap();
+        assert!(!is_due(&site), "nobody knows");
+        let doubt = Err(VaultError::OutcomeUnknown);
+        let followed = site.inside(|k| k.follow::<()>(doubt)).await;
+        assert!(followed.is_err());
+        site.inside(|k| k.tick()).await;
+        assert!(is_due(&site));
+    });
+}
+
+#[test]
 fn the_system_vault_is_sealed_anew_as_a_whole() {
     run(async {
         let site = Site::open().await;
@@ -161,7 +183,7 @@ fn a_rotation_that_fails_has_a_line_and_one_that_a_seal_ends_has_that_of_the_sea
         site.put_credential().await;
         let begun = site.keeper.ask(|k| k.begin_rotation(&order())).await;
         let (rotation, rotating) = begun.unwrap();
-        let failed = Err(mcpist_sealer::VaultError::Full("no room".into()));
+        let failed = Err(VaultError::Full("no room".into()));
         drop((rotation, rotating));
         let ended = site.keeper.ask(move |k| k.end_rotation(&order(), failed));
         assert_eq!(ended.await.unwrap_err().code, ErrorCode::DiskFull);
