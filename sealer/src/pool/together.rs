@@ -1,9 +1,9 @@
 //! One job for all that comes while a lane is busy.
 //!
 //! Owns [`Lane::join`]: parts that wait for a lane are done together, in the order in which they came, and each caller gets
-//! its own answer. Where they wait is a [`Gathering`], one for each lane that is joined. Promises of a part what [`Lane::run`] promises of a job: it is answered by its deadline, is not done where
-//! its caller gave up before the start, and waits for nothing while the lane is idle: it is the first part of a job of its own
-//! then, which takes along what comes until a thread starts it.
+//! its own answer. Where they wait is a [`Gathering`], one for each lane that is joined. Promises of a part what [`Lane::run`]
+//! promises of a job: it is answered by its deadline, and not done where its caller gave up before the start. A part waits
+//! for no other: the first makes a job, and those that come until a thread starts that one go along.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
