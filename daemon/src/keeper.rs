@@ -311,6 +311,7 @@ impl Keeper {
                 view.state = StoreState::Sealed;
                 view.dev = barrier.config().is_dev();
                 view.store = Some(barrier.config().store().to_string());
+                view.shares = Some(unseal::shares(barrier.config()));
                 view.unseal = Some(unseal::progress(barrier.config(), &barrier.progress()));
                 view.alarms.extend(self.witness.alarm());
             }
@@ -319,11 +320,13 @@ impl Keeper {
                 view.state = StoreState::Sealed;
                 view.dev = open.is_dev();
                 view.store = Some(open.barrier.config().store().to_string());
+                view.shares = Some(unseal::shares(open.barrier.config()));
             }
             Phase::Unsealed(open) => {
                 view.state = StoreState::Unsealed;
                 view.dev = open.is_dev();
                 view.store = Some(open.barrier.config().store().to_string());
+                view.shares = Some(unseal::shares(open.barrier.config()));
                 view.site = Some(open.root.site().clone());
                 view.time_floor = Some(open.policy.time_floor);
                 view.alarms = open.policy.alarms();
@@ -354,14 +357,18 @@ impl Keeper {
         }
     }
 
-    /// Closes the store: no new call, audit written, keys wiped. `uid` is absent where the daemon stops by itself.
+    /// Closes the store: no new call, audit written, keys wiped. Of one that is closed already the shares that were given
+    /// go. `uid` is absent where the daemon stops by itself.
     pub(crate) fn seal(
         &mut self,
         uid: Option<u32>,
         reason: &'static str,
     ) -> Result<api::Sealed, ApiError> {
         if !matches!(self.phase, Phase::Unsealed(_)) {
-            return Err(ApiError::of(self.view.load().why_closed()));
+            return match self.drop_shares(uid) {
+                Ok(dropped @ 1..) => sealed(true, None, dropped),
+                _ => Err(ApiError::of(self.view.load().why_closed())),
+            };
         }
         let Phase::Unsealed(mut open) = std::mem::replace(&mut self.phase, Phase::Nowhere) else {
             return Err(ApiError::of(ErrorCode::Sealed));
@@ -384,9 +391,10 @@ impl Keeper {
             made.inspect_err(|e| log::warn!("no witness receipt: {}", e.message))
                 .ok()
         });
+        let dropped = open.consented();
         self.phase = Phase::sealed(open.barrier.seal());
         log::info!("sealed: {reason}");
-        sealed(closed, receipt.map(|receipt| receipt.to_text()))
+        sealed(closed, receipt.map(|receipt| receipt.to_text()), dropped)
     }
 
     /// Refuses an act that the audit log has no room for. Its line is in the act's own commit and copied to the log
@@ -494,9 +502,9 @@ fn close_audit(
 }
 
 /// What the caller of a seal is told.
-fn sealed(closed: bool, receipt: Option<String>) -> Result<api::Sealed, ApiError> {
+fn sealed(closed: bool, receipt: Option<String>, dropped: u8) -> Result<api::Sealed, ApiError> {
     if closed {
-        return Ok(api::Sealed { receipt });
+        return Ok(api::Sealed { receipt, dropped });
     }
     log::error!("audit_lost: the log could not be closed in order");
     Err(ApiError::new(

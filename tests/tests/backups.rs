@@ -3,6 +3,8 @@
 
 #[path = "backups/drills.rs"]
 mod drills;
+#[path = "backups/lacking.rs"]
+mod lacking;
 #[path = "backups/lives.rs"]
 mod lives;
 
@@ -24,6 +26,7 @@ fn mcpist(host: &Appliance, args: &[&str], input: &[u8]) -> Output {
         .arg(host.folder().join("run"))
         .args(["--output", "json"])
         .args(args)
+        .current_dir(host.folder())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -3,13 +3,13 @@
 #![allow(clippy::unwrap_used)] // a test that fails says so by panicking
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 use mcpist_bundle::SigningKey;
 use mcpist_quorum::{Identity, read_share};
 use mcpist_tests::appliance::Appliance;
 use mcpist_tests::look;
-use mcpist_tests::programs::program;
+use mcpist_tests::programs::{cli, program};
 use mcpist_tests::pty::Pty;
 use mcpist_tests::start::Start;
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ fn mcpist(appliance: &Appliance, words: &str, input: &str) -> Output {
     let desk = appliance.folder().join("desk");
     std::fs::create_dir_all(&desk).unwrap();
     std::fs::write(desk.join("input"), input).unwrap();
-    Command::new(program("mcpist"))
+    cli()
         .arg("--run")
         .arg(appliance.folder().join("run"))
         .args(words.split(' '))
@@ -427,7 +427,7 @@ fn new_shares_are_shown_typed_back_and_proved_on_one_terminal() {
     pty.answer("> ", &kim.join(" "));
     pty.answer("It is the share.", "");
     pty.expect("1 of 2 given.");
-    pty.answer("Age file of the next share", "new/share-2-joe.age");
+    pty.answer("Age file of the next share", "new/share-2-joe-g2.age");
     pty.answer("that opens it: ", "joe.txt");
     let (status, shown) = pty.end();
     assert!(status.success(), "{shown}");
@@ -445,7 +445,7 @@ fn new_shares_are_shown_typed_back_and_proved_on_one_terminal() {
     );
     let taken = said(&mcpist(&appliance, "unseal", &kim.join("\n")));
     assert!(taken.contains("taken: 1 of 2 shares (kim)"), "{taken}");
-    let words = "unseal --share-file new/share-2-joe.age --identity joe.txt";
+    let words = "unseal --share-file new/share-2-joe-g2.age --identity joe.txt";
     let opened = said(&mcpist(&appliance, words, ""));
     assert!(opened.contains("unsealed: "), "{opened}");
 }
@@ -494,4 +494,34 @@ fn lines_that_were_pasted_past_a_share_s_end_are_not_the_next_program_s() {
     let (_, shown) = pty.end();
     assert!(shown.contains("after"), "{shown}");
     assert!(!shown.contains("ability"), "{shown}");
+}
+
+#[test]
+fn a_cancel_and_a_seal_say_what_they_dropped_and_the_log_holds_it() {
+    let mut appliance = Appliance::start();
+    appliance.init();
+    let data = |words: &str| {
+        let done = mcpist(&appliance, &format!("--output json {words}"), "");
+        assert!(done.status.success(), "{}", said(&done));
+        serde_json::from_slice::<Value>(&done.stdout).unwrap()["data"].clone()
+    };
+    let given = || appliance.ask("GET", "/v1/status", None)["unseal"]["given"].clone();
+    assert_eq!(data("unseal --cancel"), json!({ "cancelled": false }));
+    assert_eq!(data("seal"), json!({ "dropped": 0 }));
+    appliance.give(&appliance.share(1));
+    assert_eq!(data("unseal --cancel"), json!({ "cancelled": true }));
+    assert_eq!(given(), 0);
+    appliance.give(&appliance.share(1));
+    assert_eq!(data("seal"), json!({ "dropped": 1 }));
+    assert_eq!(given(), 0);
+    appliance.unseal();
+    // An open store's ceremony holds shares as well.
+    let open = appliance.ask("POST", "/v1/ceremony", Some(&json!("rotate_root")));
+    let ticket = appliance.ticket(&json!({ "share": { "plan": open["digest"] } }));
+    let taken = appliance.bring(&ticket, &appliance.share(1));
+    assert_eq!(taken["share"]["pending"]["given"], 1, "{taken}");
+    assert_eq!(data("seal")["dropped"], 1);
+    let log = std::fs::read_to_string(appliance.folder().join("state/audit/audit-00000001.jsonl"));
+    let log = log.unwrap();
+    assert_eq!(log.matches(r#""step":"cancelled""#).count(), 2, "{log}");
 }

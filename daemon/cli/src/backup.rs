@@ -7,8 +7,9 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use mcpist_core::api::{BackupMade, LeftOut};
+use mcpist_core::api::{BackupMade, Carried, LeftOut};
 use mcpist_core::date;
+use mcpist_core::error::EXIT_INCOMPLETE;
 use mcpist_core::ids::Digest;
 use mcpist_quorum::{BackupEnd, BackupHeader, BackupPart, BackupScan};
 use serde::Serialize;
@@ -28,7 +29,7 @@ use crate::{Context, secret};
   mcpist backup inspect store.backup                    whose is it, of when? Needs no daemon
 
 The file is of no use without the shares of the holders that it names. It was read back whole before this command says
-that it was made; take it out of the host then."
+that it was made; take it out of the host then. Exit status: 0 it lacks no vault, 3 a vault could not be read and is left out."
 )]
 pub(crate) struct BackupArgs {
     /// The new file
@@ -76,31 +77,40 @@ pub(crate) struct Inspected {
     chunks: u64,
 }
 
-pub(crate) async fn backup(context: &Context, args: BackupArgs) -> Result<()> {
+pub(crate) async fn backup(context: &Context, args: BackupArgs) -> Result<u8> {
     match (args.command, args.file) {
         (Some(BackupCommand::Inspect { file }), _) => {
-            context.out.data(&inspect(&file)?, show_inspected)
+            context.out.data(&inspect(&file)?, show_inspected)?;
+            Ok(0)
         }
         (Some(BackupCommand::Verify { file, offline }), _) if offline => {
             context.out.data(&inspect(&file)?, |found| {
                 format!(
-                    "undamaged: {} bytes in {} chunks\nbackup {}\nonly an open store, or a restore, opens its records",
+                    "undamaged: {} bytes in {} chunks\nbackup {}\nonly an open store, or a restore, opens its records and tells whether a vault is left out",
                     found.bytes, found.chunks, found.backup
                 )
-            })
+            })?;
+            Ok(0)
         }
         (Some(BackupCommand::Verify { file, .. }), _) => {
             let opened = secret::open(&file)?;
             let verifying = secret::verify_backup(&context.client, &opened);
-            let verified = context.out.while_busy("reading it whole", verifying).await?;
-            context.out.data(&verified, |made| show("verified", made))
+            let verified = context
+                .out
+                .while_busy("reading it whole", verifying)
+                .await?;
+            context.out.data(&verified, |made| show("verified", made))?;
+            Ok(exit(&verified.left_out))
         }
         (None, Some(file)) => {
             let new = NewFile::create(&file, 0o600)?;
             let making = secret::backup(&context.client, new.file());
             let made = context.out.while_busy("backing up", making).await;
             let made = new.settle(made, "mcpist backup verify")?;
-            context.out.data(&made, |made| show("backed up and read back", made))
+            context
+                .out
+                .data(&made, |made| show("backed up and read back", made))?;
+            Ok(exit(&made.left_out))
         }
         (None, None) => Err(Error::usage("name a file: mcpist backup FILE")),
     }
@@ -156,7 +166,7 @@ fn scan(file: &mut impl Read) -> Result<(BackupHeader, BackupEnd, u64)> {
 
 fn show_inspected(found: &Inspected) -> String {
     format!(
-        "backup    {}\nstore     {}{}\nbegun     {}\nlife      {}, generation {}\nshares    {} of {} of generation {}: {}\nlength    {} bytes, {} chunks, undamaged\nnothing of this is proven before a quorum opened it",
+        "backup    {}\nstore     {}{}\nbegun     {}\nlife      {}, generation {}\nshares    {} of {} of generation {}: {}\nlength    {} bytes, {} chunks, undamaged\nvaults    sealed; those that are left out, if any: mcpist backup verify FILE\nnothing of this is proven before a quorum opened it",
         found.backup,
         found.store,
         if found.dev {
@@ -184,11 +194,70 @@ fn show(what: &str, made: &BackupMade) -> String {
         made.files,
         made.bytes,
         made.backup,
-        left_out(&made.left_out)
+        match made.left_out.is_empty() {
+            true => format!("{}\nit lacks no vault", carried(&made.carried)),
+            false => format!(
+                "{}{}\nINCOMPLETE: keep the older backups, and the shares that open them\nnext: mcpist vault list, and another backup",
+                carried(&made.carried),
+                left_out(&made.left_out)
+            ),
+        }
     )
+}
+
+/// The exit status of an act that may lack vaults.
+pub(crate) fn exit(left_out: &[LeftOut]) -> u8 {
+    match left_out.is_empty() {
+        true => 0,
+        false => EXIT_INCOMPLETE,
+    }
+}
+
+pub(crate) fn carried(vaults: &[Carried]) -> String {
+    let named = |one: &Carried| {
+        format!(
+            "\ncarried sealed: vault {}, {} records; its own quorum verifies it: mcpist vault unseal {}",
+            one.vault, one.records, one.vault
+        )
+    };
+    vaults.iter().map(named).collect()
 }
 
 pub(crate) fn left_out(vaults: &[LeftOut]) -> String {
     let named = |one: &LeftOut| format!("\nNOT in it: vault {}: {}", one.vault, one.reason);
     vaults.iter().map(named).collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backup_that_lacks_a_vault_does_not_let_older_ones_go() {
+        let made = |left_out: Vec<LeftOut>| BackupMade {
+            backup: Digest::of(b"x"),
+            created: 0,
+            generation: 1,
+            bytes: 1,
+            vaults: 1,
+            records: 1,
+            files: 0,
+            carried: Vec::new(),
+            left_out,
+        };
+        let whole = made(Vec::new());
+        assert!(show("verified", &whole).ends_with("it lacks no vault"));
+        assert_eq!(exit(&whole.left_out), 0);
+        let team = LeftOut {
+            vault: "team".to_owned(),
+            reason: "it is quarantined".to_owned(),
+        };
+        let lacking = made(vec![team]);
+        let said = show("verified", &lacking);
+        assert!(said.contains("NOT in it: vault team"), "{said}");
+        assert!(said.contains("keep the older backups"), "{said}");
+        assert!(!said.contains("lacks no vault"), "{said}");
+        assert_eq!(exit(&lacking.left_out), EXIT_INCOMPLETE);
+    }
 }

@@ -117,9 +117,7 @@ fn usual_next(code: &str) -> Option<&'static str> {
         "proposal" => "have the change proposed again: the same command with --proposal NEW-FILE",
         "receipt" => "mcpist witness pull; its file is one line that begins with mcpist-witness1:",
         "root" => "give root.json as 'mcpist bundle root' wrote it",
-        "share_file" => {
-            "mcpist unseal --share-file FILE --identity IDENTITY, both of the same holder"
-        }
+        "share_file" => "repeat the command with a share file and the age identity of its holder",
         "share" => "compare it with the paper, and type it again",
         "share_not_of_record" => {
             "give the record of the ceremony that the share is from, or take another copy of the share"

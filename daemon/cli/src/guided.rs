@@ -17,7 +17,7 @@ use mcpist_quorum::{Identity, MAX_SHARES, Share, Threshold, check_recipient};
 
 use crate::error::{Error, Result};
 use crate::init::{confirm_init, expect_root, plan_init, replaced, show_token};
-use crate::plan::describe;
+use crate::plan::describe_with_paper;
 use crate::share::{MAX_FILE, ask_share, check_room, from_file, write_shares};
 use crate::terminal::Terminal;
 use crate::unseal::{give, opened, unseal_plan};
@@ -228,7 +228,8 @@ async fn make(
         Err(e) => return Err(e),
     };
     expect_root(&shown.plan, &asked.request.root)?;
-    terminal.say(&describe(&shown.plan, &shown.digest))?;
+    let on_paper = |at| asked.shown.contains_key(&at);
+    terminal.say(&describe_with_paper(&shown.plan, &shown.digest, on_paper))?;
     if let Some(old) = &shown.replaces {
         terminal.say(&replaced(old))?;
     }

@@ -15,7 +15,8 @@ use mcpist_core::ids::Digest;
 use mcpist_quorum::{Act, Identity, Plan};
 
 use crate::error::{Error, Result};
-use crate::plan::{confirm, describe, read_plan};
+use crate::holders::{Holders, pair};
+use crate::plan::{confirm, describe_with_paper, read_plan};
 use crate::share::{MAX_FILE, check_room, write_shares};
 use crate::terminal::Terminal;
 use crate::{Context, guided, reveal, secret};
@@ -34,25 +35,25 @@ Shares leave the daemon encrypted to their holders and are written into --out as
 its first audit key is what 'mcpist audit verify' starts from. Until the store was opened for the first time, init may be
 run again, with the token that the daemon wrote anew: it replaces a store that holds nothing.")]
 pub(crate) struct InitArgs {
-    /// Shares that open the store
-    #[arg(long, value_name = "N", required_unless_present = "guided")]
-    threshold: Option<u8>,
-    /// A holder of a share and the age recipient to encrypt it to; repeat. With --qr, LABEL alone is a holder without
-    /// a recipient
-    #[arg(
-        long = "holder",
-        value_name = "LABEL=RECIPIENT",
-        required_unless_present = "guided"
-    )]
-    holders: Vec<String>,
-    /// Show the shares of holders without a recipient on this terminal, as text and QR code, each once
-    #[arg(long)]
+    #[command(flatten)]
+    people: Holders,
+    /// Let a holder be LABEL alone, without a recipient: that share is shown on this terminal once, as text and QR code
+    #[arg(long, conflicts_with = "guided")]
     qr: bool,
     /// An officer and the officer's public key of 64 hexadecimal digits; repeat
-    #[arg(long = "officer", value_name = "NAME=HEXKEY")]
+    #[arg(
+        long = "officer",
+        value_name = "NAME=HEXKEY",
+        conflicts_with = "guided"
+    )]
     officers: Vec<String>,
     /// The trust root, as 'mcpist bundle root' writes it
-    #[arg(long, value_name = "FILE", required_unless_present = "guided")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        required_unless_present = "guided",
+        conflicts_with = "guided"
+    )]
     root: Option<PathBuf>,
     /// The one-time token that the daemon wrote when it started; - is standard input
     #[arg(
@@ -67,12 +68,6 @@ pub(crate) struct InitArgs {
     /// Make a development store; the daemon must run with --dev
     #[arg(long)]
     dev: bool,
-    /// Do not ask for confirmation
-    #[arg(long)]
-    yes: bool,
-    /// Ask for everything on this terminal, one custodian at a time, and end with a trial unseal
-    #[arg(long, conflicts_with_all = ["threshold", "holders", "qr", "officers", "root", "yes"])]
-    guided: bool,
 }
 
 /// What init made, as the command line says it.
@@ -82,24 +77,18 @@ struct Made {
     plan: Digest,
 }
 
-pub(crate) fn pair(text: &str) -> Result<(String, String)> {
-    let (name, value) = text
-        .split_once('=')
-        .ok_or_else(|| Error::usage(format!("{text:?} is not NAME=VALUE")))?;
-    Ok((name.to_owned(), value.to_owned()))
-}
-
 pub(crate) async fn init(context: &Context, args: InitArgs) -> Result<()> {
-    if args.guided {
+    if args.people.guided {
         return guided::run(context, &args.token_file, &args.out, args.dev).await;
     }
-    let (Some(threshold), Some(root)) = (args.threshold, &args.root) else {
-        return Err(Error::usage("give --threshold and --root, or --guided"));
+    let threshold = args.people.needed()?;
+    let Some(root) = &args.root else {
+        return Err(Error::usage("give --root, or --guided"));
     };
     let mut holders = Vec::new();
     // By place, the identities of those whose share is shown.
     let mut shown: BTreeMap<usize, Identity> = BTreeMap::new();
-    for (index, text) in args.holders.iter().enumerate() {
+    for (index, text) in args.people.holders.iter().enumerate() {
         let (label, recipient) = if args.qr && !text.contains('=') {
             let identity = Identity::generate();
             let recipient = identity.recipient();
@@ -140,11 +129,14 @@ pub(crate) async fn init(context: &Context, args: InitArgs) -> Result<()> {
         replaces,
     } = plan_init(context, &request).await?;
     expect_root(&plan, &request.root)?;
-    context.out.terms(&describe(&plan, &digest));
+    let on_paper = |at| shown.contains_key(&at);
+    context
+        .out
+        .terms(&describe_with_paper(&plan, &digest, on_paper));
     if let Some(old) = replaces {
         context.out.terms(&replaced(&old));
     }
-    if !args.yes {
+    if !args.people.yes {
         confirm("Make this store?")?;
     }
     let labels: Vec<&str> = request.holders.iter().map(|h| h.label.as_str()).collect();

@@ -2,7 +2,7 @@
 //!
 //! Owns the commands and their help. Each group of commands is one file; `client`, `secret` and `mcp` are the three
 //! ways to the daemon. Promises one form of result, one form of error and stable exit statuses: 0, 2 when the store is
-//! sealed, 1 for everything else.
+//! sealed, 3 when what is done lacks a vault, 1 for everything else.
 
 mod audit;
 mod backup;
@@ -18,6 +18,7 @@ mod dev;
 mod doctor;
 mod error;
 mod guided;
+mod holders;
 mod host;
 mod init;
 mod manual;
@@ -66,7 +67,7 @@ const GLOBAL: &str = "Options of every command";
   mcpist unseal                        give one share
   mcpist tools --mcp /run/mcpist/mcp.sock
 
-Exit status: 0 success, 2 the store is sealed, 1 any other failure.",
+Exit status: 0 success, 2 the store is sealed, 3 done, but a vault is left out, 1 any other failure.",
     disable_help_subcommand = true
 )]
 struct Cli {
@@ -200,6 +201,8 @@ async fn dispatch(command: Command, context: Context) -> Result<u8> {
         Command::Status(_) => return store::status(&context).await,
         Command::Audit(args) => return audit::run(&context, args).await,
         Command::Doctor(args) => return doctor::run(&context, args).await,
+        Command::Backup(args) => return backup::backup(&context, args).await,
+        Command::Restore(args) => return restore::restore(&context, args).await,
         Command::Init(args) => init::init(&context, args).await,
         Command::Unseal(args) => unseal::unseal(&context, args).await,
         Command::Seal(args) => unseal::seal(&context, args).await,
@@ -208,8 +211,6 @@ async fn dispatch(command: Command, context: Context) -> Result<u8> {
         Command::Rekey(args) => rekey::rekey(&context, args).await,
         Command::Rotate(args) => rotate::rotate(&context, args).await,
         Command::Ceremony(args) => rekey::ceremony(&context, args).await,
-        Command::Backup(args) => backup::backup(&context, args).await,
-        Command::Restore(args) => restore::restore(&context, args).await,
         Command::Vault(args) => vault::vault(&context, args).await,
         Command::Credential(args) => store::credential(&context, args).await,
         Command::Principal(args) => policy::principal(&context, args).await,

@@ -18,9 +18,22 @@ pub(crate) fn read_plan(bytes: &Base64) -> Result<(Plan, Digest)> {
 
 /// The plan for people, its digest last.
 pub(crate) fn describe(plan: &Plan, digest: &Digest) -> String {
+    describe_with_paper(plan, digest, |_| false)
+}
+
+/// The same, where the shares at some places go on paper: their recipients are this program's own, and gone with it.
+pub(crate) fn describe_with_paper(
+    plan: &Plan,
+    digest: &Digest,
+    on_paper: impl Fn(usize) -> bool,
+) -> String {
+    let share_for = |(at, holder): (usize, &PlannedHolder)| match on_paper(at) {
+        true => format!("{} (on paper, as words)", holder.label),
+        false => format!("{} ({})", holder.label, holder.recipient),
+    };
     let threshold = plan.threshold();
     let mut lines = vec![format!(
-        "{} store {}: {} of {} shares",
+        "{} store {}: {} of {} shares{}",
         match plan.act() {
             Act::Init(_) => "Make".to_owned(),
             Act::Unseal(_) => "Open".to_owned(),
@@ -40,15 +53,17 @@ pub(crate) fn describe(plan: &Plan, digest: &Digest) -> String {
         },
         plan.store(),
         threshold.needed(),
-        threshold.total()
+        threshold.total(),
+        match plan.act() {
+            // These are the shares that it makes.
+            Act::Init(_) => String::new(),
+            Act::RekeyVault(terms) if terms.replaces.is_none() => String::new(),
+            _ => format!(" of generation {}", plan.generation()),
+        }
     )];
     if let Act::Init(terms) = plan.act() {
-        for holder in &terms.holders {
-            lines.push(format!(
-                "  share for {} ({})",
-                holder.label, holder.recipient
-            ));
-        }
+        let holders = terms.holders.iter().enumerate().map(share_for);
+        lines.extend(holders.map(|holder| format!("  share for {holder}")));
         for officer in &terms.officers {
             lines.push(format!(
                 "  officer {} ({})",
@@ -63,21 +78,15 @@ pub(crate) fn describe(plan: &Plan, digest: &Digest) -> String {
     }
     match plan.act() {
         Act::Rekey(terms) => {
-            lines.push(new_shares(
-                terms.threshold,
-                terms.generation,
-                &terms.holders,
-            ));
+            let holders = terms.holders.iter().enumerate().map(share_for);
+            lines.push(new_shares(terms.threshold, terms.generation, holders));
             if terms.rotate_root {
                 lines.push("  with a new root key".to_owned());
             }
         }
         Act::RekeyVault(terms) => {
-            lines.push(new_shares(
-                terms.threshold,
-                terms.generation,
-                &terms.holders,
-            ));
+            let holders = terms.holders.iter().enumerate().map(share_for);
+            lines.push(new_shares(terms.threshold, terms.generation, holders));
         }
         _ => {}
     }
@@ -85,15 +94,27 @@ pub(crate) fn describe(plan: &Plan, digest: &Digest) -> String {
     lines.join("\n")
 }
 
+/// The shares that the plan makes: their generation and their holders; none where it makes none.
+pub(crate) fn made_by(plan: &Plan) -> Option<(Generation, &[PlannedHolder])> {
+    match plan.act() {
+        Act::Init(terms) => Some((plan.generation(), &terms.holders)),
+        Act::Rekey(terms) => Some((terms.generation, &terms.holders)),
+        Act::RekeyVault(terms) => Some((terms.generation, &terms.holders)),
+        _ => None,
+    }
+}
+
 /// The vault's name. Who made the plan chose it.
 fn shown(vault: &PlannedVault) -> String {
     vault.name.escape_debug().to_string()
 }
 
-fn new_shares(threshold: Threshold, generation: Generation, holders: &[PlannedHolder]) -> String {
-    let holders = holders
-        .iter()
-        .map(|h| format!("\n  new share for {} ({})", h.label, h.recipient));
+fn new_shares(
+    threshold: Threshold,
+    generation: Generation,
+    holders: impl Iterator<Item = String>,
+) -> String {
+    let holders = holders.map(|holder| format!("\n  new share for {holder}"));
     format!(
         "  to new shares: {threshold}, generation {generation}{}",
         holders.collect::<String>()

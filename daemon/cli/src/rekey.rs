@@ -8,18 +8,23 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use mcpist_core::api::{
     CeremonyAct, CeremonyDone, CeremonyPhase, CeremonyRequest, CeremonyStatus, DeliveredShare,
-    Done, NewHolder, NewShares, OpenCeremony, ShareOutcome, Status, path,
+    Done, NewShares, OpenCeremony, ShareOutcome, Status, path,
 };
 use mcpist_core::ids::{Digest, VaultName};
+use mcpist_quorum::{Plan, PlannedHolder};
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::init::pair;
-use crate::plan::{confirm, describe, read_plan};
-use crate::share::{GivenShare, share_file};
+use crate::holders::{Holders, named_holders};
+use crate::plan::{confirm, describe, made_by, read_plan};
+use crate::share::{GivenShare, check_new, share_file};
 use crate::store::expires;
 use crate::witness::Keeping;
 use crate::{Context, guided, secret, unseal};
+
+/// What is due after shares or keys changed. What a backup lacks, older ones may be the last to hold.
+pub(crate) const NEXT_BACKUP: &str =
+    "mcpist backup FILE; once it lacks no vault, destroy the old shares and backups";
 
 /// Give the store to new shares: a custodian leaves, comes, or has lost a share
 #[derive(Args)]
@@ -32,29 +37,15 @@ use crate::{Context, guided, secret, unseal};
 The holders of the current shares consent (mcpist ceremony give), the new shares leave encrypted, and their holders each give
 theirs once to prove that they have it. Until then the current shares open the store, afterwards the new ones alone.")]
 pub(crate) struct RekeyArgs {
-    /// New shares that open the store
-    #[arg(long, value_name = "N", required_unless_present = "guided")]
-    threshold: Option<u8>,
-    /// A holder of a new share and the age recipient to encrypt it to; repeat
-    #[arg(
-        long = "holder",
-        value_name = "LABEL=RECIPIENT",
-        required_unless_present = "guided"
-    )]
-    holders: Vec<String>,
+    #[command(flatten)]
+    people: Holders,
     /// The vault whose own quorum is changed, in place of the store's
     #[arg(long, value_name = "NAME", conflicts_with_all = ["rotate_root", "guided"])]
     vault: Option<VaultName>,
     /// Replace the root key too: an old copy of the disk opens nothing written from then on
     #[arg(long)]
     rotate_root: bool,
-    /// Do not ask for confirmation
-    #[arg(long)]
-    yes: bool,
-    /// Do all of it on this terminal, one custodian at a time, with shares on paper where there is no age recipient
-    #[arg(long, conflicts_with_all = ["threshold", "holders", "yes"])]
-    guided: bool,
-    /// Folder for the files of new shares, with --guided
+    /// Folder for the share files and the ceremony record, with --guided
     #[arg(long, value_name = "DIR", default_value = ".", requires = "guided")]
     out: PathBuf,
 }
@@ -113,13 +104,11 @@ pub(crate) struct Written {
 }
 
 pub(crate) async fn rekey(context: &Context, args: RekeyArgs) -> Result<()> {
-    if args.guided {
+    if args.people.guided {
         return guided::rekey::run(context, args.rotate_root, &args.out).await;
     }
-    let Some(threshold) = args.threshold else {
-        return Err(Error::usage("give --threshold, or --guided"));
-    };
-    let holders = named_holders(&args.holders)?;
+    let threshold = args.people.needed()?;
+    let holders = named_holders(&args.people.holders)?;
     let (request, question) = match args.vault {
         Some(vault) => {
             let question = format!("Begin to give vault {vault} to these holders?");
@@ -140,16 +129,7 @@ pub(crate) async fn rekey(context: &Context, args: RekeyArgs) -> Result<()> {
             (request, question.to_owned())
         }
     };
-    begin(context, &request, args.yes, &question).await
-}
-
-/// The holders of new shares, each `label=recipient`.
-pub(crate) fn named_holders(texts: &[String]) -> Result<Vec<NewHolder>> {
-    let holder = |text: &String| {
-        let (label, recipient) = pair(text)?;
-        Ok(NewHolder { label, recipient })
-    };
-    texts.iter().map(holder).collect()
+    begin(context, &request, args.people.yes, &question).await
 }
 
 /// Has a ceremony planned, and cancels it where the plan is not confirmed.
@@ -183,13 +163,17 @@ pub(crate) async fn begin_confirmed(
 pub(crate) async fn ceremony(context: &Context, args: CeremonyArgs) -> Result<()> {
     match args.command {
         None => {
-            let (open, _) = shown(context).await?;
+            let (open, ..) = shown(context).await?;
             context.out.data(&open, waits_for)
         }
-        Some(CeremonyCommand::Give { given, out }) => give(context, &given, &out).await,
+        Some(CeremonyCommand::Give { given, out }) => {
+            give(context, &given, &out, &Keeping::default()).await
+        }
         Some(CeremonyCommand::Shares { out }) => {
+            let open: OpenCeremony = context.client.get(path::CEREMONY).await?;
+            let (plan, _) = read_plan(&open.plan)?;
             let NewShares { shares } = context.client.get(path::CEREMONY_SHARES).await?;
-            let files = write(&out, &shares)?;
+            let files = write(&out, &plan, &shares)?;
             context.out.data(&Written { files }, |w| listed(&w.files))
         }
         Some(CeremonyCommand::Cancel) => {
@@ -212,20 +196,31 @@ async fn of_restore(context: &Context, error: Error) -> Error {
 }
 
 /// The open ceremony, its plan shown under the digest that was computed here.
-async fn shown(context: &Context) -> Result<(OpenCeremony, Digest)> {
+async fn shown(context: &Context) -> Result<(OpenCeremony, Plan, Digest)> {
     let open: OpenCeremony = match context.client.get(path::CEREMONY).await {
         Ok(open) => open,
         Err(e) => return Err(of_restore(context, e).await),
     };
     let (plan, digest) = read_plan(&open.plan)?;
     context.out.terms(&describe(&plan, &digest));
-    Ok((open, digest))
+    Ok((open, plan, digest))
 }
 
-pub(crate) async fn give(context: &Context, given: &GivenShare, out: &Path) -> Result<()> {
-    let (open, digest) = shown(context).await?;
+/// Gives a share of the open ceremony; what comes of it is written to `out`, a receipt to where those are kept.
+pub(crate) async fn give(
+    context: &Context,
+    given: &GivenShare,
+    out: &Path,
+    keeping: &Keeping,
+) -> Result<()> {
+    let (open, plan, digest) = shown(context).await?;
     context.out.note(&format!("  {}", waits_for(&open)));
-    let share = given.read()?.to_text()?;
+    check_new(
+        out,
+        &awaited(&open, &plan, &digest),
+        "name another folder with --out; no share was given",
+    )?;
+    let share = given.read("mcpist ceremony give")?.to_text()?;
     let outcome = unseal::give(context, digest, &share)
         .await
         .map_err(|e| match e.code() {
@@ -233,14 +228,26 @@ pub(crate) async fn give(context: &Context, given: &GivenShare, out: &Path) -> R
             _ => e,
         })?;
     let files = match &outcome {
-        ShareOutcome::Delivered { shares, .. } => write(out, shares).map_err(|e| {
+        ShareOutcome::Delivered { shares, .. } => write(out, &plan, shares).map_err(|e| {
             e.during("the new shares are made and wait")
                 .next("mcpist ceremony shares --out DIR")
         })?,
-        ShareOutcome::Completed(done) => keep(context, out, &digest, done)?,
+        ShareOutcome::Completed(done) => keep(context, out, &digest, done, keeping)?,
         _ => Vec::new(),
     };
     context.out.data(&Given { outcome, files }, told)
+}
+
+/// The files that the next share may bring, should it be the last of its phase.
+fn awaited(open: &OpenCeremony, plan: &Plan, digest: &Digest) -> Vec<String> {
+    let is_last = open.progress.given + 1 >= open.progress.needed;
+    match (open.phase, open.act) {
+        _ if !is_last => Vec::new(),
+        // Nothing is made that would have a record.
+        (_, CeremonyAct::UnsealVault) => Vec::new(),
+        (CeremonyPhase::Consent, CeremonyAct::Rekey | CeremonyAct::RekeyVault) => share_files(plan),
+        _ => record_files(digest).to_vec(),
+    }
 }
 
 /// The open ceremony in one line of the status.
@@ -304,13 +311,14 @@ fn told(given: &Given) -> String {
         ),
         ShareOutcome::Completed(done) => match done.act {
             CeremonyAct::Rekey => format!(
-                "done: the shares of generation {} open the store, the ones before open nothing any more\nnext: mcpist backup FILE; destroy the old shares and backups{}",
+                "done: the shares of generation {} open the store, the ones before open nothing any more\nnext: {NEXT_BACKUP}{}",
                 done.generation,
                 recorded(&given.files)
             ),
             CeremonyAct::UnsealVault => format!("vault {} is open", vault_of(done)),
             CeremonyAct::NewVault => format!(
-                "done: vault {} is made and open; after a seal its own shares open it, and the store's do not\nnext: mcpist secret put{}",
+                "done: vault {} is made and open; after a seal its own shares open it, and the store's do not\nnext: mcpist credential put {} NAME{}",
+                vault_of(done),
                 vault_of(done),
                 recorded(&given.files)
             ),
@@ -366,11 +374,12 @@ pub(crate) fn keep(
     folder: &Path,
     plan: &Digest,
     done: &CeremonyDone,
+    keeping: &Keeping,
 ) -> Result<Vec<PathBuf>> {
     if let Some(why) = &done.audit_lost {
         context.out.terms(&format!("audit_lost: {why}"));
     }
-    Keeping::default().keep(context, done.receipt.as_deref());
+    keeping.keep(context, done.receipt.as_deref());
     write_record(folder, plan, done).map_err(|e| {
         // It is not made again: better here than nowhere.
         context
@@ -386,11 +395,8 @@ fn write_record(folder: &Path, plan: &Digest, done: &CeremonyDone) -> Result<Vec
         return Ok(Vec::new());
     };
     std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, e))?;
-    let name = format!("ceremony-{}", plan.short());
-    let files = [
-        (folder.join(format!("{name}.bin")), &record.0[..]),
-        (folder.join(format!("{name}.txt")), text.as_bytes()),
-    ];
+    let [bin, txt] = record_files(plan).map(|name| folder.join(name));
+    let files = [(bin, &record.0[..]), (txt, text.as_bytes())];
     for (path, bytes) in &files {
         secret::create(path, 0o644, bytes)?;
     }
@@ -398,16 +404,32 @@ fn write_record(folder: &Path, plan: &Digest, done: &CeremonyDone) -> Result<Vec
     Ok(files.map(|(path, _)| path).to_vec())
 }
 
-/// Writes each share to a file of its own; nothing is overwritten.
-pub(crate) fn write(folder: &Path, shares: &[DeliveredShare]) -> Result<Vec<PathBuf>> {
-    let write = |(index, share)| write_one(folder, index, share);
-    shares.iter().enumerate().map(write).collect()
+/// The names of a ceremony's record: its bytes, and its text.
+pub(crate) fn record_files(plan: &Digest) -> [String; 2] {
+    ["bin", "txt"].map(|form| format!("ceremony-{}.{form}", plan.short()))
 }
 
-/// Writes the share at this place to a file of its own.
-pub(crate) fn write_one(folder: &Path, index: usize, share: &DeliveredShare) -> Result<PathBuf> {
+/// The names of the files of the shares that a plan makes, in the order of its holders.
+pub(crate) fn share_files(plan: &Plan) -> Vec<String> {
+    let Some((generation, holders)) = made_by(plan) else {
+        return Vec::new();
+    };
+    let name = |(at, h): (usize, &PlannedHolder)| share_file(at, &h.label, generation.get());
+    holders.iter().enumerate().map(name).collect()
+}
+
+/// Writes each share that a plan made to a file of its own; nothing is overwritten.
+pub(crate) fn write(folder: &Path, plan: &Plan, shares: &[DeliveredShare]) -> Result<Vec<PathBuf>> {
+    let named = share_files(plan).into_iter().zip(shares);
+    named
+        .map(|(name, share)| write_one(folder, &name, share))
+        .collect()
+}
+
+/// Writes a share to a file of this name.
+pub(crate) fn write_one(folder: &Path, name: &str, share: &DeliveredShare) -> Result<PathBuf> {
     std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, e))?;
-    let path = folder.join(share_file(index, &share.label));
+    let path = folder.join(name);
     secret::create(&path, 0o600, share.age.as_bytes())
         .map_err(|e| e.next("name another folder: mcpist ceremony shares --out DIR"))?;
     secret::sync_folder(folder)?;

@@ -15,10 +15,11 @@ use mcpist_core::date;
 use mcpist_core::ids::Digest;
 use mcpist_quorum::Act;
 
-use crate::backup::{inspect, left_out};
+use crate::backup::{carried, exit, inspect, left_out};
 use crate::error::{Error, Result};
 use crate::plan::{confirm, describe, read_plan};
-use crate::share::GivenShare;
+use crate::rekey::record_files;
+use crate::share::{GivenShare, check_file};
 use crate::witness::Keeping;
 use crate::{Context, secret, unseal};
 
@@ -27,7 +28,7 @@ use crate::{Context, secret, unseal};
 #[command(after_help = "Examples:
   mcpist restore store.backup                           begins: shows the plan; nothing changes yet
   mcpist restore --give --share-file share-1-ada.age --identity ada.txt
-  mcpist restore --give --record restored.bin           the last share makes the store
+  mcpist restore --give --record restored.bin           the last share makes the store, and its record
   mcpist restore --record restored.bin                  the record once more, while the restored store is open
   mcpist restore --cancel
   mcpist restore --remove-old                           when the restored store serves
@@ -48,7 +49,8 @@ pub(crate) struct RestoreArgs {
     give: bool,
     #[command(flatten)]
     given: GivenShare,
-    /// New file for the ceremony record, should this share be the last; without --give, that of the open store's life again
+    /// New file for the ceremony record, should this share be the last, in place of ceremony-PLAN.bin here; without --give,
+    /// that of the open store's life again
     #[arg(long, value_name = "FILE", conflicts_with_all = ["file", "cancel", "remove_old"])]
     record: Option<PathBuf>,
     /// New file for the report of a drill, should this share be the last
@@ -79,21 +81,22 @@ pub(crate) struct RestoreArgs {
     keeping: Keeping,
 }
 
-pub(crate) async fn restore(context: &Context, args: RestoreArgs) -> Result<()> {
-    if args.remove_old {
-        return remove_old(context, args.yes).await;
-    }
-    if args.cancel {
+pub(crate) async fn restore(context: &Context, args: RestoreArgs) -> Result<u8> {
+    let done = if args.remove_old {
+        remove_old(context, args.yes).await
+    } else if args.cancel {
         let done: Done = context.client.delete(path::RESTORE).await?;
-        return context.out.data(&done, |_| {
+        context.out.data(&done, |_| {
             "ended; nothing was changed and no share is kept".to_owned()
-        });
-    }
-    match (&args.file, &args.record) {
-        (Some(file), _) => begin(context, file, &args).await,
-        (None, Some(record)) if !args.give => record_again(context, record).await,
-        (None, _) => give(context, &args).await,
-    }
+        })
+    } else {
+        match (&args.file, &args.record) {
+            (Some(file), _) => begin(context, file, &args).await,
+            (None, Some(record)) if !args.give => record_again(context, record).await,
+            (None, _) => return give(context, &args).await,
+        }
+    };
+    done.map(|()| 0)
 }
 
 /// The answer to the last share may have been lost.
@@ -131,7 +134,7 @@ async fn waiting(context: &Context, keeping: &Keeping) -> Result<OpenRestore> {
         return Ok(open);
     }
     let (plan, _) = read_plan(&open.plan)?;
-    keeping.present(context, plan.store()).await;
+    keeping.present(context, plan.store()).await?;
     context.client.get(path::RESTORE).await
 }
 
@@ -202,7 +205,7 @@ fn terms(context: &Context, open: &OpenRestore, ours: Option<(Digest, bool)>) ->
     Ok(digest)
 }
 
-async fn give(context: &Context, args: &RestoreArgs) -> Result<()> {
+async fn give(context: &Context, args: &RestoreArgs) -> Result<u8> {
     let open = waiting(context, &args.keeping).await?;
     match (open.drill, &args.record, &args.report) {
         (true, Some(_), _) => {
@@ -218,18 +221,30 @@ async fn give(context: &Context, args: &RestoreArgs) -> Result<()> {
         _ => {}
     }
     let digest = terms(context, &open, None)?;
-    let share = args.given.read()?.to_text()?;
+    let record = (args.record.clone()).unwrap_or_else(|| {
+        let [name, _] = record_files(&digest);
+        PathBuf::from(name)
+    });
+    if open.progress.given + 1 >= open.progress.needed {
+        const NEXT: &str = "name another file with --record or --report; no share was given";
+        match (open.drill, &args.report) {
+            (false, _) => check_file(&record, NEXT)?,
+            (true, Some(report)) => check_file(report, NEXT)?,
+            (true, None) => {}
+        }
+    }
+    let share = args.given.read("mcpist restore --give")?.to_text()?;
     let giving = unseal::give(context, digest, &share);
     let outcome = giving.await.map_err(|e| match e.code() {
         "share_refused" => e.next("mcpist restore --give"),
         _ => e,
     })?;
-    if let (ShareOutcome::Restored(done), Some(file)) = (&outcome, &args.record) {
-        secret::create(file, 0o644, &done.record.0)
-            .map_err(|e| e.during("the store is restored; its record"))?;
-    }
+    let written = match &outcome {
+        ShareOutcome::Restored(done) => secret::create(&record, 0o644, &done.record.0),
+        _ => Ok(()),
+    };
     context.out.data(&outcome, |outcome| match outcome {
-        ShareOutcome::Restored(done) => restored(done),
+        ShareOutcome::Restored(done) => restored(done, written.is_ok().then_some(&*record)),
         ShareOutcome::Drilled(done) => report(done),
         ShareOutcome::Pending(p) => unseal::taken(p),
         ShareOutcome::Refused { message, .. } => message.clone(),
@@ -241,16 +256,25 @@ async fn give(context: &Context, args: &RestoreArgs) -> Result<()> {
         secret::create(file, 0o644, text.as_bytes())
             .map_err(|e| e.during("the drill is done; its report, which is above"))?;
     }
-    Ok(())
+    written.map_err(|e| {
+        e.during("the store is restored; its record, which is above, could not be written")
+            .next("mcpist unseal, then mcpist restore --record FILE writes it")
+    })?;
+    Ok(match &outcome {
+        ShareOutcome::Restored(done) => exit(&done.left_out),
+        ShareOutcome::Drilled(done) => exit(&done.left_out),
+        _ => 0,
+    })
 }
 
-fn restored(done: &RestoreDone) -> String {
+fn restored(done: &RestoreDone, record: Option<&Path>) -> String {
     format!(
-        "restored: {} vaults, {} records, {} files; life {}{}{}{}\n\n{}\nkeep this record with init's: its audit key is that of the log that begins\nnext: mcpist unseal, then mcpist witness pull, and keep the host that had the store from being unsealed",
+        "restored: {} vaults, {} records, {} files; life {}{}{}{}{}\n\n{}\nkeep this record{} with init's: its audit key is that of the log that begins\nnext: mcpist unseal, then mcpist witness pull, and keep the host that had the store from being unsealed",
         done.vaults,
         done.records,
         done.files,
         done.life,
+        carried(&done.carried),
         left_out(&done.left_out),
         if done.kept {
             "\nthe store that was here is kept aside: mcpist restore --remove-old, once this one serves"
@@ -262,7 +286,8 @@ fn restored(done: &RestoreDone) -> String {
                 format!("\nDONE, BUT: {what}; see to it before the unseal, and to: mcpist status"),
             None => String::new(),
         },
-        done.record_text
+        done.record_text,
+        record.map_or(String::new(), |at| format!(", {},", at.display()))
     )
 }
 
@@ -313,8 +338,13 @@ fn report(done: &DrillDone) -> String {
         format!("INCOMPLETE{}", left_out(&done.left_out))
     };
     format!(
-        "MCPist restore drill: every record opened; nothing was restored, and nothing is left of it\n\n{}{missing}",
-        lines.concat()
+        "MCPist restore drill: {}; nothing was restored, and nothing is left of it\n\n{}{missing}{}",
+        match done.carried.is_empty() {
+            true => "every record opened",
+            false => "every record opened but those that wait for their own quorum",
+        },
+        lines.concat(),
+        carried(&done.carried)
     )
 }
 

@@ -315,10 +315,20 @@ pub(crate) fn ask(prompt: &str) -> Result<Secret> {
     if std::io::stdin().is_terminal() {
         return prompt_for(prompt);
     }
-    // Unbuffered, so that no copy stays behind in standard input's buffer.
+    read_secret(&mut piped()?)
+}
+
+/// Every byte of standard input.
+pub(crate) fn read_piped() -> Result<Secret> {
+    read_all(&mut piped()?)
+}
+
+/// Standard input, unbuffered, so that no copy stays behind in its buffer.
+fn piped() -> Result<File> {
     let stdin = std::io::stdin();
-    let mut unbuffered = File::from(std::os::fd::AsFd::as_fd(&stdin).try_clone_to_owned()?);
-    read_secret(&mut unbuffered)
+    Ok(File::from(
+        std::os::fd::AsFd::as_fd(&stdin).try_clone_to_owned()?,
+    ))
 }
 
 /// Asks for a secret that nobody could tell again if it were mistyped: twice on a terminal, else once.

@@ -18,7 +18,7 @@ use self::given::Given;
 use crate::error::{Error, Result};
 use crate::{Context, secret};
 
-pub(crate) use self::files::{check_room, share_file, write_shares};
+pub(crate) use self::files::{check_file, check_new, check_room, share_file, write_shares};
 pub(crate) use self::given::{Given as GivenShare, ask_share, from_file, type_share};
 
 /// The longest share file, trust root or record that is read, in bytes.
@@ -105,12 +105,12 @@ struct Recording {
 pub(crate) fn run(context: &Context, args: ShareArgs) -> Result<()> {
     match args.command {
         ShareCommand::Inspect { given } => {
-            let share = inspected(&given.read()?);
+            let share = inspected(&given.read("mcpist share inspect")?);
             context.out.data(&share, describe)
         }
         ShareCommand::Verify { record, given } => {
             let record = read_record(&record)?;
-            let share = given.read()?;
+            let share = given.read("mcpist share verify --record FILE")?;
             let holder = record
                 .holder_of(&share)
                 .map_err(|e| Error::new("share_not_of_record", e))?;

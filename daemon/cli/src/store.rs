@@ -86,6 +86,18 @@ fn show(status: &Status) -> String {
     if let Some(store) = &status.store {
         line("id", store.clone());
     }
+    if let Some(shares) = &status.shares {
+        line(
+            "shares",
+            format!(
+                "{} of {}, generation {}: {}",
+                shares.needed,
+                shares.holders.len(),
+                shares.generation,
+                shares.holders.join(", ")
+            ),
+        );
+    }
     if let Some(site) = &status.site {
         line("site", site.to_string());
     }
@@ -101,9 +113,20 @@ fn show(status: &Status) -> String {
         line(
             "backup",
             format!(
-                "of {}, generation {}",
+                "of {}, generation {}{}{}",
                 date::date(backup.created),
-                backup.generation
+                backup.generation,
+                match backup.carried.is_empty() {
+                    true => String::new(),
+                    false => format!(", {} carried sealed", backup.carried.join(", ")),
+                },
+                match backup.without.is_empty() {
+                    true => String::new(),
+                    false => format!(
+                        ", WITHOUT {}: keep the older ones, and the shares that open them",
+                        backup.without.join(", ")
+                    ),
+                }
             ),
         );
     }

@@ -6,7 +6,9 @@
 use std::time::Duration;
 
 use clap::Args;
-use mcpist_core::api::{Done, Progress, Sealed, ShareOutcome, UnsealPlan, Unsealed, path};
+use mcpist_core::api::{
+    Progress, Sealed, ShareOutcome, UnsealCancelled, UnsealPlan, Unsealed, path,
+};
 use mcpist_core::error::ErrorCode;
 use mcpist_core::ids::Digest;
 use mcpist_quorum::Plan;
@@ -41,9 +43,13 @@ pub(crate) struct UnsealArgs {
 
 pub(crate) async fn unseal(context: &Context, args: UnsealArgs) -> Result<()> {
     if args.cancel {
-        let done: Done = context.client.act(path::UNSEAL_CANCEL).await?;
-        return context.out.data(&done, |_| {
-            "the open ceremony was ended; no share is kept".to_owned()
+        let done: UnsealCancelled = context.client.act(path::UNSEAL_CANCEL).await?;
+        return context.out.data(&done, |done| {
+            if done.cancelled {
+                "the open ceremony was ended; no share is kept".to_owned()
+            } else {
+                "no share had been given; there was nothing to end".to_owned()
+            }
         });
     }
     let (plan, digest, progress) = unseal_plan(context).await?;
@@ -57,8 +63,8 @@ pub(crate) async fn unseal(context: &Context, args: UnsealArgs) -> Result<()> {
             expires(&progress)
         ));
     }
-    let share = args.given.read()?.to_text()?;
-    args.keeping.present(context, plan.store()).await;
+    let share = args.given.read("mcpist unseal")?.to_text()?;
+    args.keeping.present(context, plan.store()).await?;
     let outcome = give(context, digest, &share).await?;
     if let ShareOutcome::Opened(found) = &outcome {
         args.keeping.keep(context, found.receipt.as_deref());
@@ -159,6 +165,7 @@ pub(crate) struct SealArgs {
 pub(crate) async fn seal(context: &Context, args: SealArgs) -> Result<()> {
     let client = context.client.within(SEAL);
     let (done, text) = match client.act_soon::<Sealed>(path::SEAL).await {
+        Ok(done) if done.receipt.is_none() && done.dropped > 0 => (done, "sealed"),
         Ok(done) => (done, "sealed; every call is refused from now on"),
         // Whoever seals twice has what they want.
         Err(e) if e.code() == ErrorCode::Sealed.as_str() => (Sealed::default(), "nothing was open"),
@@ -168,5 +175,9 @@ pub(crate) async fn seal(context: &Context, args: SealArgs) -> Result<()> {
         Err(e) => return Err(e),
     };
     args.keeping.keep(context, done.receipt.as_deref());
-    context.out.data(&done, |_| text.to_owned())
+    context.out.data(&done, |done| match done.dropped {
+        0 => text.to_owned(),
+        1 => format!("{text}; the share that had been given was dropped"),
+        n => format!("{text}; {n} shares that had been given were dropped"),
+    })
 }

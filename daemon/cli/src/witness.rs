@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use mcpist_core::api::{self, PresentReceipt, Presented, path};
 use mcpist_core::date;
+use mcpist_core::error::ErrorCode;
 use mcpist_quorum::{CeremonyRecord, Receipt, StoreId};
 use serde::Serialize;
 
@@ -207,17 +208,24 @@ impl Keeping {
             })
     }
 
-    /// Presents the receipt that is kept of `store`, before a share of it is given.
-    pub(crate) async fn present(&self, context: &Context, store: StoreId) {
+    /// Presents the receipt that is kept of `store`, before a share of it is given. The error is that an open store is
+    /// older than it, or goes on elsewhere, and is sealed now.
+    pub(crate) async fn present(&self, context: &Context, store: StoreId) -> Result<()> {
         let held = self.folder().and_then(|folder| held(&folder, store));
         let presented = match held {
-            Ok(None) => return,
+            Ok(None) => return Ok(()),
             Ok(Some(receipt)) => present(context, &receipt).await.map(drop),
             Err(e) => Err(e),
         };
-        if let Err(e) = presented {
-            warn(context, "the kept witness receipt was not presented", &e);
+        let Err(e) = presented else { return Ok(()) };
+        if [ErrorCode::StoreRolledBack, ErrorCode::Fenced]
+            .map(ErrorCode::as_str)
+            .contains(&e.code())
+        {
+            return Err(e);
         }
+        warn(context, "the kept witness receipt was not presented", &e);
+        Ok(())
     }
 
     /// Keeps the receipt that an act gave back.

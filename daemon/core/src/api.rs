@@ -14,7 +14,7 @@
 //! | `POST` [`path::INIT`] | [`InitRequest`] | [`InitPlan`] |
 //! | `POST` [`path::INIT_CONFIRM`] | [`InitConfirm`] | [`InitDone`] |
 //! | `GET` [`path::UNSEAL`] | | [`UnsealPlan`] |
-//! | `POST` [`path::UNSEAL_CANCEL`] | | [`Done`] |
+//! | `POST` [`path::UNSEAL_CANCEL`] | | [`UnsealCancelled`] |
 //! | `POST` [`path::SEAL`] | | [`Sealed`] |
 //! | `GET`, `POST` [`path::WITNESS`] | [`PresentReceipt`] | [`Receipt`], [`Presented`] |
 //! | `GET`, `POST`, `DELETE` [`path::CEREMONY`] | [`CeremonyRequest`] | [`OpenCeremony`], [`Done`] |
@@ -63,7 +63,8 @@ pub use backup::{
 pub use ceremony::{
     CeremonyAct, CeremonyDone, CeremonyPhase, CeremonyRequest, DeliveredShare, InitConfirm,
     InitDone, InitPlan, InitRequest, NewHolder, NewOfficer, NewShares, OpenCeremony, Progress,
-    Purpose, Redeemed, ShareOutcome, Ticket, TicketRequest, UnsealPlan, Unsealed,
+    Purpose, Redeemed, ShareOutcome, Shares, Ticket, TicketRequest, UnsealCancelled, UnsealPlan,
+    Unsealed,
 };
 pub use policy::{
     Approve, Bindings, ChangeOutcome, Changes, ExplainMask, Grants, Imported, Joins, NamedRegistry,

@@ -15,6 +15,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub const EXIT_SEALED: u8 = 2;
 /// Exit status of `mcpist` for every failure but a sealed store.
 pub const EXIT_FAILURE: u8 = 1;
+/// Exit status of `mcpist` where what was asked is done and a vault is missing from it.
+pub const EXIT_INCOMPLETE: u8 = 3;
 
 macro_rules! codes {
     ($($variant:ident $text:literal $http:literal $about:literal;)*) => {

@@ -101,6 +101,7 @@ pub(crate) fn shown(house: &House, view: &View, head: Result<Option<Anchor>, Stu
         state: view.state,
         dev: view.dev,
         store: view.store.clone(),
+        shares: view.shares.clone(),
         site: view.site.clone(),
         time_floor: view.time_floor,
         unseal: view.unseal.clone(),

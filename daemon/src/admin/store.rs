@@ -42,8 +42,8 @@ pub(super) async fn unseal_plan(call: Call) -> Response {
 }
 
 pub(super) async fn unseal_cancel(call: Call) -> Response {
-    call.ask(&[Role::Operator], "unseal_cancel", |keeper, _| {
-        keeper.cancel_unseal()
+    call.ask(&[Role::Operator], "unseal_cancel", |keeper, uid| {
+        keeper.cancel_unseal(uid)
     })
     .await
 }

@@ -44,6 +44,13 @@ impl Open {
         })
     }
 
+    /// Shares that the open ceremony holds: those of new holders are not kept.
+    pub(super) fn consented(&self) -> u8 {
+        let held = self.ceremony_status();
+        let held = held.filter(|open| open.phase == CeremonyPhase::Consent);
+        held.map_or(0, |open| open.progress.given)
+    }
+
     /// The first key of the audit log, for a record.
     pub(super) fn audit_key(&self) -> Result<[u8; 32], ApiError> {
         let log =

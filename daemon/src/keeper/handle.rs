@@ -32,6 +32,8 @@ pub(crate) struct View {
     pub(crate) state: StoreState,
     pub(crate) dev: bool,
     pub(crate) store: Option<String>,
+    /// Whose shares open it.
+    pub(crate) shares: Option<api::Shares>,
     pub(crate) site: Option<SiteId>,
     /// In seconds since 1970; none while the store is closed.
     pub(crate) time_floor: Option<u64>,
@@ -66,6 +68,7 @@ impl View {
             state: StoreState::Uninitialised,
             dev: false,
             store: None,
+            shares: None,
             site: None,
             time_floor: None,
             unseal: None,
@@ -163,7 +166,8 @@ impl KeeperHandle {
         reason: &'static str,
     ) -> Result<api::Sealed, ApiError> {
         let view = self.view();
-        if view.keys.is_none() && !view.opening {
+        let is_given = view.unseal.as_ref().is_some_and(|p| p.given > 0);
+        if view.keys.is_none() && !view.opening && !is_given {
             return Err(ApiError::of(view.why_closed()));
         }
         self.house.close();
@@ -205,6 +209,6 @@ impl KeeperHandle {
         self.view.store(Arc::new(view));
         log::info!("sealed without the keeper: {reason}");
         let (closed, _) = closed.ok().and_then(Result::ok).unwrap_or((false, None));
-        super::sealed(closed, None)
+        super::sealed(closed, None, 0)
     }
 }

@@ -6,7 +6,7 @@
 
 use std::sync::{Arc, Weak};
 
-use mcpist_core::api::{self, Alarm, ApiError, Base64, Done, ShareOutcome};
+use mcpist_core::api::{self, Alarm, ApiError, Base64, ShareOutcome};
 use mcpist_core::change::{Officer, Officers};
 use mcpist_core::error::ErrorCode;
 use mcpist_core::event::{Ceremony, Event, Step};
@@ -39,11 +39,28 @@ impl Keeper {
     }
 
     /// Ends the open plan and wipes its shares.
-    pub(crate) fn cancel_unseal(&mut self) -> Result<Done, ApiError> {
-        self.sealed()?
+    pub(crate) fn cancel_unseal(&mut self, uid: u32) -> Result<api::UnsealCancelled, ApiError> {
+        let cancelled = self.drop_shares(Some(uid))? > 0;
+        Ok(api::UnsealCancelled { cancelled })
+    }
+
+    /// Wipes the shares that were given to open the store, and ends their plan: how many they were.
+    pub(super) fn drop_shares(&mut self, uid: Option<u32>) -> Result<u8, ApiError> {
+        let barrier = self.sealed()?;
+        let (given, plan) = (barrier.progress().given, digest(&barrier.unseal_plan()));
+        barrier
             .cancel()
             .map_err(|e| ApiError::new(ErrorCode::Unavailable, &e.to_string()))?;
-        Ok(Done {})
+        if given > 0 {
+            // The log is closed; it notes this for its opening.
+            let _ = self.house.audit.append(&Event::Ceremony {
+                ceremony: Ceremony::Unseal,
+                plan: &plan,
+                step: Step::Cancelled,
+                uid,
+            });
+        }
+        Ok(given)
     }
 
     fn sealed(&mut self) -> Result<&mut Barrier<mcpist_sealer::Sealed>, ApiError> {
@@ -368,6 +385,15 @@ struct Contents {
     root: mcpist_bundle::Root,
     copied: Copied,
     store_key: Secret,
+}
+
+/// Whose shares open the store.
+pub(super) fn shares(config: &SealConfig) -> api::Shares {
+    api::Shares {
+        generation: config.generation().get(),
+        needed: config.threshold().needed(),
+        holders: config.holders().iter().map(|h| h.label.clone()).collect(),
+    }
 }
 
 /// Progress with the labels of those who gave.

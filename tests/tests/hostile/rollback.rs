@@ -314,6 +314,7 @@ fn mcpist(appliance: &Appliance, args: &[&str], input: &[u8]) {
         .arg("--run")
         .arg(appliance.folder().join("run"))
         .args(args)
+        .current_dir(appliance.folder())
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())

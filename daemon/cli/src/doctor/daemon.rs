@@ -261,6 +261,7 @@ mod tests {
             state: StoreState::Unsealed,
             dev: false,
             store: None,
+            shares: None,
             site: None,
             time_floor: None,
             unseal: None,

@@ -12,9 +12,11 @@ use mcpist_quorum::Share;
 
 use super::{People, ask_people, bring, is_final};
 use crate::error::{Error, Result};
-use crate::plan::{describe, read_plan};
-use crate::rekey::{keep, write_one};
+use crate::plan::{describe_with_paper, read_plan};
+use crate::rekey::{NEXT_BACKUP, keep, record_files, share_files, write_one};
+use crate::share::check_new;
 use crate::terminal::Terminal;
+use crate::witness::Keeping;
 use crate::{Context, reveal, unseal};
 
 const WELCOME: &str = "\
@@ -45,7 +47,18 @@ pub(crate) async fn run(context: &Context, rotate_root: bool, out: &Path) -> Res
     };
     let open: OpenCeremony = context.client.post(path::CEREMONY, &request).await?;
     let (plan, digest) = read_plan(&open.plan)?;
-    terminal.say(&describe(&plan, &digest))?;
+    let on_paper = |at| shown.contains_key(&at);
+    terminal.say(&describe_with_paper(&plan, &digest, on_paper))?;
+    let names = share_files(&plan);
+    let is_file = |(at, _): &(usize, &String)| !on_paper(*at);
+    let written = names.iter().enumerate().filter(is_file);
+    let written: Vec<String> = (written.map(|(_, name)| name.clone()))
+        .chain(record_files(&digest))
+        .collect();
+    if let Err(e) = check_new(out, &written, "name another folder with --out") {
+        cancelled(context).await?;
+        return Err(e);
+    }
     if !terminal.agrees("Begin to give the store to these holders?")? {
         return Err(cancelled(context).await?);
     }
@@ -58,12 +71,12 @@ pub(crate) async fn run(context: &Context, rotate_root: bool, out: &Path) -> Res
     };
     let mut files = Vec::new();
     let mut typed = Vec::new();
-    for (at, share) in shares.iter().enumerate() {
+    for (at, (share, name)) in shares.iter().zip(&names).enumerate() {
         match shown.get(&at) {
             Some(identity) => {
                 typed.push(reveal::show_and_read_back(&mut terminal, identity, share)?);
             }
-            None => files.push(write_one(out, at, share)?),
+            None => files.push(write_one(out, name, share)?),
         }
     }
     let mut end = None;
@@ -81,12 +94,12 @@ pub(crate) async fn run(context: &Context, rotate_root: bool, out: &Path) -> Res
     let Some(done) = end else {
         return Err(Error::new("version_mismatch", "the ceremony did not end"));
     };
-    files.extend(keep(context, out, &digest, &done)?);
+    files.extend(keep(context, out, &digest, &done, &Keeping::default())?);
     context.out.data(&Made { files, done }, |made| {
         let files: Vec<_> = made.files.iter().map(|f| format!("\n  {}", f.display())).collect();
         format!(
             "done: the shares of generation {} open the store, the ones before open nothing any more{}\n\
-             next: mcpist backup FILE; destroy the old shares and backups",
+             next: {NEXT_BACKUP}",
             made.done.generation,
             files.concat()
         )

@@ -14,35 +14,52 @@ use crate::secret;
 const RECORD_TEXT: &str = "ceremony.txt";
 const RECORD: &str = "ceremony.bin";
 
-/// The name of a share's file.
-pub(crate) fn share_file(index: usize, label: &str) -> String {
+/// The name of a share's file. That of a later generation says so: it lies beside the one that it replaces.
+pub(crate) fn share_file(index: usize, label: &str, generation: u32) -> String {
     // A label is for people and may hold anything; a file name may not.
     let label: String = label
         .chars()
         .filter(|c| c.is_ascii_alphanumeric())
         .take(32)
         .collect();
-    format!("share-{}-{label}.age", index + 1)
+    let later = match generation {
+        ..=1 => String::new(),
+        later => format!("-g{later}"),
+    };
+    format!("share-{}-{label}{later}.age", index + 1)
 }
 
 /// Sees that `folder` takes every file of init, before anything is made whose shares would be lost otherwise.
 pub(crate) fn check_room(folder: &Path, labels: &[&str]) -> Result<()> {
-    let next = "name another folder with --out; nothing was made";
-    std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, e).next(next))?;
     let shares = labels
         .iter()
         .enumerate()
-        .map(|(index, label)| share_file(index, label));
-    for name in [RECORD_TEXT.to_owned(), RECORD.to_owned()]
-        .into_iter()
-        .chain(shares)
-    {
-        let path = folder.join(name);
-        // Made and removed again: whatever keeps it from being made is met here.
-        secret::create(&path, 0o600, &[]).map_err(|e| e.next(next))?;
-        std::fs::remove_file(&path).map_err(|e| Error::file(&path, e).next(next))?;
+        .map(|(index, label)| share_file(index, label, 1));
+    let names = [RECORD_TEXT.to_owned(), RECORD.to_owned()].into_iter();
+    let names: Vec<String> = names.chain(shares).collect();
+    check_new(
+        folder,
+        &names,
+        "name another folder with --out; nothing was made",
+    )
+}
+
+/// Sees that `folder` takes new files of these names, before an act that gives out once what goes into them.
+pub(crate) fn check_new(folder: &Path, names: &[String], next: &str) -> Result<()> {
+    if names.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, e).next(next))?;
+    names
+        .iter()
+        .try_for_each(|name| check_file(&folder.join(name), next))
+}
+
+/// The same of one file.
+pub(crate) fn check_file(path: &Path, next: &str) -> Result<()> {
+    // Made and removed again: whatever keeps it from being made is met here.
+    secret::create(path, 0o600, &[]).map_err(|e| e.next(next))?;
+    std::fs::remove_file(path).map_err(|e| Error::file(path, e).next(next))
 }
 
 /// Writes the age file of each wanted share, by its place, and the ceremony record; nothing is overwritten.
@@ -62,7 +79,11 @@ pub(crate) fn write_shares(
     write(RECORD_TEXT.to_owned(), 0o644, done.record_text.as_bytes())?;
     write(RECORD.to_owned(), 0o644, &done.record.0)?;
     for (index, share) in done.shares.iter().enumerate().filter(|(i, _)| wanted(*i)) {
-        write(share_file(index, &share.label), 0o600, share.age.as_bytes())?;
+        write(
+            share_file(index, &share.label, 1),
+            0o600,
+            share.age.as_bytes(),
+        )?;
     }
     secret::sync_folder(folder)?;
     Ok(files)
@@ -72,6 +93,12 @@ pub(crate) fn write_shares(
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_share_of_a_later_generation_says_so_in_its_name() {
+        assert_eq!(share_file(0, "ada", 1), "share-1-ada.age");
+        assert_eq!(share_file(0, "ada/../", 12), "share-1-ada-g12.age");
+    }
 
     #[test]
     fn a_file_in_the_way_is_met_before_anything_is_made_and_stays() {

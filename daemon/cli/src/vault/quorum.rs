@@ -12,8 +12,11 @@ use mcpist_core::ids::VaultName;
 
 use crate::Context;
 use crate::error::Result;
-use crate::rekey::{self, begin_confirmed, listed, named_holders, write};
+use crate::holders::named_holders;
+use crate::plan::read_plan;
+use crate::rekey::{self, begin_confirmed, listed, write};
 use crate::share::GivenShare;
+use crate::witness::Keeping;
 
 /// Make a vault, for the store's quorum or with one of its own
 #[derive(Args)]
@@ -50,12 +53,15 @@ pub(super) struct CreateArgs {
 #[command(after_help = "Examples:
   mcpist vault unseal payroll                           asks for the share, its text or its words
   mcpist vault unseal payroll --share-file share-1-ada.age --identity ada.txt
+  age -d -i ada.txt share-1-ada.age | mcpist vault unseal payroll
   mcpist ceremony cancel                                drops the shares given so far")]
 pub(super) struct UnsealArgs {
     /// Its name
     name: VaultName,
     #[command(flatten)]
     given: GivenShare,
+    #[command(flatten)]
+    keeping: Keeping,
 }
 
 /// Makes a vault that opens for `threshold` of its own shares.
@@ -68,7 +74,8 @@ pub(super) async fn create(context: &Context, args: CreateArgs, threshold: u8) -
     let question = format!("Make vault {} for these holders?", args.name);
     let open = begin_confirmed(context, &request, args.yes, &question).await?;
     let NewShares { shares } = context.client.get(path::CEREMONY_SHARES).await?;
-    let files = write(&args.out, &shares).map_err(|e| {
+    let (plan, _) = read_plan(&open.plan)?;
+    let files = write(&args.out, &plan, &shares).map_err(|e| {
         e.during("the vault's shares are made and wait")
             .next("mcpist ceremony shares --out DIR")
     })?;
@@ -88,20 +95,23 @@ pub(super) async fn unseal(context: &Context, args: UnsealArgs) -> Result<()> {
         vault: args.name.clone(),
     };
     let begun: Result<OpenCeremony> = context.client.post(path::CEREMONY, &request).await;
-    if let Err(error) = begun
-        && (error.code() != ErrorCode::Conflict.as_str() || !is_open(context, &args.name).await)
-    {
-        return Err(error);
-    }
-    rekey::give(context, &args.given, Path::new(".")).await
+    let open = match begun {
+        Err(e) if e.code() == ErrorCode::Conflict.as_str() => {
+            begun_before(context, &args.name).await.ok_or(e)?
+        }
+        begun => begun?,
+    };
+    let (plan, _) = read_plan(&open.plan)?;
+    // The store's receipt covers the vault as well.
+    args.keeping.present(context, plan.store()).await?;
+    rekey::give(context, &args.given, Path::new("."), &args.keeping).await
 }
 
-/// Whether the open ceremony is the one that unseals this vault.
-async fn is_open(context: &Context, vault: &VaultName) -> bool {
-    let open: Result<OpenCeremony> = context.client.get(path::CEREMONY).await;
-    open.is_ok_and(|open| {
-        open.act == CeremonyAct::UnsealVault && open.vault.as_ref() == Some(vault)
-    })
+/// The open ceremony, if it is the one that unseals this vault.
+async fn begun_before(context: &Context, vault: &VaultName) -> Option<OpenCeremony> {
+    let open: OpenCeremony = context.client.get(path::CEREMONY).await.ok()?;
+    let is_it = open.act == CeremonyAct::UnsealVault && open.vault.as_ref() == Some(vault);
+    is_it.then_some(open)
 }
 
 pub(super) async fn seal(context: &Context, name: &VaultName) -> Result<()> {

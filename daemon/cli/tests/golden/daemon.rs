@@ -190,8 +190,14 @@ fn status_says_what_is_not_well_and_for_how_long() {
     let mut sealed = status("sealed");
     sealed["unseal"] =
         json!({ "given": 2, "needed": 3, "holders": ["ada", "bob"], "expires_s": 540 });
+    sealed["shares"] =
+        json!({ "generation": 2, "needed": 3, "holders": ["ada", "bob", "eve", "kim"] });
     let mut open = sealed.clone();
     for (name, value) in [
+        (
+            "backup",
+            json!({ "backup": id, "created": 1_795_478_400, "generation": 7, "without": ["team"] }),
+        ),
         ("state", json!("unsealed")),
         ("unseal", Value::Null),
         ("site", json!("plant-7")),

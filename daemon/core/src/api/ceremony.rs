@@ -101,6 +101,24 @@ pub struct UnsealPlan {
     pub progress: Progress,
 }
 
+/// What ending an unseal came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnsealCancelled {
+    /// Shares had been given, and are dropped.
+    pub cancelled: bool,
+}
+
+/// Whose shares open the store, as its seal config says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shares {
+    /// Which sharing it is: 1 was init's, each rekey makes another.
+    pub generation: u32,
+    /// How many of them open the store.
+    pub needed: u8,
+    /// Their holders' labels, in the order of the shares.
+    pub holders: Vec<String>,
+}
+
 /// How far a ceremony is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {

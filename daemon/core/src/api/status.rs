@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::backup::{LastBackup, RestoreStatus};
-use super::ceremony::{CeremonyAct, CeremonyPhase, Progress};
+use super::ceremony::{CeremonyAct, CeremonyPhase, Progress, Shares};
 use super::text::PublicKey;
 use super::witness::WitnessStatus;
 use crate::error::ErrorCode;
@@ -21,6 +21,9 @@ pub struct Status {
     /// The store's uuid, where there is a store.
     #[serde(default)]
     pub store: Option<String>,
+    /// Whose shares open it, where there is a store.
+    #[serde(default)]
+    pub shares: Option<Shares>,
     /// The site that bundles are for.
     #[serde(default)]
     pub site: Option<SiteId>,

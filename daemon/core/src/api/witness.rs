@@ -41,6 +41,9 @@ pub struct Sealed {
     /// A receipt of the store as it was closed; absent where its disk did not answer in time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub receipt: Option<String>,
+    /// Shares that were given to an unseal, or to an open store's ceremony as consent, and are dropped.
+    #[serde(default)]
+    pub dropped: u8,
 }
 
 /// The newest receipt that was given out since the store opened, and what it does not cover.

@@ -226,6 +226,7 @@ fn run(host: &Appliance, args: &[&str], input: &[u8]) -> Outcome<Value> {
         .arg(host.folder().join("run"))
         .args(["--output", "json"])
         .args(args)
+        .current_dir(host.folder())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::inherit())
