@@ -21,6 +21,7 @@
 
 mod checkpoint;
 mod line;
+mod overlap;
 mod verify;
 
 #[cfg(test)]
@@ -76,6 +77,9 @@ pub struct Anchor {
     pub key: AuditKey,
     /// Lines from the first one on that are in exports.
     pub exported: u64,
+    /// Lines up to the last one in an export that a second auditor has confirmed. That none between is missing was judged
+    /// when it was.
+    pub confirmed: u64,
 }
 
 impl Anchor {
@@ -90,12 +94,14 @@ impl Anchor {
             checkpoint_digest: genesis,
             key: first_key,
             exported: 0,
+            confirmed: 0,
         }
     }
 
     /// The digest of all that the anchor says: who has noted it down can verify from here on without the lines before
     /// ([`Verifier::from_point`]).
     pub fn point(&self) -> Digest {
+        let confirmed = self.confirmed.to_be_bytes();
         Digest::of_parts(&[
             b"mcpist-audit-point-v1\0",
             &self.seq.to_be_bytes(),
@@ -105,6 +111,8 @@ impl Anchor {
             self.checkpoint_digest.as_bytes(),
             &self.key,
             &self.exported.to_be_bytes(),
+            // As in the segment line: where there is none it says nothing.
+            &confirmed[..if self.confirmed > 0 { 8 } else { 0 }],
         ])
     }
 
@@ -112,6 +120,13 @@ impl Anchor {
     fn export(&mut self, first: u64, through: u64) {
         if first <= self.exported + 1 && through <= self.seq {
             self.exported = self.exported.max(through);
+        }
+    }
+
+    /// Somebody else has the export that ends with line `through`.
+    fn confirm(&mut self, through: u64) {
+        if through <= self.seq {
+            self.confirmed = self.confirmed.max(through);
         }
     }
 
@@ -134,6 +149,9 @@ impl Anchor {
             .hex("key", &self.key);
         if self.exported > 0 {
             line.number("exported", self.exported);
+        }
+        if self.confirmed > 0 {
+            line.number("confirmed", self.confirmed);
         }
         if !copied.is_empty() {
             line.list("copied", copied, |(vault, row), item| {
@@ -168,6 +186,15 @@ pub struct UnsignedRow {
     pub body: Digest,
 }
 
+/// Events that the log alone writes: none of them is an outbox row.
+const OF_THE_CHAIN: [&str; 5] = [
+    "checkpoint",
+    "segment",
+    "recovered",
+    "audit_exported",
+    "export_confirmed",
+];
+
 /// An event that is written already but has no place in the log yet: the outbox row of a store
 /// change. The bytes are a JSON object whose first field is `event`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -196,7 +223,7 @@ impl Body {
     pub fn parse(bytes: &[u8]) -> Result<Body, BodyError> {
         let framed = bytes.starts_with(b"{\"event\":\"") && bytes.ends_with(b"}");
         let one_line = bytes.iter().all(|b| *b >= 0x20);
-        let of_the_chain = ["checkpoint", "segment", "recovered", "audit_exported"]
+        let of_the_chain = OF_THE_CHAIN
             .iter()
             .any(|name| bytes[bytes.len().min(10)..].starts_with(name.as_bytes()));
         if framed && one_line && !of_the_chain && scan(bytes, &Limits::bytes(MAX_BODY)).is_ok() {
@@ -232,8 +259,10 @@ impl Chain {
     /// Appends the line of `event`, with its line break, to `out`. One pass, no allocation but what
     /// `out` needs to grow.
     pub fn append(&mut self, time: UnixMs, event: &Event<'_>, out: &mut Vec<u8>) -> Seq {
-        if let Event::AuditExported { first, through, .. } = *event {
-            self.anchor.export(first, through);
+        match *event {
+            Event::AuditExported { first, through, .. } => self.anchor.export(first, through),
+            Event::ExportConfirmed { through, .. } => self.anchor.confirm(through),
+            _ => {}
         }
         self.line(time, out, |line| event.write(line))
     }

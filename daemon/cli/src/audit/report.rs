@@ -130,7 +130,7 @@ pub(super) async fn run(context: &Context, args: ReportArgs) -> Result<u8> {
     let mut book = Book::new(&args.selection)?;
     let trusted = args.start.verifier()?;
     let is_trusted = trusted.is_some();
-    let mut verifier = trusted.unwrap_or_else(Verifier::resume);
+    let mut verifier = trusted.unwrap_or_else(Verifier::resume).overlapping();
     if args.paths.is_empty() {
         source::from_daemon(
             &context.client,

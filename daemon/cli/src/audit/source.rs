@@ -34,7 +34,7 @@ pub(super) fn from_files(
             if !verifier.feed(&line) {
                 return Ok(());
             }
-            if line.ends_with(b"\n") {
+            if line.ends_with(b"\n") && !verifier.is_repeated() {
                 seen(&line)?;
             }
         }

@@ -34,7 +34,7 @@ pub(super) struct VerifyArgs {
 #[derive(Args)]
 #[group(multiple = false)]
 pub(super) struct Start {
-    /// The ceremony record of init, which holds the first audit key
+    /// The ceremony record of init, or of the restore that began the log's life: it holds the first audit key
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
     /// The first audit key
@@ -155,11 +155,8 @@ pub(crate) fn verify_files(
     verify_with(Verifier::new(first_key), files, expect)
 }
 
-fn verify_with(
-    mut verifier: Verifier,
-    files: &[PathBuf],
-    expect: Option<Digest>,
-) -> Result<Verdict> {
+fn verify_with(verifier: Verifier, files: &[PathBuf], expect: Option<Digest>) -> Result<Verdict> {
+    let mut verifier = verifier.overlapping();
     if let Some(head) = expect {
         verifier = verifier.expecting(head);
     }

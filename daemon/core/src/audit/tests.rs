@@ -223,7 +223,7 @@ fn the_key_decides_whose_log_it_is() {
         verifier.finish().problem,
         Some(Problem {
             line: 1,
-            fault: Fault::Hash
+            fault: Fault::OtherLog
         })
     );
 }

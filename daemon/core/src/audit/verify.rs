@@ -14,6 +14,7 @@ use thiserror::Error;
 
 use super::checkpoint::Checkpoint;
 use super::line::{Fields, push_number};
+use super::overlap::Overlap;
 use super::{Anchor, AuditKey, Copied, HASH_FIELD, HASH_LEN, Logged, MAX_LINE, UnsignedRow};
 use crate::ids::Digest;
 use crate::scan::{Limits, scan};
@@ -52,6 +53,21 @@ pub enum Fault {
     /// Its bytes do not give its hash.
     #[error("its bytes do not match its hash, or the line before is another one")]
     Hash,
+    /// The first line is whole and follows another genesis.
+    #[error(
+        "the log begins under another key: this record or key is of another log or life; take the record of the ceremony that began this one, init or restore"
+    )]
+    OtherLog,
+    /// Two files hold lines with the same sequences that are not the same.
+    #[error(
+        "the lines from {0} on are not those of the file before: one of the two was changed, or is of another log"
+    )]
+    Overlap(u64),
+    /// A file ends within lines of the files before.
+    #[error(
+        "this file holds no line that the files before do not: give them in order, and it not at all"
+    )]
+    NothingNew,
     /// A `segment` line says something else than the log before it, or the log lacks its first one.
     #[error("the segment does not follow the one before, or the first segment is missing")]
     Segment,
@@ -124,6 +140,12 @@ pub struct Verifier {
     /// Of a point: until it is found nothing shows that the first line is genuine.
     missing_point: Option<Digest>,
     scratch: Vec<u8>,
+    /// Files may begin with lines of those before.
+    overlaps: bool,
+    /// The current file is among such lines.
+    overlap: Option<Overlap>,
+    /// The last line was one of them.
+    repeated: bool,
     lines: u64,
     segments: u64,
     checkpoints: u64,
@@ -168,6 +190,9 @@ impl Verifier {
             expect: None,
             missing_point: None,
             scratch: Vec::new(),
+            overlaps: false,
+            overlap: None,
+            repeated: false,
             lines: 0,
             segments: 0,
             checkpoints: 0,
@@ -186,6 +211,18 @@ impl Verifier {
     pub fn expecting(mut self, head: Digest) -> Verifier {
         self.expect = Some(head);
         self
+    }
+
+    /// Lets a file begin with a segment that the files before hold the beginning of, as exports do.
+    #[must_use]
+    pub fn overlapping(mut self) -> Verifier {
+        self.overlaps = true;
+        self
+    }
+
+    /// Whether the last line was in a file before: it was reported then, and counts once.
+    pub fn is_repeated(&self) -> bool {
+        self.repeated
     }
 
     /// Takes the next bytes of the current file, cut anywhere. False once a problem is found: more
@@ -228,21 +265,16 @@ impl Verifier {
 
     /// The current file ends, and the next one follows.
     pub fn next_file(&mut self) -> bool {
+        self.end_file();
         if self.problem.is_none() {
-            if self.partial.is_empty() {
-                self.good_bytes = 0;
-            } else {
-                self.fail(Fault::Torn);
-            }
+            self.good_bytes = 0;
         }
         self.problem.is_none()
     }
 
     /// The last file ends.
     pub fn finish(mut self) -> Report {
-        if self.problem.is_none() && !self.partial.is_empty() {
-            self.fail(Fault::Torn);
-        }
+        self.end_file();
         if self.problem.is_none() && self.anchor.is_none() {
             self.fail(Fault::Segment);
         }
@@ -273,8 +305,18 @@ impl Verifier {
         }
     }
 
+    fn end_file(&mut self) {
+        if self.problem.is_some() {
+        } else if !self.partial.is_empty() {
+            self.fail(Fault::Torn);
+        } else if self.overlap.is_some() {
+            self.fail(Fault::NothingNew);
+        }
+    }
+
     fn fail(&mut self, fault: Fault) {
-        let line = self.anchor.map_or(0, |a| a.seq) + 1;
+        let before = self.anchor.map_or(0, |a| a.seq);
+        let line = self.overlap.map_or(before, |o| o.seq) + 1;
         self.problem = Some(Problem { line, fault });
     }
 
@@ -291,15 +333,28 @@ impl Verifier {
                 anchor
             }
         };
+        if self.overlaps && self.good_bytes == 0 {
+            self.overlap = repeats(line, &anchor);
+        }
+        let (seq, head) = self
+            .overlap
+            .map_or((anchor.seq, anchor.head), |o| (o.seq, o.head));
         self.scratch.clear();
         self.scratch.extend_from_slice(b"{\"seq\":");
-        push_number(&mut self.scratch, anchor.seq + 1);
+        push_number(&mut self.scratch, seq + 1);
         self.scratch.extend_from_slice(b",\"time\":\"");
         let Some(rest) = signed.strip_prefix(&self.scratch[..]) else {
             return Err(self.out_of_turn(line));
         };
-        if Digest::of_parts(&[anchor.head.as_bytes(), signed]) != hash {
-            return Err(Fault::Hash);
+        if Digest::of_parts(&[head.as_bytes(), signed]) != hash {
+            return Err(self.other_bytes(line, signed, hash));
+        }
+        self.repeated = self.overlap.is_some();
+        if let Some(overlap) = &mut self.overlap {
+            if overlap.step(hash, anchor.seq, anchor.head)? {
+                self.overlap = None;
+            }
+            return Ok(());
         }
         scan(line, &Limits::bytes(MAX_LINE)).map_err(|_| Fault::Form)?;
         let fields = rest
@@ -355,9 +410,11 @@ impl Verifier {
             }
             b"recovered" => self.recovered += 1,
             b"audit_exported" => {
-                let line = [b"{", fields, b"}"].concat();
-                let lines: ExportLine = serde_json::from_slice(&line).map_err(|_| Fault::Form)?;
+                let lines = ExportLine::read(fields)?;
                 anchor.export(lines.first, lines.through);
+            }
+            b"export_confirmed" => {
+                anchor.confirm(ExportLine::read(fields)?.through);
             }
             _ => {}
         }
@@ -429,6 +486,19 @@ impl Verifier {
         Ok(())
     }
 
+    /// Why the line's bytes do not follow those before: at the very beginning it may be whole, and what it was to follow not
+    /// this log's.
+    fn other_bytes(&self, line: &[u8], signed: &[u8], hash: Digest) -> Fault {
+        let is_whole = serde_json::from_slice::<SegmentLine<'_>>(line)
+            .ok()
+            .and_then(|first| Digest::parse(first.prev).ok())
+            .is_some_and(|prev| Digest::of_parts(&[prev.as_bytes(), signed]) == hash);
+        match self.lines == 0 && is_whole {
+            true => Fault::OtherLog,
+            false => Fault::Hash,
+        }
+    }
+
     /// Why another sequence stands here: at the beginning of a file a whole segment may be missing.
     fn out_of_turn(&self, line: &[u8]) -> Fault {
         let later =
@@ -453,6 +523,7 @@ impl Verifier {
             checkpoint_digest: digest(first.checkpoint_digest)?,
             key: *digest(first.key)?.as_bytes(),
             exported: first.exported,
+            confirmed: first.confirmed,
         };
         let placed = anchor.covered + u64::from(anchor.checkpoint > 0) <= anchor.seq;
         if first.event != "segment" || !placed {
@@ -464,6 +535,14 @@ impl Verifier {
         self.outbox_signed = self.outbox.clone();
         Ok(anchor)
     }
+}
+
+/// The lines that a file which begins with `line` repeats of a log that stands at `anchor`.
+fn repeats(line: &[u8], anchor: &Anchor) -> Option<Overlap> {
+    let first: SegmentLine<'_> = serde_json::from_slice(line).ok()?;
+    let is_repeated = first.event == "segment" && (1..=anchor.seq).contains(&first.seq);
+    let prev = Digest::parse(first.prev).ok()?;
+    is_repeated.then(|| Overlap::at(first.seq, prev))
 }
 
 #[derive(Deserialize)]
@@ -483,6 +562,13 @@ struct ExportLine {
     through: u64,
 }
 
+impl ExportLine {
+    fn read(fields: &[u8]) -> Result<ExportLine, Fault> {
+        let line = [b"{", fields, b"}"].concat();
+        serde_json::from_slice(&line).map_err(|_| Fault::Form)
+    }
+}
+
 #[derive(Deserialize)]
 struct SegmentLine<'a> {
     seq: u64,
@@ -495,6 +581,8 @@ struct SegmentLine<'a> {
     key: &'a str,
     #[serde(default)]
     exported: u64,
+    #[serde(default)]
+    confirmed: u64,
     #[serde(default)]
     copied: Vec<Row>,
 }

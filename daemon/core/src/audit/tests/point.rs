@@ -148,3 +148,82 @@ proptest! {
         prop_assert!(report.problem.is_some());
     }
 }
+
+/// The three segments as two exports: the second begins with a segment of which the first holds some lines.
+fn overlapping() -> [Vec<u8>; 2] {
+    let (parts, _) = segments();
+    let cut = parts[1].iter().position(|b| *b == b'\n').unwrap() + 1;
+    [
+        [&parts[0], &parts[1][..cut]].concat(),
+        [&parts[1][..], &parts[2]].concat(),
+    ]
+}
+
+#[test]
+fn exports_that_overlap_verify_together_and_count_each_line_once() {
+    let (parts, _) = segments();
+    let whole = verified(Verifier::new(first_key()), &parts);
+    let both = verified(Verifier::new(first_key()).overlapping(), &overlapping());
+    assert_eq!((both.problem, both.lines), (None, whole.lines));
+    assert_eq!(both.anchor, whole.anchor);
+    assert_eq!((both.segments, both.checkpoints), (3, 3));
+    let mut verifier = Verifier::new(first_key()).overlapping();
+    let mut repeated = Vec::new();
+    for file in overlapping() {
+        verifier.next_file();
+        for line in file.split_inclusive(|b| *b == b'\n') {
+            verifier.feed(line);
+            repeated.push(verifier.is_repeated());
+        }
+    }
+    assert_eq!(repeated.iter().filter(|is| **is).count(), 1);
+    // Who goes on writing reads no line twice.
+    let twice = verified(Verifier::new(first_key()), &overlapping());
+    assert_eq!(fault(twice), Some(Fault::Sequence));
+}
+
+#[test]
+fn an_overlap_that_differs_is_named_by_its_first_line() {
+    let [first, second] = overlapping();
+    let (parts, anchors) = segments();
+    let begins = parts[0].iter().filter(|b| **b == b'\n').count() as u64 + 1;
+    // Another log that has the same lines up to there: its segment line says another time.
+    let text = String::from_utf8(second.clone()).unwrap();
+    let line = text.lines().next().unwrap();
+    let (says, _) = hashed(line.as_bytes()).unwrap();
+    let forged = String::from_utf8(says.to_vec()).unwrap();
+    let forged = forged.replacen("\"time\":\"2023", "\"time\":\"2024", 1);
+    assert_ne!(forged.as_bytes(), says);
+    let before = anchors.iter().find(|a| a.seq == begins - 1).unwrap().head;
+    let hash = Digest::of_parts(&[before.as_bytes(), forged.as_bytes()]);
+    let forged = format!("{forged},\"hash\":\"{hash}\"}}\n");
+    let verify = |second: &[u8]| {
+        let files = [first.clone(), second.to_vec()];
+        let report = verified(Verifier::new(first_key()).overlapping(), &files);
+        report.problem.map(|p| (p.line, p.fault))
+    };
+    let differs = verify(forged.as_bytes());
+    assert_eq!(
+        differs.map(|(_, fault)| fault),
+        Some(Fault::Overlap(begins))
+    );
+    // A byte that was changed there is named by its line.
+    let mut flipped = second.clone();
+    flipped[20] ^= 1;
+    assert_eq!(verify(&flipped), Some((begins, Fault::Hash)));
+    // What ends before it says anything new cannot be compared.
+    let report = verified(
+        Verifier::new(first_key()).overlapping(),
+        &[first.clone(), parts[0].clone()],
+    );
+    assert_eq!(fault(report), Some(Fault::NothingNew));
+}
+
+#[test]
+fn the_record_of_another_log_or_life_is_told_from_damage() {
+    let (mut parts, _) = segments();
+    let other = || Verifier::new(public_key(&pair(9)));
+    assert_eq!(fault(verified(other(), &parts)), Some(Fault::OtherLog));
+    parts[0][20] ^= 1;
+    assert_eq!(fault(verified(other(), &parts)), Some(Fault::Hash));
+}
