@@ -230,6 +230,7 @@ impl Admin {
             .route(path::AUDIT_HEAD, get(status::audit_head))
             .route(path::AUDIT_LINES, post(audit::lines))
             .route(path::AUDIT_MATCH, post(audit::matches))
+            .route(path::AUDIT_CONFIRM, post(audit::confirm))
             .fallback(|| async {
                 failure(&ApiError::new(
                     ErrorCode::NotFound,

@@ -11,7 +11,8 @@
 //! Does not: decide what is recorded ([`mcpist_core::event`]).
 
 mod boot;
-mod denied;
+mod budget;
+mod confirm;
 mod disk;
 mod export;
 mod keys;
@@ -32,11 +33,13 @@ use arc_swap::ArcSwap;
 use mcpist_core::audit::{Anchor, Body, Logged, Seq, UnixMs};
 use mcpist_core::event::Event;
 use mcpist_core::ids::VaultName;
+use serde::Deserialize;
 use tokio::sync::watch;
 
 use boot::Boot;
-pub(crate) use denied::Asker;
-use denied::Denied;
+pub(crate) use budget::Asker;
+use budget::Budgets;
+pub(crate) use confirm::ConfirmError;
 use disk::Disk;
 pub(crate) use export::ExportError;
 use export::Place;
@@ -81,8 +84,21 @@ pub(crate) struct Rotation {
     pub(crate) bytes: u64,
     /// Seconds after which the next one begins in any case.
     pub(crate) age: u64,
-    /// Segments that stay although they were exported.
+    /// Segments that stay although they may leave.
     pub(crate) keep: usize,
+    /// What lets the others leave.
+    pub(crate) remove: Remove,
+}
+
+/// What lets a segment leave the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Remove {
+    /// An export of its lines that a second auditor has confirmed: no one person makes history vanish.
+    #[default]
+    Confirmed,
+    /// An export of its lines.
+    Exported,
 }
 
 /// How the log is.
@@ -102,6 +118,8 @@ pub(crate) enum Trouble {
     Unsigned(u64),
     /// This many bytes are left for all.
     Low(u64),
+    /// Segments stay, since nobody has confirmed the export of the lines up to this one.
+    Unconfirmed(u64),
     /// The log is closed and could not be opened.
     Unready(Unready),
 }
@@ -144,8 +162,8 @@ enum Synced {
 #[derive(Default)]
 struct Tail {
     writer: Option<Writer>,
-    /// What was denied, as far as it has no line of its own.
-    denied: Denied,
+    /// What was asked for, as far as it has no line of its own.
+    budgets: Budgets,
     /// Somebody waits for durability.
     urgent: bool,
     closing: bool,
@@ -157,7 +175,9 @@ struct Tail {
     sign: bool,
     /// How often that was tried.
     answered: u64,
-    /// Somebody exported lines: segments may leave.
+    /// Lines up to this one are exported, and segments of them wait for a second auditor.
+    unconfirmed: Option<u64>,
+    /// Somebody exported lines or confirmed that: segments may leave.
     sweep: bool,
 }
 
@@ -165,7 +185,7 @@ impl Tail {
     /// Writes what was counted and has no line.
     fn settle(&mut self) {
         if let Some(writer) = self.writer.as_mut() {
-            self.denied.settle_all(writer);
+            self.budgets.settle_all(writer);
         }
     }
 }
@@ -234,7 +254,7 @@ impl Audit {
             keys,
             spare: Spare::after(folder, segment.number, reserve),
             disk: Disk::of(folder, reserve),
-            sweep: Sweep::of(folder, rotation.keep),
+            sweep: Sweep::of(folder, rotation.keep, rotation.remove),
             age: rotation.age,
         };
         let logged = segment.outbox.clone();
@@ -263,15 +283,15 @@ impl Audit {
         self.note_closed(event, self.write(|writer, _| writer.append(event)))
     }
 
-    /// [`Audit::append`] for what is denied to `asker` at `at`; counted where the asker had its share of lines.
-    pub(crate) fn append_denied(
+    /// [`Audit::append`] for what `asker` can ask for without end, at `at`; counted where it had its share of lines.
+    pub(crate) fn append_limited(
         &self,
         asker: Asker,
         event: &Event<'_>,
         at: Instant,
     ) -> Result<Option<Seq>, AuditError> {
-        let appended = self.write(|writer, denied| {
-            if denied.admit(asker, at, writer)? {
+        let appended = self.write(|writer, budgets| {
+            if budgets.admit(asker, at, writer)? {
                 writer.append(event).map(Some)
             } else {
                 Ok(None)
@@ -308,7 +328,7 @@ impl Audit {
 
     fn write<T>(
         &self,
-        write: impl FnOnce(&mut Writer, &mut Denied) -> Result<T, AuditError>,
+        write: impl FnOnce(&mut Writer, &mut Budgets) -> Result<T, AuditError>,
     ) -> Result<T, AuditError> {
         let shared = self.shared.load();
         let mut guard = shared.tail();
@@ -320,7 +340,7 @@ impl Audit {
             writer.append(&Event::AuditLost { calls })?;
             self.lost.fetch_sub(calls, Ordering::Relaxed);
         }
-        write(writer, &mut tail.denied)
+        write(writer, &mut tail.budgets)
     }
 
     /// Whether one more line could be written now. For an act whose line follows it: what the log has no room for is
@@ -410,7 +430,7 @@ impl Audit {
         Some((writer.number, writer.end, *writer.chain.anchor()))
     }
 
-    /// Lets segments leave that an export holds.
+    /// Lets segments leave that may.
     fn sweep(&self) {
         let shared = self.shared.load();
         shared.tail().sweep = true;
@@ -451,7 +471,10 @@ impl Audit {
         let unsigned = unsigned.then_some(Trouble::Unsigned(head.covered));
         State {
             head: Some(head),
-            trouble: refused.or(unsigned).or(tail.low.map(Trouble::Low)),
+            trouble: refused
+                .or(unsigned)
+                .or(tail.low.map(Trouble::Low))
+                .or(tail.unconfirmed.map(Trouble::Unconfirmed)),
         }
     }
 

@@ -445,7 +445,7 @@ fn denied(house: &House, principal: &Principal, named: Named<'_>) -> CallAnswer 
         code: ErrorCode::UnknownTool,
     };
     let asker = Asker::Principal(principal.name().clone());
-    let appended = house.audit.append_denied(asker, &event, Instant::now());
+    let appended = house.audit.append_limited(asker, &event, Instant::now());
     ToolError::of(match appended {
         Ok(Some(_)) => ErrorCode::UnknownTool,
         Ok(None) => ErrorCode::Busy,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use mcpist_core::ids::PrincipalName;
 use serde::Deserialize;
 
-use crate::audit::Rotation;
+use crate::audit::{Remove, Rotation};
 use crate::life::Life;
 use crate::roles::Groups;
 use crate::tpm::{OWNERS_INDICES, Tpm};
@@ -82,6 +82,7 @@ struct AuditFile {
     rotate_mib: u64,
     rotate_days: u64,
     keep: usize,
+    remove: Remove,
 }
 
 impl Default for AuditFile {
@@ -90,6 +91,7 @@ impl Default for AuditFile {
             rotate_mib: 16,
             rotate_days: 30,
             keep: 16,
+            remove: Remove::default(),
         }
     }
 }
@@ -304,6 +306,7 @@ impl Config {
                 bytes: audit.rotate_mib * 1024 * 1024,
                 age: audit.rotate_days * 86_400,
                 keep: audit.keep,
+                remove: audit.remove,
             },
         })
     }

@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use mcpist_tests::appliance::Appliance;
-use mcpist_tests::programs::program;
+use mcpist_tests::programs::{cli, program};
 use mcpist_tests::service::Service;
 use mcpist_tests::start::Start;
 use serde_json::{Value, json};
@@ -46,7 +46,7 @@ impl Site {
     }
 
     fn mcpist(&self, arguments: &[&str]) -> Output {
-        Command::new(program("mcpist"))
+        cli()
             .arg("--run")
             .arg(self.appliance.folder().join("run"))
             .args(["--output", "json"])
@@ -90,6 +90,17 @@ impl Site {
             found.len() == count
         });
         found
+    }
+
+    /// The lines of the log's files that hold `fragment`.
+    fn written(&self, fragment: &str) -> Vec<Value> {
+        let folder = self.appliance.folder().join("state/audit");
+        let read = |name: String| std::fs::read_to_string(folder.join(name)).expect("a segment");
+        let text: String = self.segments().into_iter().map(read).collect();
+        let lines = text.lines().filter(|line| line.contains(fragment));
+        lines
+            .map(|line| serde_json::from_str(line).expect("JSON"))
+            .collect()
     }
 
     fn segments(&self) -> Vec<String> {
@@ -146,7 +157,7 @@ fn an_export_verifies_elsewhere_and_a_report_of_it_counts_the_calls_that_were_ma
     assert_eq!(of_bob["rows"].as_array().map(Vec::len), Some(3), "{of_bob}");
     assert_eq!(of_bob["trusted"], false);
 
-    let html = Command::new(program("mcpist"))
+    let html = cli()
         .args([
             "audit",
             "report",
@@ -190,6 +201,8 @@ fn a_changed_export_is_no_log_and_the_page_says_so() {
     // The export of another store's log is told from this one's.
     let out = site.mcpist(&["audit", "verify", text(&file), "--key", &"1".repeat(64)]);
     assert_eq!(out.status.code(), Some(1), "{out:?}");
+    let problem = said(&out).to_string();
+    assert!(problem.contains("of another log or life"), "{problem}");
 }
 
 #[test]
@@ -213,7 +226,7 @@ fn an_export_goes_into_a_new_file_and_to_who_may_have_it() {
 fn a_tail_shows_lines_as_they_come_and_ends_with_its_reader() {
     let site = Site::start("");
     site.calls("ada", "x", 2);
-    let mut tail = Command::new(program("mcpist"))
+    let mut tail = cli()
         .arg("--run")
         .arg(site.appliance.folder().join("run"))
         .args(["audit", "tail", "-n", "3", "-f"])
@@ -268,8 +281,37 @@ fn arguments_match_what_their_line_recorded_and_others_do_not() {
 }
 
 #[test]
+fn who_pulls_receipts_and_tickets_without_end_costs_few_lines_and_hides_no_call() {
+    let site = Site::start("");
+    let lines = |fragment: &str| site.written(fragment);
+    let of_served = || {
+        let counted = lines("\"requests_served\"");
+        let counted = counted.iter().filter_map(|line| line["requests"].as_u64());
+        let own = lines("\"receipt_given\"").len() + lines("\"ticket_issued\"").len();
+        (own as u64, counted.sum::<u64>())
+    };
+    let (began, before) = (Instant::now(), of_served());
+    for n in 0..150 {
+        site.appliance.ask("GET", "/v1/witness", None);
+        if n % 30 == 0 {
+            site.appliance.ticket(&json!("import"));
+        }
+        site.calls("ada", "x", 1);
+    }
+    site.appliance.ask("POST", "/v1/seal", None);
+    let after = of_served();
+    let (own, counted) = (after.0 - before.0, after.1 - before.1);
+    // A line more for each second that this took.
+    assert!(own <= 33 + began.elapsed().as_secs(), "{own} lines");
+    assert_eq!(own + counted, 155, "{counted} are counted");
+    assert_eq!(lines("\"call_intent\"").len(), 150);
+    assert_eq!(lines("\"call_outcome\"").len(), 150);
+}
+
+#[test]
 fn old_segments_leave_once_exported_and_what_stays_verifies_from_the_exports_point() {
-    let mut site = Site::start("[audit]\nrotate-mib = 1\nkeep = 2\n");
+    let config = "[audit]\nrotate-mib = 1\nkeep = 2\n";
+    let mut site = Site::start(config);
     std::thread::scope(|at_once| {
         for _ in 0..8 {
             at_once.spawn(|| {
@@ -289,6 +331,25 @@ fn old_segments_leave_once_exported_and_what_stays_verifies_from_the_exports_poi
     );
     let first = site.export("first.jsonl", &[]);
     assert_eq!(first["first"], 1);
+    // One person's word lets nothing leave, and the status says whose is missing.
+    site.appliance.until("an alarm", || {
+        let alarms = site.asks(&["status"])["alarms"].to_string();
+        alarms.contains("export_unconfirmed") && alarms.contains("mcpist audit confirm FILE")
+    });
+    let (one, other) = (site.file("first.jsonl"), site.file("other.jsonl"));
+    std::fs::write(&other, b"other").expect("a file");
+    for (file, code) in [(&one, "forbidden"), (&other, "not_found")] {
+        let out = site.mcpist(&["audit", "confirm", text(file)]);
+        assert_eq!(said(&out)["error"]["code"], code, "{out:?}");
+    }
+    assert_eq!(site.segments().len(), 3);
+    // Root may be content with an export.
+    let file = site.appliance.folder().join("mcpist.toml");
+    let before = std::fs::read_to_string(&file).expect("a file");
+    let after = before.replace(config, &format!("{config}remove = \"exported\"\n"));
+    std::fs::write(&file, after).expect("a file");
+    site.appliance.kill_and_restart();
+    site.appliance.unseal();
     site.appliance
         .until("two segments stay", || site.segments().len() == 2);
 
@@ -302,6 +363,16 @@ fn old_segments_leave_once_exported_and_what_stays_verifies_from_the_exports_poi
         (&verdict["ok"], &verdict["head"]),
         (&json!(true), &second["head"])
     );
+    // Both together verify from the first key, though the second repeats lines of the first; the wrong way round not.
+    let both = [text(&one), text(&later)];
+    let key = site.key();
+    let verdict = site.asks(&["audit", "verify", both[0], both[1], "--key", &key]);
+    assert_eq!(
+        (&verdict["ok"], &verdict["head"]),
+        (&json!(true), &second["head"])
+    );
+    let out = site.mcpist(&["audit", "verify", both[1], both[0], "--key", &key]);
+    assert_eq!(out.status.code(), Some(1), "{out:?}");
     // From the first key alone the later file has no beginning.
     let out = site.mcpist(&["audit", "verify", text(&later), "--key", &site.key()]);
     assert_eq!(out.status.code(), Some(1), "{out:?}");

@@ -1,6 +1,7 @@
-//! `audit`: the log verified, read, exported and reported on. All but `head`, `tail`, `export` and `match` work without the
-//! daemon, on any machine that has the files.
+//! `audit`: the log verified, read, exported and reported on. All but `head`, `tail`, `export`, `confirm` and `match` work
+//! without the daemon, on any machine that has the files.
 
+mod confirm;
 mod export;
 mod matching;
 mod page;
@@ -46,8 +47,16 @@ Exit status: 0 the log holds, 1 it does not or cannot be read.")]
   mcpist audit export /media/stick/year.jsonl --since 2026-01-01
 
 The file holds the log's own lines: 'mcpist audit verify FILE', grep and sha256sum read it. It begins with the segment
-that holds the line which is asked for. Segments that exports hold make room by themselves ('keep' in mcpist.toml).")]
+that holds the line which is asked for. Segments that exports hold make room by themselves once somebody else has
+confirmed that: mcpist audit confirm ('keep' and 'remove' in mcpist.toml).")]
     Export(export::ExportArgs),
+    /// Say that you have an export which another auditor made, so that its lines may leave the host
+    #[command(after_help = "Examples:
+  mcpist audit confirm /media/stick/audit-2026-11.jsonl
+  mcpist audit confirm --digest 64HEX
+
+Verify the file before, on another machine: mcpist audit verify FILE --record ceremony.bin. Who exported cannot confirm.")]
+    Confirm(confirm::ConfirmArgs),
     /// Show the last lines, verified as they come
     #[command(after_help = "Examples:
   mcpist audit tail
@@ -88,6 +97,7 @@ pub(crate) async fn run(context: &Context, args: AuditArgs) -> Result<u8> {
         }
         AuditCommand::Verify(args) => verify::run(context, args).await,
         AuditCommand::Export(args) => export::run(context, args).await,
+        AuditCommand::Confirm(args) => confirm::run(context, args).await,
         AuditCommand::Tail(args) => tail::run(context, args).await,
         AuditCommand::Report(args) => report::run(context, args).await,
         AuditCommand::Match(args) => matching::run(context, args).await,

@@ -37,6 +37,7 @@
 //! | `GET` [`path::AUDIT_HEAD`] | | [`AuditHead`] |
 //! | `POST` [`path::AUDIT_LINES`] | [`AskLines`] | [`Lines`] |
 //! | `POST` [`path::AUDIT_MATCH`] | [`MatchArguments`] | [`Matched`] |
+//! | `POST` [`path::AUDIT_CONFIRM`] | [`ConfirmExport`] | [`Confirmed`] |
 
 mod audit;
 mod backup;
@@ -54,7 +55,8 @@ mod tests;
 use serde::{Deserialize, Serialize};
 
 pub use audit::{
-    AskLines, Cursor, ExportFrom, Exported, Lines, LinesFrom, MatchArguments, Matched,
+    AskLines, ConfirmExport, Confirmed, Cursor, ExportFrom, Exported, Lines, LinesFrom,
+    MatchArguments, Matched,
 };
 pub use backup::{
     BackupMade, Carried, DrillDone, LastBackup, LeftOut, LifeRecord, OldRemoved, OldStore,

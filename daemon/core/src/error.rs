@@ -120,6 +120,7 @@ codes! {
     Fenced "fenced" 409 "another life of this store began elsewhere: this one is over";
     TpmRefused "tpm_refused" 409 "the TPM counter that this store is bound to is not the one that the host has";
     DiskFull "disk_full" 507 "the disk is full but for the space reserved to seal, cancel and export";
+    ExportUnconfirmed "export_unconfirmed" 409 "segments of the audit log wait for a second auditor to confirm their export";
     // The rest.
     BackupRefused "backup_refused" 422 "the backup is damaged, of another store, or does not open";
     BackupDue "backup_due" 409 "no backup was made since the keys, the shares or the life of the store changed";
@@ -198,6 +199,7 @@ impl ErrorCode {
             C::VaultSealed => "mcpist vault list, then its custodians: mcpist vault unseal NAME",
             C::BackupRefused => "mcpist backup inspect FILE, then take another copy of it",
             C::BackupDue => "mcpist backup FILE",
+            C::ExportUnconfirmed => "another auditor: mcpist audit confirm FILE",
             C::StoreRolledBack => {
                 "put the newest disk back, or restore the newest backup: mcpist restore FILE"
             }

@@ -415,6 +415,9 @@ pub enum Event<'a> {
     },
     /// So many more requests of the user lacked the role than have a line each. `uid` is absent where they are of many.
     RequestsRefused { uid: Option<u32>, requests: u64 },
+    /// So many more receipts, tickets and comparisons were given to the user than have a line each. `uid` is absent where they
+    /// are of many.
+    RequestsServed { uid: Option<u32>, requests: u64 },
     /// So many connections were turned away at a socket. `uid` is absent where the kernel named none.
     PeerRefused {
         listener: &'a str,
@@ -469,6 +472,14 @@ pub enum Event<'a> {
         through: u64,
         head: &'a Digest,
         digest: &'a Digest,
+        uid: u32,
+    },
+    /// An auditor has an export on a medium, made by `exporter`, who is somebody else: these lines may leave the host.
+    ExportConfirmed {
+        first: u64,
+        through: u64,
+        digest: &'a Digest,
+        exporter: u32,
         uid: u32,
     },
     /// Segments that are in exports leave the log's folder.

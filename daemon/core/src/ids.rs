@@ -177,6 +177,28 @@ const DIGEST_RULE: &str = "64 lower-case hexadecimal digits";
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest([u8; 32]);
 
+/// A [`Digest`] of bytes that come some at a time.
+pub struct DigestBuilder(ring::digest::Context);
+
+impl DigestBuilder {
+    /// Of no bytes yet.
+    pub fn begin() -> DigestBuilder {
+        DigestBuilder(ring::digest::Context::new(&ring::digest::SHA256))
+    }
+
+    /// More bytes, after those before.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The digest of all of them.
+    pub fn finish(self) -> Digest {
+        let mut out = [0; 32];
+        out.copy_from_slice(self.0.finish().as_ref());
+        Digest(out)
+    }
+}
+
 impl Digest {
     /// The digest of `bytes`.
     pub fn of(bytes: &[u8]) -> Digest {
@@ -185,13 +207,9 @@ impl Digest {
 
     /// The digest of the parts, one after the other, with nothing between them.
     pub fn of_parts(parts: &[&[u8]]) -> Digest {
-        let mut context = ring::digest::Context::new(&ring::digest::SHA256);
-        for part in parts {
-            context.update(part);
-        }
-        let mut out = [0; 32];
-        out.copy_from_slice(context.finish().as_ref());
-        Digest(out)
+        let mut hash = DigestBuilder::begin();
+        parts.iter().for_each(|part| hash.update(part));
+        hash.finish()
     }
 
     /// A digest that was computed elsewhere.

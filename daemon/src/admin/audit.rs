@@ -1,18 +1,20 @@
-//! The audit log for its auditors: its lines, and a comparison with what it recorded.
+//! The audit log for its auditors: its lines, what they have of its exports, and a comparison with what it recorded.
 //!
 //! Files and the log's mutex are waited for on threads of their own, never on the admin thread.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
 use axum::response::Response;
-use mcpist_core::api::{ApiError, AskLines, Base64, Lines, LinesFrom, MatchArguments, Matched};
+use mcpist_core::api::{
+    ApiError, AskLines, Base64, ConfirmExport, Confirmed, Lines, LinesFrom, MatchArguments, Matched,
+};
 use mcpist_core::error::ErrorCode;
 use mcpist_core::event::{ArgumentsMac, Event};
 use mcpist_core::ids::Digest;
 
 use super::{Admin, Answer, Call, parse, reply};
-use crate::audit::read_lines;
+use crate::audit::{Asker, AuditError, ConfirmError, read_lines};
 use crate::keeper::audit_error;
 use crate::roles::Role;
 
@@ -65,7 +67,8 @@ pub(super) async fn matches(call: Call, body: Bytes) -> Response {
     reply(compare(&call, &body).await)
 }
 
-/// Compares under the audit sub-key, which never leaves: what is asked for is one bit, and it is recorded.
+/// Compares under the audit sub-key, which never leaves: what is asked for is one bit, and it is recorded,
+/// or counted where one user asks for very many.
 async fn compare(call: &Call, body: &[u8]) -> Answer<Matched> {
     let MatchArguments {
         recorded,
@@ -85,10 +88,50 @@ async fn compare(call: &Call, body: &[u8]) -> Answer<Matched> {
             matched,
             uid,
         };
-        house.audit.append(&event).map_err(|e| audit_error(&e))?;
+        let recorded = (house.audit).append_limited(Asker::Served(uid), &event, Instant::now());
+        recorded.map_err(|e| audit_error(&e))?;
         Ok(Matched { matched })
     });
     compared
         .await
         .unwrap_or_else(|_| Err(ApiError::of(ErrorCode::Internal)))
+}
+
+pub(super) async fn confirm(call: Call, body: Bytes) -> Response {
+    if let Err(e) = call.demand(&[Role::Auditor], "audit_confirm").await {
+        return reply::<Confirmed>(Err(e));
+    }
+    reply(confirmed(&call, &body).await)
+}
+
+async fn confirmed(call: &Call, body: &[u8]) -> Answer<Confirmed> {
+    let ConfirmExport { digest } = parse(body)?;
+    let house = std::sync::Arc::clone(&call.admin.house);
+    let uid = call.caller.uid;
+    let confirmed = tokio::task::spawn_blocking(move || {
+        let folder = house.config.audit();
+        (house.audit.confirm(&folder, &digest, uid)).map_err(|e| unconfirmed(&e))
+    });
+    confirmed
+        .await
+        .unwrap_or_else(|_| Err(ApiError::of(ErrorCode::Internal)))
+}
+
+/// Why an export was not confirmed.
+fn unconfirmed(error: &ConfirmError) -> ApiError {
+    let (code, next) = match error {
+        ConfirmError::Log(AuditError::Closed) => return ApiError::of(ErrorCode::Sealed),
+        ConfirmError::Log(e) => return audit_error(e),
+        ConfirmError::Unknown => (ErrorCode::NotFound, "mcpist audit export FILE"),
+        ConfirmError::Own(_) => (
+            ErrorCode::Forbidden,
+            "another auditor: mcpist audit confirm FILE",
+        ),
+        ConfirmError::Gap(_) => (
+            ErrorCode::Conflict,
+            "confirm the export before it, or: mcpist audit export FILE",
+        ),
+        ConfirmError::Read(_) => (ErrorCode::AuditUnavailable, "mend the log's disk"),
+    };
+    ApiError::new(code, &error.to_string()).next(next)
 }

@@ -53,11 +53,12 @@ impl Clerk {
                 Errand::Refused { uid, action, code } => {
                     let refused = Event::AdminRefused { uid, action, code };
                     let (asker, at) = (Asker::User(uid), Instant::now());
-                    house.audit.append_denied(asker, &refused, at).map(drop)
+                    house.audit.append_limited(asker, &refused, at).map(drop)
                 }
                 Errand::Ticket { uid, purpose } => {
                     let issued = Event::TicketIssued { uid, purpose };
-                    house.audit.append(&issued).map(drop)
+                    let (asker, at) = (Asker::Served(uid), Instant::now());
+                    house.audit.append_limited(asker, &issued, at).map(drop)
                 }
                 Errand::State(tell) => {
                     let mut state = house.audit.state();

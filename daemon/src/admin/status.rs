@@ -72,6 +72,12 @@ fn audit_alarm(trouble: &Trouble) -> Alarm {
             let error = unready(why);
             (error.code, error.message)
         }
+        Trouble::Unconfirmed(line) => (
+            ErrorCode::ExportUnconfirmed,
+            format!(
+                "segments of the audit log stay: lines up to {line} are exported, and no second auditor has confirmed that; one who did not export them reads the medium: mcpist audit confirm FILE"
+            ),
+        ),
         Trouble::Low(bytes) => (
             ErrorCode::DiskFull,
             format!(
@@ -275,6 +281,11 @@ mod tests {
         let (full, lost) = (ErrorCode::DiskFull, ErrorCode::AuditUnavailable);
         for (trouble, code, next) in [
             (Trouble::Low(7 << 20), full, "nearly full, 7 MiB left"),
+            (
+                Trouble::Unconfirmed(9),
+                ErrorCode::ExportUnconfirmed,
+                "mcpist audit confirm FILE",
+            ),
             (Trouble::Unsigned(41), lost, "no checkpoint since line 41"),
             (Trouble::Unready(Unready::Full), full, "no share is taken"),
             (

@@ -14,8 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use mcpist_core::api::{ExportFrom, Exported};
 use mcpist_core::audit::{Anchor, Problem, Seq, Verifier};
 use mcpist_core::event::Event;
-use mcpist_core::ids::Digest;
-use ring::digest::{Context, SHA256};
+use mcpist_core::ids::{Digest, DigestBuilder};
 
 use super::lines::{newest_that, open};
 use super::segment::{first_place, numbers};
@@ -178,7 +177,7 @@ fn since(folder: &Path, found: &[u64], time: u64) -> io::Result<Option<u64>> {
 fn copy(folder: &Path, part: &Part, target: &File) -> Result<(u64, u64, Digest), ExportError> {
     let read = |e: io::Error| ExportError::Read(e.kind());
     let mut verifier = Verifier::resume();
-    let (mut hash, mut at) = (Context::new(&SHA256), 0);
+    let (mut hash, mut at) = (DigestBuilder::begin(), 0);
     let mut first = None;
     let mut slice = vec![0; SLICE];
     for (place, &number) in part.segments.iter().enumerate() {
@@ -214,7 +213,7 @@ fn copy(folder: &Path, part: &Part, target: &File) -> Result<(u64, u64, Digest),
         return Err(ExportError::Another);
     }
     let (Seq(first), _) = first.ok_or(ExportError::Another)?;
-    Ok((first, at, finished(hash)))
+    Ok((first, at, hash.finish()))
 }
 
 fn read_back(target: &File, length: u64) -> io::Result<Digest> {
@@ -225,7 +224,7 @@ fn read_back(target: &File, length: u64) -> io::Result<Digest> {
         0,
         nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED,
     );
-    let mut hash = Context::new(&SHA256);
+    let mut hash = DigestBuilder::begin();
     let mut slice = vec![0; SLICE];
     let mut at = 0;
     while at < length {
@@ -237,11 +236,5 @@ fn read_back(target: &File, length: u64) -> io::Result<Digest> {
             }
         }
     }
-    Ok(finished(hash))
-}
-
-fn finished(hash: Context) -> Digest {
-    let mut digest = [0; 32];
-    digest.copy_from_slice(hash.finish().as_ref());
-    Digest::from_bytes(digest)
+    Ok(hash.finish())
 }

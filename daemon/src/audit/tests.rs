@@ -10,7 +10,7 @@ use mcpist_secret::Secret;
 
 use super::*;
 
-mod denied;
+mod budget;
 mod export;
 mod forged;
 mod trouble;
@@ -57,6 +57,7 @@ impl Fixture {
                 bytes: 0,
                 age: u64::MAX,
                 keep: 2,
+                remove: Remove::Exported,
             },
         }
     }

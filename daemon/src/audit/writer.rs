@@ -35,6 +35,7 @@ fn is_kept_for(event: &Event<'_>) -> bool {
             | Event::OldStoreRemoved { .. }
             | Event::CallOutcome { .. }
             | Event::AuditExported { .. }
+            | Event::ExportConfirmed { .. }
             | Event::AuditRemoved { .. }
             | Event::AuditLost { .. }
             | Event::DiskAlarm { .. }

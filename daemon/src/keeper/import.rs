@@ -234,7 +234,7 @@ impl Keeper {
         };
         log::warn!("bundle refused: {reason}");
         let asker = Asker::User(uid);
-        match (self.house.audit).append_denied(asker, &event, Instant::now()) {
+        match (self.house.audit).append_limited(asker, &event, Instant::now()) {
             // Sealed meanwhile: there is no log to write to.
             Ok(_) | Err(AuditError::Closed) => error,
             Err(e) => audit_error(&e),

@@ -239,7 +239,7 @@ impl Keeper {
             uid,
         };
         let asker = Asker::User(uid);
-        match (self.house.audit).append_denied(asker, &refused, Instant::now()) {
+        match (self.house.audit).append_limited(asker, &refused, Instant::now()) {
             Ok(_) => ApiError::new(code, &error.to_string()),
             Err(e) => audit_error(&e),
         }

@@ -124,10 +124,9 @@ impl Keeper {
     pub(crate) fn pull_receipt(&mut self, uid: u32) -> Result<api::Receipt, ApiError> {
         let receipt = self.make_receipt()?;
         let generation = receipt.at().generation;
-        let given = self
-            .house
-            .audit
-            .append(&Event::ReceiptGiven { generation, uid });
+        let event = Event::ReceiptGiven { generation, uid };
+        let (audit, asker) = (&self.house.audit, Asker::Served(uid));
+        let given = audit.append_limited(asker, &event, Instant::now());
         given.map_err(|e| audit_error(&e))?;
         Ok(api::Receipt {
             receipt: receipt.to_text(),
@@ -275,7 +274,7 @@ impl Keeper {
         // While the log is closed it notes this for its opening; while it is open, a user has a share of lines.
         let event = Event::ReceiptIgnored { reason, uid };
         let (audit, asker) = (&self.house.audit, Asker::User(uid));
-        let _ = audit.append_denied(asker, &event, Instant::now());
+        let _ = audit.append_limited(asker, &event, Instant::now());
     }
 
     /// Tells log and status that the store must not be open, and gives the error that says so.

@@ -140,6 +140,14 @@ fn an_export_is_told_by_these_lines() {
         uid: 1000,
     };
     chain.append(UnixMs(1_700_000_000_300), &exported, &mut told);
+    let confirmed = Event::ExportConfirmed {
+        first: 1,
+        through: 3,
+        digest: &Digest::of(&log),
+        exporter: 1000,
+        uid: 1001,
+    };
+    chain.append(UnixMs(1_700_000_000_350), &confirmed, &mut told);
     let removed = Event::AuditRemoved {
         first_segment: 0,
         last_segment: 0,

@@ -177,6 +177,7 @@ fn help() {
         "audit verify",
         "audit head",
         "audit export",
+        "audit confirm",
         "audit tail",
         "audit report",
         "audit match",

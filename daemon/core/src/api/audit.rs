@@ -1,4 +1,4 @@
-//! The audit log as an auditor asks for it: its lines, an export, a comparison.
+//! The audit log as an auditor asks for it: its lines, an export and its confirmation, a comparison.
 
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +37,25 @@ pub struct Exported {
     pub bytes: u64,
     /// SHA-256 of the whole file.
     pub digest: Digest,
+}
+
+/// Says that the caller has an export which somebody else made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConfirmExport {
+    /// SHA-256 of the file that the caller has read.
+    pub digest: Digest,
+}
+
+/// An export that two people have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confirmed {
+    /// Its first line.
+    pub first: u64,
+    /// Its last line.
+    pub through: u64,
+    /// Who made it.
+    pub exporter: u32,
 }
 
 /// Where lines are read from.

@@ -50,6 +50,8 @@ pub const AUDIT_HEAD: &str = "/v1/audit/head";
 pub const AUDIT_LINES: &str = "/v1/audit/lines";
 /// Whether a call was made with these arguments.
 pub const AUDIT_MATCH: &str = "/v1/audit/match";
+/// A second auditor has an export.
+pub const AUDIT_CONFIRM: &str = "/v1/audit/confirm";
 
 /// Says that somebody has seen that a vault's last write is missing.
 pub fn confirm_last_write(vault: &VaultName) -> String {

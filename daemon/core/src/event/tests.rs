@@ -14,7 +14,7 @@ fn written(event: &Event<'_>) -> Value {
     let body = Body::new(event, UnixMs(0));
     assert_eq!(
         Body::parse(body.as_bytes()).is_ok(),
-        !["recovered", "audit_exported"].contains(&event.name())
+        !["recovered", "audit_exported", "export_confirmed"].contains(&event.name())
     );
     serde_json::from_slice(&out).unwrap()
 }
@@ -437,6 +437,10 @@ fn every_event_is_one_flat_object_with_its_own_name() {
             uid: Some(1000),
             requests: 2,
         },
+        Event::RequestsServed {
+            uid: None,
+            requests: 3,
+        },
         Event::AuditLost { calls: 1 },
         Event::AuditExported {
             first: 1,
@@ -444,6 +448,13 @@ fn every_event_is_one_flat_object_with_its_own_name() {
             head: &digest,
             digest: &digest,
             uid: 4,
+        },
+        Event::ExportConfirmed {
+            first: 1,
+            through: 9,
+            digest: &digest,
+            exporter: 4,
+            uid: 5,
         },
         Event::AuditRemoved {
             first_segment: 0,

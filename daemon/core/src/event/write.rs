@@ -52,6 +52,7 @@ impl Event<'_> {
             Event::CallDenied { .. } => "call_denied",
             Event::CallsDenied { .. } => "calls_denied",
             Event::RequestsRefused { .. } => "requests_refused",
+            Event::RequestsServed { .. } => "requests_served",
             Event::PeerRefused { .. } => "peer_refused",
             Event::RedactionHit { .. } => "redaction_hit",
             Event::ModuleQuarantined { .. } => "module_quarantined",
@@ -62,6 +63,7 @@ impl Event<'_> {
             Event::DiskAlarm { .. } => "disk_alarm",
             Event::AuditLost { .. } => "audit_lost",
             Event::AuditExported { .. } => "audit_exported",
+            Event::ExportConfirmed { .. } => "export_confirmed",
             Event::AuditRemoved { .. } => "audit_removed",
             Event::AuditMatched { .. } => "audit_matched",
             Event::Boot { .. } => "boot",
@@ -441,7 +443,7 @@ impl Event<'_> {
                 line.text("principal", principal.as_str())
                     .number("calls", calls);
             }
-            Event::RequestsRefused { uid, requests } => {
+            Event::RequestsRefused { uid, requests } | Event::RequestsServed { uid, requests } => {
                 uid_of(line, uid).number("requests", requests);
             }
             Event::PeerRefused {
@@ -503,6 +505,19 @@ impl Event<'_> {
             }
             Event::AuditLost { calls } => {
                 line.number("calls", calls);
+            }
+            Event::ExportConfirmed {
+                first,
+                through,
+                digest,
+                exporter,
+                uid,
+            } => {
+                line.number("first", first)
+                    .number("through", through)
+                    .digest("digest", digest)
+                    .number("exporter", exporter.into())
+                    .number("uid", uid.into());
             }
             Event::AuditExported {
                 first,

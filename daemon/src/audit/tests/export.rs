@@ -192,3 +192,93 @@ fn a_segment_that_is_old_gives_way_to_the_next() {
     assert!(audit.close(LONG));
     assert_eq!(fixture.verify().problem, None);
 }
+
+/// A log whose segments leave once their export is confirmed.
+fn of_confirmed(last: u64) -> (Fixture, Audit) {
+    let mut fixture = Fixture::new();
+    fixture.rotation.remove = Remove::Confirmed;
+    let audit = of_segments(&fixture, last);
+    (fixture, audit)
+}
+
+#[test]
+fn segments_leave_when_somebody_else_has_their_export_and_never_before() {
+    let (fixture, audit) = of_confirmed(3);
+    let folder = fixture.folder.path();
+    let (exported, _) = export(&fixture, &audit, ExportFrom::Beginning).unwrap();
+    // The alarm says that the thread has looked, and kept them.
+    let waits = || audit.state().trouble == Some(Trouble::Unconfirmed(exported.through));
+    while !waits() {
+        std::thread::yield_now();
+    }
+    assert_eq!(numbers(&fixture)[..4], [0, 1, 2, 3]);
+    let confirm = |audit: &Audit, digest, uid| audit.confirm(folder, digest, uid);
+    let own = confirm(&audit, &exported.digest, 7);
+    assert!(matches!(own, Err(ConfirmError::Own(7))), "{own:?}");
+    let another = Digest::of(b"another file");
+    let other = confirm(&audit, &another, 8);
+    assert!(matches!(other, Err(ConfirmError::Unknown)), "{other:?}");
+    assert!(audit.close(LONG));
+
+    // Known after an opening, and once confirmed, after the next one.
+    let audit = fixture.open_with(BYTES).unwrap().0;
+    let confirmed = confirm(&audit, &exported.digest, 8).unwrap();
+    assert_eq!(
+        (confirmed.first, confirmed.through, confirmed.exporter),
+        (1, exported.through, 7)
+    );
+    let newest = *numbers(&fixture).last().unwrap();
+    until_there_are(&fixture, &[newest - 1, newest]);
+    while audit.state().trouble.is_some() {
+        std::thread::yield_now();
+    }
+    // The same again writes nothing.
+    confirm(&audit, &exported.digest, 9).unwrap();
+    assert!(audit.close(LONG));
+    let rest = [newest - 1, newest].map(|n| std::fs::read(fixture.segment(n)).unwrap());
+    let text = String::from_utf8(rest.concat()).unwrap();
+    assert_eq!(text.matches("\"export_confirmed\"").count(), 1, "{text}");
+    let audit = of_segments(&fixture, newest + 2);
+    assert_eq!(audit.state().head.unwrap().confirmed, exported.through);
+    assert!(audit.close(LONG));
+    let mut verifier = Verifier::from_point(exported.point);
+    for number in numbers(&fixture) {
+        verifier.feed(&std::fs::read(fixture.segment(number)).unwrap());
+        verifier.next_file();
+    }
+    assert_eq!(verifier.finish().problem, None);
+}
+
+#[test]
+fn a_confirmation_that_leaves_a_gap_is_refused() {
+    let (fixture, audit) = of_confirmed(2);
+    let folder = fixture.folder.path();
+    let (whole, _) = export(&fixture, &audit, ExportFrom::Beginning).unwrap();
+    let (later, _) = export(&fixture, &audit, ExportFrom::LastExport).unwrap();
+    assert!(later.first > 1);
+    let gap = audit.confirm(folder, &later.digest, 8);
+    assert!(matches!(gap, Err(ConfirmError::Gap(1))), "{gap:?}");
+    assert_eq!(audit.state().head.unwrap().confirmed, 0);
+    audit.confirm(folder, &whole.digest, 8).unwrap();
+    audit.confirm(folder, &later.digest, 8).unwrap();
+    assert_eq!(audit.state().head.unwrap().confirmed, later.through);
+    assert!(audit.close(LONG));
+}
+
+#[test]
+fn what_left_before_root_asked_for_two_auditors_is_not_asked_for() {
+    let mut fixture = Fixture::new();
+    let audit = of_segments(&fixture, 3);
+    export(&fixture, &audit, ExportFrom::Beginning).unwrap();
+    let newest = *numbers(&fixture).last().unwrap();
+    until_there_are(&fixture, &[newest - 1, newest]);
+    assert!(audit.close(LONG));
+    fixture.rotation.remove = Remove::Confirmed;
+    let audit = of_segments(&fixture, newest + 1);
+    let (exported, _) = export(&fixture, &audit, ExportFrom::Beginning).unwrap();
+    assert!(exported.first > 1);
+    let folder = fixture.folder.path();
+    audit.confirm(folder, &exported.digest, 8).unwrap();
+    assert_eq!(audit.state().head.unwrap().confirmed, exported.through);
+    assert!(audit.close(LONG));
+}

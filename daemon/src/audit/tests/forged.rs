@@ -34,6 +34,7 @@ fn claiming(newest: &Checkpoint) -> Anchor {
         checkpoint_digest: newest.digest(),
         key: signed.next_key,
         exported: 0,
+        confirmed: 0,
     }
 }
 

@@ -191,6 +191,7 @@ pub(super) fn hang_log(site: &Site, folder: &Path) -> Sender<()> {
         bytes: 1 << 20,
         age: u64::MAX,
         keep: 2,
+        remove: crate::audit::Remove::Confirmed,
     };
     audit.open(folder, Box::new(store), rotation).unwrap();
     release

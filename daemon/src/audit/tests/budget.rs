@@ -1,4 +1,4 @@
-//! Floods of what is denied.
+//! Floods of what can be asked for without end.
 
 use mcpist_core::error::ErrorCode;
 use mcpist_core::ids::PrincipalName;
@@ -16,7 +16,7 @@ fn deny(audit: &Audit, who: &str, at: Instant) -> bool {
         code: ErrorCode::UnknownTool,
     };
     let asker = Asker::Principal(principal.clone());
-    let appended = audit.append_denied(asker, &event, at).unwrap();
+    let appended = audit.append_limited(asker, &event, at).unwrap();
     appended.is_some()
 }
 
@@ -79,7 +79,7 @@ fn a_count_that_the_disk_refuses_stays() {
     let good = refuse(&fixture, &audit);
     let later = began + Duration::from_secs(1);
     let principal = PrincipalName::parse("mallory").unwrap();
-    let refused = audit.append_denied(Asker::Principal(principal), &STOP, later);
+    let refused = audit.append_limited(Asker::Principal(principal), &STOP, later);
     assert!(matches!(refused, Err(AuditError::Write(_))));
     accept(&audit, good);
     assert!(audit.close(LONG));
@@ -92,7 +92,7 @@ fn refuse_request(audit: &Audit, uid: u32, at: Instant) -> bool {
         action: "seal",
         code: ErrorCode::Forbidden,
     };
-    let appended = audit.append_denied(Asker::User(uid), &event, at);
+    let appended = audit.append_limited(Asker::User(uid), &event, at);
     appended.unwrap().is_some()
 }
 
@@ -134,10 +134,42 @@ fn what_is_denied_while_the_log_is_closed_is_in_it_once_it_opens() {
         code: ErrorCode::Forbidden,
     };
     for _ in 0..100 {
-        let closed = audit.append_denied(Asker::User(7), &event, Instant::now());
+        let closed = audit.append_limited(Asker::User(7), &event, Instant::now());
         assert_eq!(closed, Err(AuditError::Closed));
     }
     fixture.open_in(&audit, 1 << 20).unwrap();
     assert_eq!(fixture.lines("\"boot\"")[0]["repeats"], 100);
     assert!(audit.close(LONG));
+}
+
+#[test]
+fn what_is_served_has_a_budget_of_its_own_and_hides_no_refusal() {
+    let fixture = Fixture::new();
+    let audit = fixture.open().unwrap();
+    let began = Instant::now();
+    let pull = |uid| {
+        let event = Event::ReceiptGiven { generation: 1, uid };
+        let appended = audit.append_limited(Asker::Served(uid), &event, began);
+        appended.unwrap().is_some()
+    };
+    assert_eq!((0..1_000).filter(|_| pull(7)).count(), 32);
+    assert!(pull(8));
+    assert_eq!(
+        (0..100)
+            .filter(|_| refuse_request(&audit, 7, began))
+            .count(),
+        32
+    );
+    assert!(audit.close(LONG));
+    let counted = |event: &str| {
+        let lines = fixture.lines(event);
+        assert!(lines.iter().all(|line| line["uid"] == 7));
+        lines
+            .iter()
+            .filter_map(|line| line["requests"].as_u64())
+            .sum::<u64>()
+    };
+    assert_eq!(counted("requests_served"), 968);
+    assert_eq!(counted("requests_refused"), 68);
+    assert_eq!(fixture.verify().problem, None);
 }
