@@ -83,3 +83,18 @@ pub fn program(name: &str) -> &'static Path {
         .get(name)
         .unwrap_or_else(|| panic!("no program {name} among {:?}", programs.keys()))
 }
+
+/// What the command line keeps for its user (witness receipts) goes here in tests, and never into a real home.
+pub fn state_home() -> (&'static str, PathBuf) {
+    ("XDG_STATE_HOME", workspace().join("target/state"))
+}
+
+/// A command of `mcpist`, the only way in which tests start it without a shell.
+///
+/// # Panics
+/// As [`program`] does.
+pub fn cli() -> Command {
+    let mut command = Command::new(program("mcpist"));
+    command.envs([state_home()]);
+    command
+}

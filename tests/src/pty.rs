@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Instant;
 
 use crate::look::PATIENCE;
+use crate::programs::state_home;
 
 /// The running command and everything that its terminal has shown.
 pub struct Pty {
@@ -30,6 +31,7 @@ impl Pty {
             .args(["-q", "-e", "-f", "-E", "always", "-c", command, "/dev/null"])
             .current_dir(folder)
             .env("TERM", "xterm")
+            .envs([state_home()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

@@ -10,18 +10,18 @@ mod lives;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 
 use mcpist_secret::Secret;
 use mcpist_tests::appliance::Appliance;
-use mcpist_tests::programs::program;
+use mcpist_tests::programs::cli;
 use mcpist_tests::service::Service;
 use serde_json::{Value, json};
 
 const CREDENTIAL: &str = "canary-bacc0bacc0bacc0b";
 
 fn mcpist(host: &Appliance, args: &[&str], input: &[u8]) -> Output {
-    let mut child = Command::new(program("mcpist"))
+    let mut child = cli()
         .arg("--run")
         .arg(host.folder().join("run"))
         .args(["--output", "json"])

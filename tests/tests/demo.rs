@@ -1,13 +1,13 @@
 //! The README's first command, as a newcomer runs it.
 
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
-use mcpist_tests::programs::program;
+use mcpist_tests::programs::cli;
 
 #[test]
 fn the_demo_passes_every_step_and_leaves_nothing_behind() {
     let folder = tempfile::tempdir().expect("a folder");
-    let out = Command::new(program("mcpist"))
+    let out = cli()
         .arg("demo")
         .env("TMPDIR", folder.path())
         .stdin(Stdio::null())

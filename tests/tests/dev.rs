@@ -2,10 +2,10 @@
 #![allow(clippy::unwrap_used)] // a test that fails says so by panicking
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 
 use mcpist_tests::look;
-use mcpist_tests::programs::{program, workspace};
+use mcpist_tests::programs::{cli, workspace};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -27,7 +27,7 @@ impl Site {
     /// Runs the site with a module until that serves, and does `act` meanwhile.
     fn run(&self, module: &Path, act: impl FnOnce()) {
         let out = std::fs::File::create(self.path("said")).unwrap();
-        let dev = Command::new(program("mcpist"))
+        let dev = cli()
             .arg("dev")
             .arg(self.path("site"))
             .arg("--module")
@@ -52,7 +52,7 @@ impl Site {
 
     /// What `mcpist` answers there, as JSON.
     fn ask(&self, arguments: &[&str]) -> Value {
-        let out = Command::new(program("mcpist"))
+        let out = cli()
             .arg("--run")
             .arg(self.path("site/run"))
             .args(["--output", "json"])

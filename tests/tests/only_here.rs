@@ -121,3 +121,15 @@ fn policy_records_are_written_from_an_approved_change_alone() {
     assert_eq!(code.matches("policy.op(").count(), 1);
     assert!(code.contains("approved: Approved<Change>"));
 }
+
+#[test]
+fn tests_start_the_command_line_away_from_a_real_home() {
+    let mut found = Vec::new();
+    for folder in ["tests/src", "tests/tests"] {
+        walk(&workspace().join(folder), &mut found);
+    }
+    let starts = |(_, code): &(String, String)| code.contains("Command::new(program(\"mcpist\"))");
+    found.retain(|file| starts(file) && file.0 != "tests/tests/only_here.rs");
+    let files: Vec<&str> = found.iter().map(|(path, _)| path.as_str()).collect();
+    assert_eq!(files, ["tests/src/programs.rs"], "programs::cli starts it");
+}

@@ -1,11 +1,11 @@
 //! The whole path with real parts: a quorum opens the store, a client calls, a service gets the credential.
 
 use std::io::Write;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 
 use mcpist_tests::appliance::Appliance;
 use mcpist_tests::look;
-use mcpist_tests::programs::program;
+use mcpist_tests::programs::cli;
 use mcpist_tests::service::Service;
 use serde_json::{Value, json};
 
@@ -217,7 +217,7 @@ fn hang(appliance: &Appliance, service: &Service) -> std::thread::JoinHandle<Str
 
 /// A bridge that was sent a whole session, with a call for `item`, and the end of its input.
 fn bridge(appliance: &Appliance, item: &str) -> Child {
-    let mut bridge = Command::new(program("mcpist"))
+    let mut bridge = cli()
         .args(["connect", "--mcp"])
         .arg(appliance.socket("ada"))
         .stdin(Stdio::piped())

@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 
 use mcpist_quorum::Receipt;
 use mcpist_tests::appliance::Appliance;
-use mcpist_tests::programs::program;
+use mcpist_tests::programs::cli;
 use ring::signature::Ed25519KeyPair;
 use serde_json::{Value, json};
 
@@ -29,7 +29,7 @@ impl Site {
     }
 
     fn run(&self, args: &[&str], input: &[u8]) -> Output {
-        let mut child = Command::new(program("mcpist"))
+        let mut child = cli()
             .arg("--run")
             .arg(self.appliance.folder().join("run"))
             .args(["--output", "json"])

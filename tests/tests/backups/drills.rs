@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use mcpist_tests::appliance::Appliance;
-use mcpist_tests::programs::program;
+use mcpist_tests::programs::cli;
 use serde_json::{Value, json};
 
 use super::{done, host, refused, restore, text, unseal, works};
@@ -154,7 +154,7 @@ fn a_drill_that_is_killed_in_the_middle_is_gone_after_the_next_start() {
         done(&host, &["restore", "--give"], host.share(1).expose());
         let share = desk.path().join("share");
         std::fs::write(&share, host.share(2).expose()).unwrap();
-        let mut last = Command::new(program("mcpist"))
+        let mut last = cli()
             .arg("--run")
             .arg(host.folder().join("run"))
             .args(["restore", "--give"])

@@ -6,14 +6,14 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use mcpist_secret::Secret;
-use mcpist_tests::programs::program;
+use mcpist_tests::programs::{cli, program, state_home};
 use serde_json::Value;
 
 use super::Site;
 
 pub(super) fn mcpist(site: &Site, args: &[&str], input: &[u8]) -> Output {
     let run = site.socket("admin");
-    let mut child = Command::new(program("mcpist"))
+    let mut child = cli()
         .arg("--run")
         .arg(run.parent().unwrap())
         .args(args)
@@ -137,6 +137,7 @@ fn a_plan_that_is_not_confirmed_is_cancelled() {
     let site = Site::open();
     // There is no terminal to confirm on.
     let output = Command::new("setsid")
+        .envs([state_home()])
         .arg(program("mcpist"))
         .arg("--run")
         .arg(site.socket("admin").parent().unwrap())

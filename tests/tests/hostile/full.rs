@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use mcpist_tests::appliance::Appliance;
-use mcpist_tests::programs::program;
+use mcpist_tests::programs::{cli, program};
 use mcpist_tests::service::Service;
 use mcpist_tests::start::Start;
 use serde_json::{Value, json};
@@ -97,7 +97,7 @@ fn goes_on(site: &Site, audit: &Path) {
     assert_eq!(alarms_that_stop(&status), [""; 0], "{status}");
     site.change(&json!({ "principal-put": { "name": "carol" } }));
     site.ask("POST", "/v1/seal", None);
-    let verdict = Command::new(program("mcpist"))
+    let verdict = cli()
         .args(["--output", "json", "audit", "verify"])
         .arg(audit)
         .args(["--key", &super::audit::first_key(site)])
@@ -249,7 +249,7 @@ fn a_full_disk_leaves_space_to_seal_to_unseal_and_to_export() {
     let elsewhere = tempfile::tempdir().expect("a folder");
     let file = elsewhere.path().join("log.jsonl");
     let mcpist = |arguments: &[&str]| {
-        let out = Command::new(program("mcpist"))
+        let out = cli()
             .arg("--run")
             .arg(site.folder().join("run"))
             .args(["audit", arguments[0]])

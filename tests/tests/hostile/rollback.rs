@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use mcpist_quorum::{Receipt, StoreId};
 use mcpist_tests::appliance::Appliance;
 use mcpist_tests::look;
-use mcpist_tests::programs::program;
+use mcpist_tests::programs::{cli, program};
 use mcpist_tests::start::Start;
 use ring::signature::Ed25519KeyPair;
 use serde_json::{Value, json};
@@ -310,7 +310,7 @@ fn a_store_that_is_bound_to_a_tpm_opens_beside_no_other_and_beside_none() {
 }
 
 fn mcpist(appliance: &Appliance, args: &[&str], input: &[u8]) {
-    let mut child = Command::new(program("mcpist"))
+    let mut child = cli()
         .arg("--run")
         .arg(appliance.folder().join("run"))
         .args(args)

@@ -37,7 +37,7 @@ const SAID: usize = 40;
 fn main() -> ExitCode {
     let mode = std::env::args().nth(1).unwrap_or_default();
     let done = programs().and_then(|programs| match mode.as_str() {
-        "search" => search(&programs),
+        "search" => product::lowered(&programs).and_then(|()| search(&programs)),
         "deliberate" => deliberate(&programs),
         "product" => product::check(&programs),
         _ => Err("usage: leak search|deliberate|product".into()),

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use mcpist_tests::appliance::Appliance;
+use mcpist_tests::start::Start;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid};
 
@@ -81,6 +83,29 @@ pub(crate) fn check(programs: &Path) -> Result<()> {
             "{name} of user {user}: its memory is root's to read, and its core limit is 0"
         ));
     }
+    Ok(())
+}
+
+/// A daemon that may be read and may leave a core is told from the product by `mcpist doctor`.
+pub(crate) fn lowered(programs: &Path) -> Result<()> {
+    let start = Start::dev(&programs.join("mcpistd")).behind(&["prlimit", "--core=4096"]);
+    let appliance = Appliance::start_by(start);
+    let out = Command::new(programs.join("mcpist"))
+        .arg("--run")
+        .arg(appliance.folder().join("run"))
+        .args(["--output", "json", "doctor"])
+        .output()?;
+    let said: serde_json::Value = serde_json::from_slice(&out.stdout)?;
+    let checks = said["data"]["checks"].as_array().ok_or("no checks")?;
+    for name in ["dumpable", "core-limit"] {
+        if !checks
+            .iter()
+            .any(|c| c["name"] == name && c["level"] == "wrong")
+        {
+            return Err(format!("doctor does not see that {name} is lowered: {said}").into());
+        }
+    }
+    say("doctor names what this build lacks");
     Ok(())
 }
 

@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use mcpist_tests::appliance::Appliance;
-use mcpist_tests::programs::program;
+use mcpist_tests::programs::cli;
 use mcpist_tests::service::Service;
 use serde_json::{Value, json};
 
@@ -221,7 +221,7 @@ fn command(host: &Appliance, args: &[&str], blank: Option<&Appliance>) -> Outcom
 }
 
 fn run(host: &Appliance, args: &[&str], input: &[u8]) -> Outcome<Value> {
-    let mut child = Command::new(program("mcpist"))
+    let mut child = cli()
         .arg("--run")
         .arg(host.folder().join("run"))
         .args(["--output", "json"])
