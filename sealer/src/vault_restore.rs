@@ -167,6 +167,9 @@ impl Vaults {
             let left_out = report.left_out.iter().find(|(vault, _)| vault == name);
             let why = match left_out {
                 Some((_, reason)) => format!(": {reason}"),
+                None if report.carried.iter().any(|(vault, _)| vault == name) => {
+                    " under the store's keys: its own quorum opens it, after `mcpist restore`".to_owned()
+                }
                 None => String::new(),
             };
             BackupFault::Content(format!("it does not hold vault {name:?}{why}"))
