@@ -194,7 +194,8 @@ impl Disk {
     }
 
     fn compare(&self, name: &NameHmac, value: Option<&[u8]>) -> Result<(), VaultError> {
-        checked(self.buckets.get(name), name, value).map(drop)
+        checked(self.buckets.get(name), name, value)?;
+        Ok(())
     }
 
     /// What is left, if that is little: the changed records, the outbox and what stands for the whole.

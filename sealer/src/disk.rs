@@ -24,8 +24,10 @@ use crate::keyring::{Epoch, KeyCell, VaultKeys};
 use crate::ledger::{Inbox, Ledger};
 use crate::outbox::Standing;
 use crate::pool::{LaneState, Together};
-use crate::record::open_outbox;
-use crate::record::{Meta, OWNER_VAULTS, Opened, Place, Row, SealedRecord, name_from_key, name_of};
+use crate::record::{
+    Meta, OWNER_VAULTS, Opened, Place, Row, RowError, SealedRecord, name_from_key, name_of,
+    open_outbox,
+};
 use crate::registrar::Registrar;
 use crate::rows::{Access, Rows, Table};
 use crate::store::OpenGuard;
@@ -272,22 +274,44 @@ impl LaneState for Disk {
     }
 }
 
+/// What the file has under a name is not what the index knows there.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unlike {
+    #[error("a record was taken out of the file")]
+    Gone,
+    #[error("a record was put back into the file")]
+    Added,
+    #[error("a record was replaced in the file")]
+    Replaced,
+    #[error(transparent)]
+    Damaged(#[from] RowError),
+}
+
+impl From<Unlike> for VaultError {
+    fn from(unlike: Unlike) -> Self {
+        match unlike {
+            Unlike::Damaged(error) => error.into(),
+            unlike => tampered(&unlike.to_string()),
+        }
+    }
+}
+
 /// The row that the file has under `name`, if it is the one that the index knows there. None where neither has one.
 pub(crate) fn checked<'r>(
     known: Option<Entry>,
     name: &NameHmac,
     bytes: Option<&'r [u8]>,
-) -> Result<Option<Row<'r>>, VaultError> {
+) -> Result<Option<Row<'r>>, Unlike> {
     let (known, row) = match (known, bytes) {
         (None, None) => return Ok(None),
-        (Some(_), None) => return Err(tampered("a record was taken out of the file")),
-        (None, Some(_)) => return Err(tampered("a record was put back into the file")),
+        (Some(_), None) => return Err(Unlike::Gone),
+        (None, Some(_)) => return Err(Unlike::Added),
         (Some(known), Some(bytes)) => (known, Row::parse(bytes)?),
     };
     if row.entry(name) == known {
         Ok(Some(row))
     } else {
-        Err(tampered("a record was replaced in the file"))
+        Err(Unlike::Replaced)
     }
 }
 

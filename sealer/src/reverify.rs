@@ -11,10 +11,10 @@
 
 use mcpist_quorum::{NameHmac, OpenRoom, RecordError};
 
-use crate::disk::{Disk, Role, tampered};
+use crate::disk::{Disk, Role, Unlike, checked, tampered};
 use crate::error::VaultError;
 use crate::ids::VaultName;
-use crate::record::{Row, RowError, name_from_key, open_outbox};
+use crate::record::{RowError, name_from_key, open_outbox};
 use crate::rows::{Access, Table, for_each_slice};
 use crate::vault::OpenVault;
 use crate::vaults::Vaults;
@@ -130,19 +130,23 @@ impl Disk {
         let mut known = 0;
         for (key, bytes) in &rows {
             let name = name_from_key(key)?;
-            let Some(entry) = self.buckets.get(&name) else {
-                bad.added += 1;
-                continue;
+            let entry = self.buckets.get(&name);
+            known += u64::from(entry.is_some());
+            let row = match checked(entry, &name, Some(bytes)) {
+                Ok(Some(row)) => row,
+                Ok(None) | Err(Unlike::Added) => {
+                    bad.added += 1;
+                    continue;
+                }
+                Err(Unlike::Replaced) => {
+                    bad.replaced += 1;
+                    continue;
+                }
+                Err(Unlike::Damaged(_) | Unlike::Gone) => {
+                    bad.damaged += 1;
+                    continue;
+                }
             };
-            known += 1;
-            let Ok(row) = Row::parse(bytes) else {
-                bad.damaged += 1;
-                continue;
-            };
-            if row.entry(&name) != entry {
-                bad.replaced += 1;
-                continue;
-            }
             let opened = self
                 .keys
                 .lend(|keys| row.open_in(&mut room, keys, &self.place, &name).map(drop))?;

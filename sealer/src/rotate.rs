@@ -345,5 +345,6 @@ impl Disk {
 /// Whether a row is the one that was written.
 fn compare(buckets: &Buckets, (key, bytes): &rows::Row) -> Result<(), VaultError> {
     let name = name_from_key(key)?;
-    disk::checked(buckets.get(&name), &name, Some(bytes)).map(drop)
+    disk::checked(buckets.get(&name), &name, Some(bytes))?;
+    Ok(())
 }
