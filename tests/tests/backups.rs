@@ -7,10 +7,11 @@ mod drills;
 mod lacking;
 #[path = "backups/lives.rs"]
 mod lives;
+#[path = "backups/own.rs"]
+mod own;
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
+use std::process::Output;
 
 use mcpist_secret::Secret;
 use mcpist_tests::appliance::Appliance;
