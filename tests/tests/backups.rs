@@ -10,8 +10,9 @@ mod lives;
 #[path = "backups/own.rs"]
 mod own;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Output, Stdio};
 
 use mcpist_secret::Secret;
 use mcpist_tests::appliance::Appliance;
