@@ -91,6 +91,7 @@ pub(super) fn refusal_code(refusal: &ShareRefusal) -> &'static str {
     match refusal {
         ShareRefusal::OtherPlan => "other_plan",
         ShareRefusal::OtherStore { .. } => "other_store",
+        ShareRefusal::OtherSet { .. } => "other_set",
         ShareRefusal::Superseded { .. } => "superseded",
         ShareRefusal::Newer { .. } => "newer",
         ShareRefusal::Damaged { .. } => "damaged",

@@ -149,7 +149,7 @@ impl Keeper {
             generation: own.config.sharing().generation.get(),
             record: None,
             record_text: None,
-            receipt: None,
+            receipt: self.witnessed(),
             audit_lost: None,
         }))
     }

@@ -11,6 +11,7 @@
 //! clock should feed it. Whoever owns the collector calls [`Collector::expire`] from a timer.
 
 use crate::ids::{ConfigDigest, Generation, PlanDigest, SetId};
+use crate::plan::Plan;
 use crate::share::Share;
 use crate::sharing::Sharing;
 
@@ -26,7 +27,7 @@ pub enum ShareRefusal {
         "the share was given for another ceremony; read the plan again and give it with that digest"
     )]
     OtherPlan,
-    /// Of another store, or of another lineage.
+    /// Of another store, or of a vault in it.
     #[error("the share belongs to set {found}, this store's set is {expected}")]
     OtherStore {
         /// The share's set.
@@ -34,24 +35,34 @@ pub enum ShareRefusal {
         /// The store's set.
         expected: SetId,
     },
-    /// Of an earlier sharing.
+    /// Of another quorum than the one of the vault that the ceremony is about.
+    #[error("the share belongs to set {found}, the shares of vault {vault} to set {expected}")]
+    OtherSet {
+        /// The vault's name.
+        vault: String,
+        /// The share's set.
+        found: SetId,
+        /// The vault's set.
+        expected: SetId,
+    },
+    /// Of an earlier sharing of the store or vault.
     #[error(
         "the share is of generation {found}, a rekey made generation {current}; use the share from that rekey"
     )]
     Superseded {
         /// The share's generation.
         found: Generation,
-        /// The store's generation.
+        /// The generation whose shares are asked for.
         current: Generation,
     },
     /// Of a later sharing: of a rekey that never ended, or the store was put back from before it.
     #[error(
-        "the share is of generation {found}, the store is at {current}; that rekey was never completed here, or the store was put back from before it: use the shares of generation {current}"
+        "the share is of generation {found}, those of {current} are in force; that rekey was never completed here, or the store was put back from before it: use the shares of generation {current}"
     )]
     Newer {
         /// The share's generation.
         found: Generation,
-        /// The store's generation.
+        /// The generation whose shares are asked for.
         current: Generation,
     },
     /// Not the share that was made.
@@ -81,6 +92,20 @@ pub enum ShareRefusal {
     /// The ceremony is over: complete, cancelled or expired.
     #[error("this ceremony is over ({0}); begin a new one")]
     Closed(ClosedBy),
+}
+
+impl ShareRefusal {
+    /// The refusal as the people of `plan` are to read it: it names the vault that the plan is about.
+    pub(crate) fn under(self, plan: &Plan) -> ShareRefusal {
+        match (self, plan.vault()) {
+            (ShareRefusal::OtherStore { found, expected }, Some(vault)) => ShareRefusal::OtherSet {
+                vault: vault.name.clone(),
+                found,
+                expected,
+            },
+            (refusal, _) => refusal,
+        }
+    }
 }
 
 /// How a ceremony ended.

@@ -95,7 +95,10 @@ impl Consent {
         if self.expire(now) {
             return Submission::Refused(ShareRefusal::Closed(ClosedBy::Expiry));
         }
-        self.collector.submit(share, plan, now)
+        match self.collector.submit(share, plan, now) {
+            Submission::Refused(refusal) => Submission::Refused(refusal.under(&self.plan)),
+            taken => taken,
+        }
     }
 
     /// Ends it if its time is over, or that of its first share; says whether it has expired.

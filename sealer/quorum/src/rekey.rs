@@ -283,7 +283,7 @@ impl<C: Shared> Delivery<C> {
                 expected: sharing.generation,
             });
         }
-        let holder = sharing.judge(share)?;
+        let holder = sharing.judge(share).map_err(|r| r.under(&self.plan))?;
         let index = share.index();
         if self.proven.contains(&index) {
             return Err(ShareRefusal::AlreadyGiven {

@@ -123,7 +123,7 @@ fn its_people_make_it_open_it_and_give_it_on() {
     );
     let said = String::from_utf8_lossy(&wrong.stderr).into_owned();
     assert!(
-        said.contains("other_store") && said.contains("0 of 2"),
+        said.contains("other_set") && said.contains("vault payroll") && said.contains("0 of 2"),
         "{said}"
     );
     let said = site.unseal_payroll(&shares[1]);

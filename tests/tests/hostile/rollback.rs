@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use mcpist_quorum::{Receipt, StoreId};
 use mcpist_tests::appliance::Appliance;
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::{Site, open, works};
 
 /// A copy of everything that lasts: store, log, registries.
-struct Disk(tempfile::TempDir);
+pub(super) struct Disk(tempfile::TempDir);
 
 fn copy(from: &Path, to: &Path) {
     let copied = Command::new("cp").arg("-a").args([from, to]).status();
@@ -24,13 +24,13 @@ fn copy(from: &Path, to: &Path) {
 
 impl Disk {
     /// As it is now; nobody may have it open.
-    fn of(appliance: &Appliance) -> Disk {
+    pub(super) fn of(appliance: &Appliance) -> Disk {
         let kept = tempfile::tempdir().expect("a folder");
         copy(&appliance.folder().join("state"), kept.path());
         Disk(kept)
     }
 
-    fn put_back(&self, appliance: &Appliance) {
+    pub(super) fn put_back(&self, appliance: &Appliance) {
         let state = appliance.folder().join("state");
         std::fs::remove_dir_all(&state).expect("ours");
         copy(&self.0.path().join("state"), appliance.folder());
@@ -309,7 +309,8 @@ fn a_store_that_is_bound_to_a_tpm_opens_beside_no_other_and_beside_none() {
     appliance.unseal();
 }
 
-fn mcpist(appliance: &Appliance, args: &[&str], input: &[u8]) {
+/// Runs the operator's program; what it said.
+pub(super) fn program_of(appliance: &Appliance, args: &[&str], input: &[u8]) -> Output {
     let mut child = cli()
         .arg("--run")
         .arg(appliance.folder().join("run"))
@@ -322,7 +323,12 @@ fn mcpist(appliance: &Appliance, args: &[&str], input: &[u8]) {
         .expect("mcpist starts");
     // One that asks for nothing may be gone.
     let _ = child.stdin.take().expect("a pipe").write_all(input);
-    let out = child.wait_with_output().expect("it ends");
+    child.wait_with_output().expect("it ends")
+}
+
+/// Runs the operator's program, which succeeds.
+pub(super) fn mcpist(appliance: &Appliance, args: &[&str], input: &[u8]) {
+    let out = program_of(appliance, args, input);
     let said = String::from_utf8_lossy(&out.stderr);
     assert!(out.status.success(), "{args:?}: {said}");
 }

@@ -66,7 +66,7 @@ fn vault_files(site: &Site) -> Vec<(PathBuf, Vec<u8>)> {
 }
 
 /// Puts the files of the vaults back as they were.
-fn put_back(site: &Site, before: &[(PathBuf, Vec<u8>)]) {
+pub(super) fn put_back(site: &Site, before: &[(PathBuf, Vec<u8>)]) {
     for (file, _) in vault_files(site) {
         std::fs::remove_file(file).expect("a file");
     }

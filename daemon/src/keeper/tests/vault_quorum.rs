@@ -106,10 +106,14 @@ fn after_each_unseal_it_waits_for_its_own_quorum_and_the_rest_serves() {
         let open = begin(&site, CeremonyRequest::UnsealVault { vault });
         let open = open.await.unwrap();
         let outcome = give(&site, open.digest, &site.share()).await.unwrap();
-        let ShareOutcome::Refused { reason, .. } = outcome else {
+        let ShareOutcome::Refused {
+            reason, message, ..
+        } = outcome
+        else {
             panic!("{outcome:?}")
         };
-        assert_eq!(reason, "other_store");
+        assert_eq!(reason, "other_set");
+        assert!(message.contains("the shares of vault main to set"));
         let outcome = give(&site, open.digest, &share).await.unwrap();
         assert!(matches!(outcome, ShareOutcome::Completed(_)), "{outcome:?}");
         assert_eq!(health(&site), VaultHealth::Ok);

@@ -105,6 +105,15 @@ impl Plan {
         Ok(plan)
     }
 
+    /// The vault that it is about; none where it is about the store.
+    pub(crate) fn vault(&self) -> Option<&PlannedVault> {
+        match &self.act {
+            Act::UnsealVault { vault, .. } => Some(vault),
+            Act::RekeyVault(terms) => Some(&terms.vault),
+            _ => None,
+        }
+    }
+
     pub(super) fn check_vault(&self, terms: &VaultTerms) -> Result<(), PlanError> {
         check_vault_name(&terms.vault)?;
         let current = self.generation;
