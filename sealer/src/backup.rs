@@ -81,6 +81,14 @@ pub enum BackupFault {
     /// What the file holds is not what a store holds.
     #[error("the backup is of no use: {0}; make another one")]
     Content(String),
+    /// One vault of it is wanted, and it is not in it.
+    #[error("the backup does not hold vault {vault:?}{why}: take one of another day")]
+    Lacks {
+        /// The vault.
+        vault: String,
+        /// Why, behind a colon, where the backup says so.
+        why: String,
+    },
 }
 
 impl BackupFault {

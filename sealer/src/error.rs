@@ -111,8 +111,8 @@ pub enum VaultError {
     /// The vault, or the file of a quarantined one, is not as it was found before.
     #[error("vault {0:?} is not what the plan was made from: look at it again")]
     Moved(String),
-    /// There is no such file of a repaired vault.
-    #[error("no damaged file {0:?} was kept: see `mcpist status`")]
+    /// There is no such file of a vault that was repaired or restored.
+    #[error("no former file {0:?} was kept: see `mcpist status`")]
     NotKept(String),
     /// There is nothing to confirm.
     #[error("the vault {0:?} misses no write: nothing to confirm")]

@@ -168,11 +168,15 @@ impl Vaults {
             let why = match left_out {
                 Some((_, reason)) => format!(": {reason}"),
                 None if report.carried.iter().any(|(vault, _)| vault == name) => {
-                    " under the store's keys: its own quorum opens it, after `mcpist restore`".to_owned()
+                    " under the store's keys: its own quorum opens it, after `mcpist restore`"
+                        .to_owned()
                 }
                 None => String::new(),
             };
-            BackupFault::Content(format!("it does not hold vault {name:?}{why}"))
+            BackupFault::Lacks {
+                vault: name.to_owned(),
+                why,
+            }
         })
     }
 }
@@ -338,6 +342,7 @@ impl Here {
                 }
             }
         };
+        found.lost.sort();
         found.digest.copy_from_slice(context.finish().as_ref());
         Ok((found, goes))
     }

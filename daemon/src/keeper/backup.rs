@@ -305,7 +305,7 @@ pub(super) fn fault(error: &BackupFault) -> ApiError {
             ApiError::new(io_code(source, ErrorCode::BackupRefused), &text)
         }
         BackupFault::Busy(_) => ApiError::new(ErrorCode::Busy, &text),
-        BackupFault::Format(_) | BackupFault::Content(_) => {
+        BackupFault::Format(_) | BackupFault::Content(_) | BackupFault::Lacks { .. } => {
             ApiError::new(ErrorCode::BackupRefused, &text)
         }
     }

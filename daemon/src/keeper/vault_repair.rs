@@ -62,8 +62,7 @@ impl Repairs {
             let what = match &kept.backup {
                 None => format!("vault {vault} was repaired on {date}: {records} records were kept, {lost} lost"),
                 Some(backup) => format!(
-                    "vault {vault} was restored on {date} out of backup {}: it has its {records} records, {lost} were lost",
-                    backup.short()
+                    "vault {vault} was restored on {date}: it has the {records} records of backup {backup}, {lost} were lost",
                 ),
             };
             Alarm {

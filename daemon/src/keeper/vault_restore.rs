@@ -128,6 +128,7 @@ fn refused(vault: &VaultName, error: &BackupFault) -> ApiError {
     match error {
         BackupFault::Store(VaultError::Serves(_)) => said.next(&format!("{again} --replace")),
         BackupFault::Store(VaultError::Moved(_)) => said.next(&again),
+        BackupFault::Lacks { .. } => said.next("mcpist backup verify FILE"),
         _ => said,
     }
 }

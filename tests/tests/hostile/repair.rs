@@ -1,5 +1,8 @@
 //! A vault whose file was destroyed or put back, and what a custodian makes of it.
 
+use std::io::{Read, Seek};
+
+use mcpist_tests::desk::Desk;
 use serde_json::{Value, json};
 
 use super::store::sealed_and_closed;
@@ -86,4 +89,56 @@ fn a_vault_without_its_head_keeps_its_credentials_and_says_that_they_may_be_old(
     works(&site);
     let verified = site.ask("POST", "/v1/vaults/main/verify", None);
     assert_eq!(verified["records"], 1);
+}
+
+#[test]
+fn a_destroyed_vault_goes_back_to_the_backup_that_its_operator_saw() {
+    let site = open();
+    let backup = backup_of(&site);
+    let other = backup_of(&open());
+    site.put_credential("later", "bearer", "canary-that-no-backup-has");
+    let mut files = sealed_and_closed(&site);
+    let (file, _) = files.remove(0);
+    std::fs::write(&file, [0xa5; 9000]).expect("ours");
+    site.give(&site.share(1));
+    site.give(&site.share(2));
+    assert_eq!(calls(&site), "vault_quarantined");
+
+    let order = |plan: &Value| json!({ "restore_vault": { "vault": "main", "plan": plan } });
+    let desk = Desk::of(site.folder());
+    let pass = |plan: &Value, bytes: &[u8]| desk.pass(&order(plan), bytes).expect("a line");
+    let found = pass(&Value::Null, &backup)["vault_in_backup"].take();
+    assert_eq!((&found["records"], &found["here"]), (&json!(1), &json!(0)));
+    let mut altered = backup.clone();
+    let middle = altered.len() / 2;
+    altered[middle] ^= 1;
+    for bad in [&altered, &other, &b"no backup".to_vec()] {
+        let refused = pass(&found["plan"], bad);
+        assert_eq!(refused["error"]["code"], "backup_refused", "{refused}");
+    }
+    let refused = pass(&json!("0".repeat(64)), &backup);
+    assert_eq!(refused["error"]["code"], "conflict", "{refused}");
+    assert_eq!(calls(&site), "vault_quarantined");
+    assert!(site.service.seen().is_empty());
+
+    let done = pass(&found["plan"], &backup)["vault_restored"].take();
+    assert_eq!(done["found"], found);
+    // Bindings go on by the names that they have.
+    works(&site);
+    let listed = site.ask("GET", "/v1/vaults/main/credentials", None);
+    let names = listed["credentials"].as_array().expect("a list");
+    assert_eq!(names.len(), 1, "{listed}");
+    assert!(has_alarm(&site, "vault_repaired"));
+}
+
+fn backup_of(site: &Site) -> Vec<u8> {
+    let desk = Desk::of(site.folder());
+    let mut file = tempfile::tempfile().expect("a file");
+    let made = desk.pass_file(&json!("backup"), &file).expect("a line");
+    assert!(made["backup"].is_object(), "{made}");
+    let mut bytes = Vec::new();
+    file.rewind()
+        .and_then(|()| file.read_to_end(&mut bytes))
+        .expect("ours");
+    bytes
 }

@@ -114,10 +114,14 @@ fn show(found: &VaultInBackup) -> String {
         }
         (0, 0) => {}
         (other, missing) => {
-            line(format!(
-                "of those here, lost: {other} that the backup has in another version, {missing} that it does not have"
-            ));
-            line(format!("lost: {}", names(&found.lost, other + missing)));
+            let kinds = [
+                (other, "which the backup has in another version"),
+                (missing, "which it does not have"),
+            ];
+            let kinds = kinds.into_iter().filter(|(count, _)| *count > 0);
+            let kinds: Vec<_> = kinds.map(|(count, how)| format!("{count} {how}")).collect();
+            let names = names(&found.lost, other + missing);
+            line(format!("lost of those here: {}: {names}", kinds.join(", ")));
         }
     }
     match found.lines_lost {
@@ -170,8 +174,8 @@ mod tests {
         for said in [
             "7 records in the backup of 1970-01-01",
             "CAUTION: here it serves, with 6 records",
-            "lost: 1 that the backup has in another version, 2 that it does not have",
-            "lost: grafana, git of ada and 1 more",
+            "lost of those here: 1 which the backup has in another version, 2 which it does not have",
+            ": grafana, git of ada and 1 more",
         ] {
             assert!(serves.contains(said), "{said}: {serves}");
         }
