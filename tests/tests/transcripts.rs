@@ -336,6 +336,11 @@ fn restore() {
 }
 
 #[test]
+fn vault_restore() {
+    holds("vault-restore.txt");
+}
+
+#[test]
 fn every_file_is_played() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/transcripts");
     for entry in std::fs::read_dir(folder).unwrap() {
