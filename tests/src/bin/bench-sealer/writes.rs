@@ -16,7 +16,7 @@ const VAULTS: usize = 4;
 /// Writers, spread over the vaults; each waits for its commit before the next.
 const WRITERS: usize = 32;
 /// Writers of one vault, whose commits are one record each.
-const TOGETHER: [usize; 3] = [1, 8, 64];
+const TOGETHER: [usize; 4] = [1, 8, 64, 256];
 /// Records of one commit where they come in batches.
 const BATCH: usize = 64;
 /// How often fsync is measured alone.
