@@ -41,6 +41,7 @@ pub(crate) use budget::Asker;
 use budget::Budgets;
 pub(crate) use confirm::ConfirmError;
 use disk::Disk;
+pub(crate) use disk::room_beside;
 pub(crate) use export::ExportError;
 use export::Place;
 pub(crate) use keys::{CheckpointStore, FirstKey, SystemVault};

@@ -153,6 +153,8 @@ pub(crate) struct Keeper {
     witness: witness::Witness,
     /// Waits for the quorum of a backup.
     restoring: Option<Box<restore::Restoring>>,
+    /// Through which backups come in for restores.
+    door: restore::Door,
     view: Arc<ArcSwap<View>>,
 }
 
@@ -226,6 +228,7 @@ pub(crate) fn start(house: Arc<House>) -> Result<KeeperHandle, StartError> {
         init,
         witness: witness::Witness::default(),
         restoring: None,
+        door: restore::Door::default(),
         view,
     };
     keeper.publish();

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use mcpist_core::event::Event;
 use nix::sys::statvfs::statvfs;
 
-use super::Shared;
+use super::{Rotation, Shared};
 
 /// How often it is looked at.
 const EVERY: Duration = Duration::from_secs(10);
@@ -23,6 +23,12 @@ pub(super) fn free_bytes(folder: &Path) -> std::io::Result<u64> {
     let stat = statvfs(folder)?;
     let blocks = u64::from(stat.blocks_available());
     Ok(blocks.saturating_mul(stat.fragment_size().into()))
+}
+
+/// Bytes that may be taken on the disk of `folder` without an alarm of a log that is written as `rotation` says.
+pub(crate) fn room_beside(folder: &Path, rotation: &Rotation) -> std::io::Result<u64> {
+    let kept = rotation.bytes.saturating_mul(SEGMENTS);
+    Ok(free_bytes(folder)?.saturating_sub(kept))
 }
 
 pub(super) struct Disk {

@@ -1,6 +1,6 @@
 //! Restore: the ceremony that makes a store out of a backup, in place of a sealed one or on a host that has none.
 //!
-//! The backup comes in over the secret socket and is copied aside; its plan names the backup and the seal config that it
+//! The backup comes in over the secret socket and is copied aside ([`bringing`]); its plan names the backup and the seal config that it
 //! carries, and the quorum of that config gives its shares under it. Promises that nothing is touched before the quorum is
 //! there and the whole backup was opened; that a host where no store was opened needs the init token besides; that the
 //! store which was here stays aside; and that the audit log of the new life begins in a folder and under a key of its own,
@@ -11,16 +11,14 @@
 //!
 //! Does not end the host that the backup came from: a witness receipt of the new life does, at its next unseal.
 
+mod bringing;
 mod drill;
 mod shown;
 mod taking;
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::Path;
+use std::fs::File;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mcpist_core::api::{
     ApiError, Base64, Done, OldRemoved, OpenRestore, RestoreDone, ShareOutcome,
@@ -35,17 +33,14 @@ use mcpist_sealer::{
 };
 use mcpist_secret::{Key, Secret};
 
+pub(super) use self::bringing::Door;
+use self::bringing::bring;
 use self::taking::Taking;
 use super::backup::{blocking, fault};
 use super::codes::refusal_code;
 use super::unseal::progress;
 use super::{Keeper, KeeperHandle, Phase, io_code};
 use crate::clock::steady_seconds;
-
-/// Largest backup that is taken, in bytes.
-const MAX_BACKUP: u64 = 256 << 30;
-/// Bytes that are copied at once.
-const SLICE: usize = 1 << 20;
 
 /// What a backup was brought in for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +56,7 @@ pub(super) struct Restoring {
     aim: Aim,
     stored: StoredBackup,
     consent: Consent,
-    /// How long the backup took to be copied and compared with its digest.
+    /// How long the backup took to be copied and compared with its digest, there and here.
     reading: Duration,
 }
 
@@ -73,50 +68,22 @@ impl KeeperHandle {
         source: File,
         aim: Aim,
     ) -> Result<OpenRestore, ApiError> {
-        self.ask(move |keeper| keeper.may_restore(uid, aim)).await?;
-        let quarantine = self.house.config.quarantine();
-        let (stored, reading) = blocking(move || {
-            let begun = Instant::now();
-            let copy = copy(&source, &quarantine).map_err(|e| {
-                ApiError::new(io_code(&e, ErrorCode::BackupRefused), &e.to_string())
-            })?;
-            let stored = StoredBackup::read(copy).map_err(|e| fault(&e))?;
-            Ok((stored, begun.elapsed()))
+        let entering = self.ask(move |keeper| {
+            keeper.may_restore(uid, aim)?;
+            keeper.door.enter()
+        });
+        let (turn, house) = (entering.await?, Arc::clone(&self.house));
+        let (stored, reading, turn) = blocking(move || {
+            let (folder, rotation) = (house.config.quarantine(), &house.config.rotation);
+            let (stored, reading) = bring(&turn, &source, &folder, rotation)?;
+            Ok((stored, reading, turn))
         })
         .await?;
-        self.ask(move |keeper| keeper.plan_restore(uid, aim, stored, reading))
-            .await
-    }
-}
-
-/// Copies a regular file, whatever the descriptor's own offset is, into one without a name: whatever becomes of the stick, and of this process, nothing stays.
-fn copy(source: &File, folder: &Path) -> io::Result<File> {
-    let found = source.metadata()?;
-    if !found.is_file() || found.len() > MAX_BACKUP {
-        return Err(io::Error::other(
-            "a backup is a regular file of at most 256 GiB",
-        ));
-    }
-    let name: [u8; 8] = mcpist_secret::random_bytes().map_err(io::Error::other)?;
-    let path = folder.join(format!("{}.bundle", hex::encode(name)));
-    let mut copy = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&path)?;
-    std::fs::remove_file(&path)?;
-    let mut slice = vec![0; SLICE];
-    let mut left = found.len();
-    while left > 0 {
-        match source.read_at(&mut slice, found.len() - left)? {
-            0 => return Err(io::Error::other("the backup was cut while it was read")),
-            n => {
-                let take = n.min(usize::try_from(left).unwrap_or(n));
-                copy.write_all(&slice[..take])?;
-                left -= take as u64;
-            }
-        }
+        self.ask(move |keeper| {
+            let _turn = turn;
+            keeper.plan_restore(uid, aim, stored, reading)
+        })
+        .await
     }
     Ok(copy)
 }

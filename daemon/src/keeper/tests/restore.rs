@@ -163,3 +163,31 @@ fn later_log(state: &Path) -> String {
     let folder = folders.find(is_later).unwrap();
     std::fs::read_to_string(folder.join("audit-00000000.jsonl")).unwrap()
 }
+
+#[tokio::test]
+async fn what_is_no_backup_is_refused_before_a_byte_of_it_is_copied() {
+    let (site, file) = backed_up().await;
+    // As much as may come, and more than any test has room for.
+    let sparse = tempfile::tempfile().unwrap();
+    sparse.set_len(256 << 30).unwrap();
+    let refused = begin(&site, &sparse).await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::BackupRefused, "{refused}");
+    // One that is whole, and then goes on.
+    let length = file.metadata().unwrap().len();
+    file.set_len(200 << 30).unwrap();
+    let refused = begin(&site, &file).await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::BackupRefused, "{refused}");
+    assert!(refused.message.contains("after its end"), "{refused}");
+    file.set_len(length).unwrap();
+    begin(&site, &file).await.unwrap();
+}
+
+#[tokio::test]
+async fn one_backup_at_a_time_is_on_its_way_in() {
+    let (site, file) = backed_up().await;
+    let turn = site.inside(|k| k.door.enter()).await.unwrap();
+    let second = begin(&site, &file).await.unwrap_err();
+    assert_eq!(second.code, ErrorCode::Busy, "{second}");
+    drop(turn);
+    begin(&site, &file).await.unwrap();
+}
