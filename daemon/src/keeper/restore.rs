@@ -85,7 +85,6 @@ impl KeeperHandle {
         })
         .await
     }
-    Ok(copy)
 }
 
 impl Keeper {
