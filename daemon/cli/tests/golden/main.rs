@@ -129,10 +129,37 @@ fn help() {
         "init",
         "unseal",
         "seal",
+        "rekey",
+        "rotate",
+        "rotate root",
+        "ceremony",
+        "ceremony shares",
+        "ceremony give",
+        "ceremony cancel",
+        "share",
+        "share inspect",
+        "share verify",
+        "share record",
+        "witness",
+        "witness pull",
+        "witness present",
+        "witness show",
+        "witness verify",
+        "backup",
+        "backup inspect",
+        "backup verify",
+        "restore",
         "vault",
         "vault create",
         "vault confirm",
         "vault list",
+        "vault rotate",
+        "vault verify",
+        "vault repair",
+        "vault restore",
+        "vault discard",
+        "vault unseal",
+        "vault seal",
         "credential",
         "credential put",
         "credential list",
@@ -197,6 +224,21 @@ fn help() {
         .collect();
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
     golden("help.txt", folder.path(), &lines);
+
+    // A page is installed for each command there is, and each of these is above.
+    let pages = Command::new(env!("CARGO_BIN_EXE_mcpist"))
+        .args(["man", "pages"])
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    assert!(pages.status.success());
+    let known: Vec<String> = commands.iter().map(|c| c.replace(' ', "-")).collect();
+    let pages = std::fs::read_dir(folder.path().join("pages")).unwrap();
+    for page in pages.map(|p| p.unwrap().file_name().into_string().unwrap()) {
+        let name = page.trim_start_matches("mcpist").trim_end_matches(".1");
+        let name = name.trim_start_matches('-').to_owned();
+        assert!(known.contains(&name), "the help of {page} is not above");
+    }
 }
 
 #[test]
