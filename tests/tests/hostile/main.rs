@@ -11,6 +11,7 @@ mod clients;
 mod control;
 mod full;
 mod large;
+mod live;
 mod own_quorum;
 mod repair;
 mod rollback;

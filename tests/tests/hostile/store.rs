@@ -1,6 +1,7 @@
 //! The state folder: a second daemon, and files that were put back.
 
 use std::fs::Permissions;
+use std::ops::Range;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -183,24 +184,25 @@ fn a_change_that_waits_is_listed_and_taken_back() {
 /// Seals, and waits until the databases are closed: each is one file then.
 pub(super) fn sealed_and_closed(site: &Site) -> Vec<(PathBuf, Vec<u8>)> {
     site.ask("POST", "/v1/seal", None);
-    let folder = site.folder().join("state/store/vaults");
+    let store = site.folder().join("state/store");
     let deadline = Instant::now() + Duration::from_secs(60);
-    let is_closed = |entry: &std::fs::DirEntry| entry.path().extension().is_some_and(|e| e == "db");
-    while !(std::fs::read_dir(&folder).expect("a folder").flatten()).all(|entry| is_closed(&entry))
-    {
+    let is_log = |entry: std::fs::DirEntry| entry.path().to_string_lossy().ends_with("-wal");
+    let has_log =
+        |folder: &Path| (std::fs::read_dir(folder).expect("a folder").flatten()).any(is_log);
+    while has_log(&store) || has_log(&store.join("vaults")) {
         assert!(Instant::now() < deadline, "a database stays open");
         std::thread::yield_now();
     }
     vault_files(site)
 }
 
-/// Where a record's row of `version` stands in a closed database: a value of `1 u8 | version u64 | "MCPR" …` behind
+/// Where the records' rows of `version` stand in a closed database: each a value of `1 u8 | version u64 | "MCPR" …` behind
 /// its key of 32 bytes, in a cell of SQLite's that has the value's length in the two bytes before the key.
-fn row_of(database: &[u8], version: u64) -> Option<std::ops::Range<usize>> {
+pub(super) fn rows_of(database: &[u8], version: u64) -> Vec<Range<usize>> {
     let key = 32;
     let begin = [&[1], version.to_be_bytes().as_slice(), b"MCPR"].concat();
     let starts = (key + 2..database.len()).filter(|&at| database[at..].starts_with(&begin));
-    let mut found = starts.filter_map(|at| {
+    let found = starts.filter_map(|at| {
         let [high, low] = [database[at - key - 2], database[at - key - 1]];
         let kind = (usize::from(high & 0x7f) << 7) | usize::from(low);
         // A blob of n bytes is of the kind 2 n + 12.
@@ -208,9 +210,14 @@ fn row_of(database: &[u8], version: u64) -> Option<std::ops::Range<usize>> {
         let whole = high & 0x80 != 0 && kind % 2 == 0 && (100..1000).contains(&length);
         whole.then_some(at..at + length)
     });
-    let row = found.next()?;
-    assert!(found.next().is_none(), "more than one row of this version");
-    Some(row)
+    found.collect()
+}
+
+/// The only row of `version`, if there is one.
+fn row_of(database: &[u8], version: u64) -> Option<Range<usize>> {
+    let mut found = rows_of(database, version);
+    assert!(found.len() < 2, "more than one row of this version");
+    found.pop()
 }
 
 #[test]
