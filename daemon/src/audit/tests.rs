@@ -263,9 +263,22 @@ fn refuse(fixture: &Fixture, audit: &Audit) -> Arc<File> {
 }
 
 /// The disk takes lines again.
-fn accept(audit: &Audit, good: Arc<File>) {
+pub(crate) fn accept(audit: &Audit, good: Arc<File>) {
     let shared = audit.shared.load();
     let mut tail = shared.tail();
     let writer = tail.writer.as_mut().unwrap();
     (writer.file, writer.failed) = (good, false);
+/// From here on the disk has room for lines and takes none. Gives the file that takes them.
+pub(crate) fn refuse_with_room(audit: &Audit) -> Arc<File> {
+    use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+    use nix::sys::memfd::{MFdFlags, memfd_create};
+    let sealed = File::from(memfd_create(c"log", MFdFlags::MFD_ALLOW_SEALING).unwrap());
+    let seal = FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_WRITE);
+    fcntl(&sealed, seal).unwrap();
+    let shared = audit.shared.load();
+    let mut tail = shared.tail();
+    let file = &mut tail.writer.as_mut().unwrap().file;
+    std::mem::replace(file, Arc::new(sealed))
+}
+
 }

@@ -5,10 +5,11 @@ use mcpist_core::api::{
 };
 use mcpist_core::error::ErrorCode;
 use mcpist_core::ids::Digest;
-use mcpist_quorum::{Identity, open_share_file};
+use mcpist_quorum::{CeremonyRecord, Identity, Receipt, open_share_file};
 use mcpist_secret::Secret;
 
 use super::site::{Site, UID};
+use crate::audit::tests::{accept, refuse_with_room};
 use crate::keeper::sharings::Sharings;
 
 async fn begin(site: &Site, request: CeremonyRequest) -> Result<OpenCeremony, ApiError> {
@@ -125,4 +126,34 @@ async fn what_keeps_a_new_root_key_from_being_made_costs_no_share() {
     // The same ceremony goes on.
     let done = give(&site, open.digest, site.share().to_text().unwrap()).await;
     assert!(matches!(done.unwrap(), ShareOutcome::Completed(_)));
+}
+
+#[tokio::test]
+async fn a_rekey_whose_end_the_log_does_not_take_gives_record_and_receipt_and_says_so() {
+    let site = Site::open().await;
+    let identity = Identity::generate();
+    let open = begin(&site, rekey(&identity)).await.unwrap();
+    let share = site.share().to_text().unwrap();
+    give(&site, open.digest, share).await.unwrap();
+    let shares = site.keeper.ask(|k| k.new_shares()).await.unwrap().shares;
+    let new = open_share_file(&identity, shares[0].age.as_bytes()).unwrap();
+
+    let audit = &site.keeper.house.audit;
+    let file = refuse_with_room(audit);
+    let outcome = give(&site, open.digest, new.to_text().unwrap()).await;
+    let ShareOutcome::Completed(done) = outcome.unwrap() else {
+        panic!("it is done")
+    };
+    assert!(done.audit_lost.is_some());
+    let record = CeremonyRecord::from_bytes(&done.record.unwrap().0).unwrap();
+    assert_eq!(record.generation().get(), 2);
+    let receipt = Receipt::parse(&done.receipt.unwrap()).unwrap();
+    assert_eq!(receipt.store(), record.store());
+
+    // The line waits in the store, and follows once the log takes lines.
+    let line = ["\"rekey\"", "\"completed\""];
+    assert!(site.lines(&line).is_empty());
+    accept(audit, file);
+    site.keeper.ask(|k| k.drain_system()).await.unwrap();
+    assert_eq!(site.lines(&line).len(), 1);
 }
