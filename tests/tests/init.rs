@@ -521,7 +521,12 @@ fn a_cancel_and_a_seal_say_what_they_dropped_and_the_log_holds_it() {
     let taken = appliance.bring(&ticket, &appliance.share(1));
     assert_eq!(taken["share"]["pending"]["given"], 1, "{taken}");
     assert_eq!(data("seal")["dropped"], 1);
-    let log = std::fs::read_to_string(appliance.folder().join("state/audit/audit-00000001.jsonl"));
+    let log = std::fs::read_to_string(appliance.folder().join("state/audit/audit-00000000.jsonl"));
     let log = log.unwrap();
-    assert_eq!(log.matches(r#""step":"cancelled""#).count(), 2, "{log}");
+    let dropped: Vec<Value> = (log.lines())
+        .filter(|line| line.contains("unseal_cancelled"))
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(dropped.len(), 1, "{log}");
+    assert_eq!(dropped[0]["repeats"], 2, "{log}");
 }

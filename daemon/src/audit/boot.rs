@@ -37,8 +37,8 @@ impl Boot {
         self.start = Some((now(), dev));
     }
 
-    /// Notes an event of the sockets and of the runner, a refused share, what witness receipts said, and the steps of a
-    /// restore, which waits while the store is closed. All others belong to an open store.
+    /// Notes an event of the sockets and of the runner, a refused share, shares that were dropped, what witness receipts
+    /// said, and the steps of a restore, which waits while the store is closed. All others belong to an open store.
     pub(super) fn note(&mut self, event: &Event<'_>) {
         let mut times = 1;
         let (code, uid) = match *event {
@@ -58,6 +58,12 @@ impl Boot {
                 uid,
                 ..
             } => (reason, uid),
+            Event::Ceremony {
+                ceremony: Ceremony::Unseal,
+                step: Step::Cancelled,
+                uid,
+                ..
+            } => ("unseal_cancelled", uid),
             Event::Ceremony {
                 ceremony: Ceremony::Restore,
                 step,

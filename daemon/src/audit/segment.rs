@@ -41,9 +41,14 @@ pub(crate) enum OpenError {
     },
     /// The log ends before what the store knows to be signed, or it belongs to another store.
     #[error(
-        "the audit log does not hold what the store signed last; put the files back that were here"
+        "the audit log does not hold what the store signed last{signed}: {found}; put every audit-*.jsonl of that folder back that was removed, moved or cut"
     )]
-    Behind,
+    Behind {
+        /// Which line that is, where it was signed.
+        signed: String,
+        /// What is there, by path.
+        found: String,
+    },
     /// The store's own audit record is missing or unreadable.
     #[error("the store's audit key cannot be read: {0}")]
     Key(String),
@@ -182,7 +187,8 @@ pub(crate) fn open(
     let found = numbers(folder).map_err(io_error(folder))?;
     let Some(&last) = found.last() else {
         if newest.is_some() {
-            return Err(OpenError::Behind);
+            let found = format!("there is no audit-*.jsonl in {}", folder.display());
+            return Err(behind(newest, found));
         }
         return create(folder, Chain::new(genesis), reserve, now);
     };
@@ -192,11 +198,12 @@ pub(crate) fn open(
             problem: Fault::MissingSegment(missing).to_string(),
         });
     }
+    let found = || format!("the newest file is {}", path_of(folder, last).display());
     if newest.is_none() && before.is_some_and(|n| n > 0) {
-        return Err(OpenError::Behind);
+        return Err(behind(newest, found()));
     }
     let examined = examine(folder, genesis, newest, before, last)?;
-    let chain = resume(&examined.report, newest)?;
+    let chain = resume(&examined.report, newest)?.ok_or_else(|| behind(newest, found()))?;
     let (report, base) = (&examined.report, &examined.base);
     if report.lines > 0 && report.next_segment != base.number + 1 {
         return Err(OpenError::Damaged {
@@ -332,8 +339,16 @@ fn mend(
     })
 }
 
-/// Decides whether the log may go on where the verifier stopped.
-fn resume(report: &Report, newest: Option<&Checkpoint>) -> Result<Chain, OpenError> {
+fn behind(newest: Option<&Checkpoint>, found: String) -> OpenError {
+    let signed = newest.map(|c| format!(", to line {}", c.statement().count));
+    OpenError::Behind {
+        signed: signed.unwrap_or_default(),
+        found,
+    }
+}
+
+/// Decides whether the log may go on where the verifier stopped; nothing where it is behind the store.
+fn resume(report: &Report, newest: Option<&Checkpoint>) -> Result<Option<Chain>, OpenError> {
     let signed = newest.map(Checkpoint::statement);
     // The last line that was signed is there, in its place.
     let holds = signed.is_none_or(|s| report.expected_at == Some(s.count));
@@ -363,11 +378,7 @@ fn resume(report: &Report, newest: Option<&Checkpoint>) -> Result<Chain, OpenErr
                 && c.statement().previous == anchor.checkpoint_digest
         }
     };
-    if known && holds {
-        Ok(Chain::new(anchor))
-    } else {
-        Err(OpenError::Behind)
-    }
+    Ok((known && holds).then(|| Chain::new(anchor)))
 }
 
 /// Makes the first segment with `reserve` bytes allocated and writes its first line.

@@ -210,14 +210,20 @@ fn signed_lines_that_are_missing_or_changed_keep_the_log_closed() {
     let whole = std::fs::read(fixture.file()).unwrap();
 
     let line = whole.iter().position(|b| *b == b'\n').unwrap() + 1;
+    let named = |what: &str| {
+        let error = fixture.open().err().unwrap();
+        assert!(matches!(error, OpenError::Behind { .. }), "{error}");
+        let said = error.to_string();
+        assert!(said.contains(what), "{said}");
+    };
     std::fs::write(fixture.file(), &whole[..line]).unwrap();
-    assert!(matches!(fixture.open(), Err(OpenError::Behind)));
+    named(&format!("the newest file is {}", fixture.file().display()));
     let mut changed = whole.clone();
     changed[line + 10] ^= 1;
     std::fs::write(fixture.file(), changed).unwrap();
     assert!(matches!(fixture.open(), Err(OpenError::Damaged { .. })));
     std::fs::remove_file(fixture.file()).unwrap();
-    assert!(matches!(fixture.open(), Err(OpenError::Behind)));
+    named("there is no audit-*.jsonl in /");
 }
 
 #[test]
@@ -262,12 +268,6 @@ fn refuse(fixture: &Fixture, audit: &Audit) -> Arc<File> {
     std::mem::replace(file, Arc::new(File::open(fixture.file()).unwrap()))
 }
 
-/// The disk takes lines again.
-pub(crate) fn accept(audit: &Audit, good: Arc<File>) {
-    let shared = audit.shared.load();
-    let mut tail = shared.tail();
-    let writer = tail.writer.as_mut().unwrap();
-    (writer.file, writer.failed) = (good, false);
 /// From here on the disk has room for lines and takes none. Gives the file that takes them.
 pub(crate) fn refuse_with_room(audit: &Audit) -> Arc<File> {
     use nix::fcntl::{FcntlArg, SealFlag, fcntl};
@@ -281,4 +281,10 @@ pub(crate) fn refuse_with_room(audit: &Audit) -> Arc<File> {
     std::mem::replace(file, Arc::new(sealed))
 }
 
+/// The disk takes lines again.
+pub(crate) fn accept(audit: &Audit, good: Arc<File>) {
+    let shared = audit.shared.load();
+    let mut tail = shared.tail();
+    let writer = tail.writer.as_mut().unwrap();
+    (writer.file, writer.failed) = (good, false);
 }

@@ -41,7 +41,7 @@ fn claiming(newest: &Checkpoint) -> Anchor {
 fn is_refused(fixture: &Fixture) -> bool {
     matches!(
         fixture.open(),
-        Err(OpenError::Behind | OpenError::Damaged { .. })
+        Err(OpenError::Behind { .. } | OpenError::Damaged { .. })
     )
 }
 

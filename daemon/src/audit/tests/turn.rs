@@ -192,7 +192,7 @@ fn signed_lines_that_a_turn_did_not_lose_are_missed() {
     std::fs::write(fixture.segment(0), &full[..half]).unwrap();
     assert!(matches!(
         fixture.open_with(BYTES),
-        Err(OpenError::Damaged { .. } | OpenError::Behind)
+        Err(OpenError::Damaged { .. } | OpenError::Behind { .. })
     ));
 }
 
