@@ -4,14 +4,15 @@ use std::fs::{self, File};
 use std::path::PathBuf;
 
 use mcpist_quorum::{BackupItem, Share};
+use proptest::prelude::*;
 
 use super::backup::{Files, back_up, rewritten, target, unseal_at, without};
 use super::own::{is_sealed, next, put_keys, reads, unseal, with_own};
-use super::support::{Site, edit, file_name, put, rows};
+use super::support::{Fail, Site, edit, file_name, put, rows};
 use crate::backup::{BackupFault, StoredBackup};
 use crate::barrier::{Barrier, Unsealed};
 use crate::batch::Op;
-use crate::error::Health;
+use crate::error::{Health, VaultError};
 use crate::restore::{Restored, restore};
 use crate::rows::Table;
 
@@ -295,5 +296,92 @@ fn keys_that_are_not_those_of_its_rows_or_quorum_make_no_store() {
         });
         let told = barrier.verify_backup(&other).unwrap_err().to_string();
         assert!(told.contains(why), "{told}");
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Put,
+    /// A put whose commit fails, in the vault's file or in control.db.
+    Failing {
+        how: u8,
+        control: bool,
+    },
+    SealIt,
+    /// Seals all, and settles before or not.
+    SealAll {
+        settles: bool,
+    },
+    Backup,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => Just(Step::Put),
+        2 => (0..3u8, any::<bool>()).prop_map(|(how, control)| Step::Failing { how, control }),
+        1 => Just(Step::SealIt),
+        3 => any::<bool>().prop_map(|settles| Step::SealAll { settles }),
+        4 => Just(Step::Backup),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 16, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn each_backup_brings_back_what_its_quorum_had_then(steps in prop::collection::vec(step(), 1..10)) {
+        let (site, mut barrier, shares) = with_note();
+        let ops = file_name(&barrier.vault(OPS).unwrap());
+        // What may stand in it: two values after a commit of which nobody knows.
+        let (mut holds, mut kept) = (vec!["secret".to_owned()], Vec::new());
+        for (n, step) in steps.into_iter().enumerate() {
+            let value = format!("value {n}");
+            match step {
+                Step::Put | Step::Failing { .. } if reads(&barrier, OPS).is_err() => {
+                    // Sealed, or in doubt.
+                    barrier.seal_own(OPS).unwrap();
+                    unseal(&barrier, &shares).unwrap();
+                    let now = reads(&barrier, OPS).unwrap();
+                    prop_assert!(holds.contains(&now), "{now} of {holds:?}");
+                    holds = vec![now];
+                }
+                Step::Put => {
+                    barrier.vault(OPS).unwrap().commit(vec![put("git", &value)]).unwrap();
+                    holds = vec![value];
+                }
+                Step::Failing { how, control } => {
+                    let how = [Fail::Put, Fail::Lost, Fail::Made][usize::from(how)];
+                    site.faults.fail_next(if control { "control.db" } else { &ops }, how);
+                    match barrier.vault(OPS).unwrap().commit(vec![put("git", &value)]) {
+                        Ok(_) => holds = vec![value],
+                        Err(VaultError::OutcomeUnknown) => holds.push(value),
+                        Err(_) => {}
+                    }
+                }
+                Step::SealIt => barrier.seal_own(OPS).unwrap(),
+                Step::SealAll { settles } => {
+                    if settles {
+                        barrier.settle().unwrap();
+                    }
+                    (barrier, _) = site.unseal_from(site.seal(barrier));
+                }
+                Step::Backup => {
+                    let (file, _) = target(&site, &format!("{n}.backup"));
+                    let made = barrier.backup(barrier.config(), &file, &[]).unwrap();
+                    prop_assert!(made.left_out.is_empty(), "{made:?}");
+                    kept.push((n, StoredBackup::read(file).unwrap(), holds.clone()));
+                }
+            }
+        }
+        drop(site.seal(barrier));
+        for (n, stored, held) in kept {
+            let (dir, done) = restored(&site, &stored, &format!("standby-{n}"));
+            prop_assert_eq!(done.carried, self::ops(1));
+            let (store, _) = unseal_at(&site, &dir);
+            unseal(&store, &shares).unwrap();
+            let now = reads(&store, OPS).unwrap();
+            prop_assert!(held.contains(&now), "{now} of {held:?}");
+            drop(site.seal(store));
+        }
     }
 }
