@@ -10,7 +10,8 @@
 //! - `$ pty command` runs it on a terminal. Below it, `> prompt | text` waits for the prompt and types the text and Enter; the
 //!   text `{words}` is the share that was shown last, `$NAME` what the environment has. What the terminal shows follows, with `[private]` for all that was
 //!   on the other screen.
-//! - `! kill` kills the daemon with SIGKILL and starts it again.
+//! - `! kill` kills the daemon with SIGKILL and starts it again; `! stop` ends it in order, and `! start` starts it.
+//! - `! standby` starts a second, blank host: `standby` is its `mcpist` from then on, `standby/init-token` its token.
 //! - At hand are `root.json`, `token` (the init token of now), the age identities `ada.txt`, `bob.txt`, `eve.txt`, and in
 //!   the environment their recipients `$ADA`, `$BOB`, `$EVE` and two officers' keys `$OFFICER1`, `$OFFICER2`.
 //!
@@ -19,6 +20,7 @@
 //! `MCPIST_TRANSCRIPTS=write cargo test -p mcpist-tests --test transcripts` writes the files anew; read the difference.
 #![allow(clippy::unwrap_used)] // a test that fails says so by panicking
 
+use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -34,27 +36,35 @@ use serde_json::json;
 /// One host and its desk.
 struct Desk {
     appliance: Appliance,
+    standby: Option<Appliance>,
     folder: PathBuf,
     environment: Vec<(String, String)>,
+    /// The words of the share that was shown last.
+    words: RefCell<String>,
+}
+
+fn host() -> Appliance {
+    let uid = nix::unistd::Uid::effective().as_raw();
+    Appliance::start_by(Start::service(program("mcpistd"), uid))
 }
 
 impl Desk {
     fn new() -> Desk {
-        let uid = nix::unistd::Uid::effective().as_raw();
-        let appliance = Appliance::start_by(Start::service(program("mcpistd"), uid));
+        let appliance = host();
         let folder = appliance.folder().join("desk");
         let bin = appliance.folder().join("bin");
         std::fs::create_dir(&folder).unwrap();
         std::fs::create_dir(&bin).unwrap();
-        let (real, run) = (program("mcpist").display(), appliance.folder().join("run"));
-        let wrapper = format!("#!/bin/sh\nexec {real} --run {} \"$@\"\n", run.display());
-        std::fs::write(bin.join("mcpist"), wrapper).unwrap();
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        std::fs::set_permissions(bin.join("mcpist"), mode).unwrap();
+        command_of(&appliance, &bin.join("mcpist"));
         std::fs::write(folder.join("root.json"), appliance.root()).unwrap();
         std::os::unix::fs::symlink("../state/init-token", folder.join("token")).unwrap();
         let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
-        let mut environment = vec![("PATH".to_owned(), path)];
+        // Receipts are kept below it.
+        let home = folder.join("home").display().to_string();
+        let mut environment = vec![
+            ("PATH".to_owned(), path),
+            ("XDG_STATE_HOME".to_owned(), home),
+        ];
         for name in ["ada", "bob", "eve"] {
             let identity = Identity::generate();
             let text = identity.to_text().unwrap();
@@ -67,8 +77,28 @@ impl Desk {
         }
         Desk {
             appliance,
+            standby: None,
             folder,
             environment,
+            words: RefCell::default(),
+        }
+    }
+
+    /// What a line that begins with `!` asks for.
+    fn obey(&mut self, what: &str) {
+        match what {
+            "kill" => self.appliance.kill_and_restart(),
+            "stop" => self.appliance.stop(),
+            "start" => self.appliance.restart(),
+            "standby" => {
+                let standby = host();
+                let bin = self.appliance.folder().join("bin");
+                command_of(&standby, &bin.join("standby"));
+                let state = standby.folder().join("state");
+                std::os::unix::fs::symlink(state, self.folder.join("standby")).unwrap();
+                self.standby = Some(standby);
+            }
+            _ => panic!("nothing is called {what}"),
         }
     }
 
@@ -94,13 +124,12 @@ impl Desk {
         let quoted = |(name, value): &(String, String)| format!("export {name}='{value}'; ");
         let exports: String = self.environment.iter().map(quoted).collect();
         let mut pty = Pty::run(&self.folder, &(exports + command));
-        let mut words = String::new();
         for (prompt, text) in typed {
             let since = pty.expect(prompt);
             if since.contains(" 44. ") {
-                words = words_on(&since);
+                self.words.replace(words_on(&since));
             }
-            let text = text.replace("{words}", &words);
+            let text = text.replace("{words}", &self.words.borrow());
             let named = self
                 .environment
                 .iter()
@@ -122,14 +151,27 @@ impl Desk {
             Some(command) => self.type_at(command, typed),
             None => self.run(command),
         };
-        let host = self.appliance.folder().display().to_string();
-        let said = normal(&said.replace(&host, "HOST"));
+        let standby = self.standby.iter().map(|host| (host, "STANDBY"));
+        let hosts = standby.chain([(&self.appliance, "HOST")]);
+        let said = hosts.fold(said, |said, (host, name)| {
+            said.replace(&host.folder().display().to_string(), name)
+        });
+        let said = normal(&said);
         let lines = said.lines().map(|line| match line.trim_end() {
             "" => ".\n".to_owned(),
             line => format!("{line}\n"),
         });
         lines.collect()
     }
+}
+
+/// Writes an `mcpist` that speaks to this host.
+fn command_of(host: &Appliance, file: &Path) {
+    let (real, run) = (program("mcpist").display(), host.folder().join("run"));
+    let wrapper = format!("#!/bin/sh\nexec {real} --run {} \"$@\"\n", run.display());
+    std::fs::write(file, wrapper).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(file, mode).unwrap();
 }
 
 /// The words of a share's page, in the order of their numbers.
@@ -257,12 +299,13 @@ fn played(text: &str) -> String {
     let (mut out, mut lines) = (String::new(), text.lines().peekable());
     while let Some(line) = lines.next() {
         writeln!(out, "{line}").unwrap();
-        if line == "! kill" {
-            desk.appliance.kill_and_restart();
+        if let Some(what) = line.strip_prefix("! ") {
+            desk.obey(what);
+            continue;
         }
         let Some(command) = line.strip_prefix("$ ") else {
             assert!(
-                line.is_empty() || line.starts_with("# ") || line == "! kill",
+                line.is_empty() || line.starts_with("# "),
                 "an answer without a command: {line}"
             );
             continue;
@@ -338,6 +381,26 @@ fn restore() {
 #[test]
 fn vault_restore() {
     holds("vault-restore.txt");
+}
+
+#[test]
+fn unseal() {
+    holds("unseal.txt");
+}
+
+#[test]
+fn vault_quorum() {
+    holds("vault-quorum.txt");
+}
+
+#[test]
+fn witness() {
+    holds("witness.txt");
+}
+
+#[test]
+fn standby() {
+    holds("standby.txt");
 }
 
 #[test]

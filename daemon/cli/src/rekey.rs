@@ -299,7 +299,7 @@ fn told(given: &Given) -> String {
             expires(p)
         ),
         ShareOutcome::Delivered { progress, .. } => format!(
-            "the quorum consents. {}\nthe current shares open the store until {} of the new holders have proved to have theirs\nnext: give each file to its holder, who runs mcpist ceremony give",
+            "the quorum consents. {}\nthe current shares stay in force until {} of the new holders have proved to have theirs\nnext: give each file to its holder, who runs mcpist ceremony give",
             listed(&given.files),
             progress.needed
         ),
