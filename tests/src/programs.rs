@@ -1,8 +1,9 @@
 //! The programs under test, built once per run and found by cargo's own word, never by a guessed path.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 
 /// The profile of `cargo test`, which has built the programs already when a test asks for them.
@@ -97,4 +98,19 @@ pub fn cli() -> Command {
     let mut command = Command::new(program("mcpist"));
     command.envs([state_home()]);
     command
+}
+
+/// Runs `command` to its end with `input` on its standard input; what it said.
+///
+/// # Panics
+/// When it does not start.
+pub fn fed(command: &mut Command, input: &[u8]) -> Output {
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().expect("it starts");
+    // One that asks for nothing may be gone.
+    let _ = child.stdin.take().expect("piped").write_all(input);
+    child.wait_with_output().expect("ours to wait for")
 }

@@ -10,33 +10,26 @@ mod lives;
 #[path = "backups/own.rs"]
 mod own;
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
+use std::process::Output;
 
 use mcpist_secret::Secret;
 use mcpist_tests::appliance::Appliance;
-use mcpist_tests::programs::cli;
+use mcpist_tests::programs::{cli, fed};
 use mcpist_tests::service::Service;
 use serde_json::{Value, json};
 
 const CREDENTIAL: &str = "canary-bacc0bacc0bacc0b";
 
 fn mcpist(host: &Appliance, args: &[&str], input: &[u8]) -> Output {
-    let mut child = cli()
+    let mut command = cli();
+    command
         .arg("--run")
         .arg(host.folder().join("run"))
         .args(["--output", "json"])
         .args(args)
-        .current_dir(host.folder())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // One that asks for nothing may be gone.
-    let _ = child.stdin.take().unwrap().write_all(input);
-    child.wait_with_output().unwrap()
+        .current_dir(host.folder());
+    fed(&mut command, input)
 }
 
 fn parsed(out: &Output) -> Value {

@@ -1,14 +1,13 @@
 //! Receipts by the command line: kept beside the share, presented by themselves, verified without the daemon.
 #![allow(clippy::unwrap_used)]
 
-use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
 use mcpist_quorum::Receipt;
 use mcpist_tests::appliance::Appliance;
-use mcpist_tests::programs::cli;
+use mcpist_tests::programs::{cli, fed};
 use ring::signature::Ed25519KeyPair;
 use serde_json::{Value, json};
 
@@ -29,20 +28,14 @@ impl Site {
     }
 
     fn run(&self, args: &[&str], input: &[u8]) -> Output {
-        let mut child = cli()
+        let mut command = cli();
+        command
             .arg("--run")
             .arg(self.appliance.folder().join("run"))
             .args(["--output", "json"])
             .args(args)
-            .env("XDG_STATE_HOME", self.desk.path())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        // One that asks for nothing may be gone.
-        let _ = child.stdin.take().unwrap().write_all(input);
-        child.wait_with_output().unwrap()
+            .env("XDG_STATE_HOME", self.desk.path());
+        fed(&mut command, input)
     }
 
     fn done(&self, args: &[&str], input: &[u8]) -> Value {

@@ -31,11 +31,7 @@ fn rows_as_large_as_somebody_made_them_come_in_slices_that_memory_holds() {
 const NEXT_RECORD: &str = "CREATE TABLE record (key BLOB PRIMARY KEY NOT NULL, value BLOB NOT NULL, note BLOB) STRICT, WITHOUT ROWID";
 
 static NEXT: [Version; 2] = [
-    Version {
-        number: 1,
-        tables: |role| schema(role).iter().map(|table| table.create).collect(),
-        steps: |_| Vec::new(),
-    },
+    NEWEST,
     Version {
         number: 2,
         tables: |role| {
@@ -91,11 +87,7 @@ fn a_newer_program_copies_a_file_aside_and_takes_it_up_and_an_older_one_refuses_
 #[test]
 fn a_migration_that_was_cut_off_left_the_old_file_and_is_done_again() {
     static BROKEN: [Version; 2] = [
-        Version {
-            number: 1,
-            tables: |role| schema(role).iter().map(|table| table.create).collect(),
-            steps: |_| Vec::new(),
-        },
+        NEWEST,
         Version {
             number: 2,
             tables: |_| Vec::new(),

@@ -1,30 +1,20 @@
 //! The command line of a whole rekey, as its people type it.
 
 use std::fs;
-use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use mcpist_secret::Secret;
-use mcpist_tests::programs::{cli, program, state_home};
+use mcpist_tests::programs::{cli, fed, program, state_home};
 use serde_json::Value;
 
 use super::Site;
 
 pub(super) fn mcpist(site: &Site, args: &[&str], input: &[u8]) -> Output {
     let run = site.socket("admin");
-    let mut child = cli()
-        .arg("--run")
-        .arg(run.parent().unwrap())
-        .args(args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // One that asks for nothing may be gone.
-    let _ = child.stdin.take().unwrap().write_all(input);
-    child.wait_with_output().unwrap()
+    let mut command = cli();
+    command.arg("--run").arg(run.parent().unwrap()).args(args);
+    fed(&mut command, input)
 }
 
 pub(super) fn text(site: &Site, args: &[&str], input: &[u8]) -> String {

@@ -1,13 +1,12 @@
 //! The whole disk put back: everything on it is consistent, so only what stands outside of it can tell.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use mcpist_quorum::{Receipt, StoreId};
 use mcpist_tests::appliance::Appliance;
 use mcpist_tests::look;
-use mcpist_tests::programs::{cli, program};
+use mcpist_tests::programs::{cli, fed, program};
 use mcpist_tests::start::Start;
 use ring::signature::Ed25519KeyPair;
 use serde_json::{Value, json};
@@ -311,19 +310,13 @@ fn a_store_that_is_bound_to_a_tpm_opens_beside_no_other_and_beside_none() {
 
 /// Runs the operator's program; what it said.
 pub(super) fn program_of(appliance: &Appliance, args: &[&str], input: &[u8]) -> Output {
-    let mut child = cli()
+    let mut command = cli();
+    command
         .arg("--run")
         .arg(appliance.folder().join("run"))
         .args(args)
-        .current_dir(appliance.folder())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("mcpist starts");
-    // One that asks for nothing may be gone.
-    let _ = child.stdin.take().expect("a pipe").write_all(input);
-    child.wait_with_output().expect("it ends")
+        .current_dir(appliance.folder());
+    fed(&mut command, input)
 }
 
 /// Runs the operator's program, which succeeds.
