@@ -32,9 +32,18 @@ const RECORDS_A_KIB: u64 = 256;
 
 impl From<rusqlite::Error> for RowsError {
     fn from(error: rusqlite::Error) -> Self {
+        use rusqlite::Error::{FromSqlConversionFailure, InvalidColumnType, Utf8Error};
         use rusqlite::ErrorCode::{DatabaseCorrupt, DiskFull, NotADatabase, TypeMismatch};
         match error.sqlite_error_code() {
             Some(DatabaseCorrupt | NotADatabase | TypeMismatch) => {
+                RowsError::Damaged(error.to_string())
+            }
+            // What is read is of another kind than all that was written.
+            None if matches!(
+                error,
+                FromSqlConversionFailure(..) | InvalidColumnType(..) | Utf8Error(..)
+            ) =>
+            {
                 RowsError::Damaged(error.to_string())
             }
             Some(DiskFull) => RowsError::Full(error.to_string()),

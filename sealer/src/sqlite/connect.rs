@@ -71,14 +71,23 @@ pub(super) fn set_cache(conn: &Connection, kib: u64) -> Result<(), RowsError> {
 
 /// Sets a pragma that answers with the value it took, and insists on it.
 fn set(conn: &Connection, name: &str, value: &str, expect: &str) -> Result<(), RowsError> {
-    let took: String =
-        conn.pragma_update_and_check(None, name, value, |row| row.get::<_, String>(0))?;
+    let took: String = conn
+        .pragma_update_and_check(None, name, value, |row| row.get::<_, String>(0))
+        .map_err(unread)?;
     if took.eq_ignore_ascii_case(expect) {
         Ok(())
     } else {
         Err(RowsError::Failed(format!(
             "{name} stayed {took}, wanted {expect}"
         )))
+    }
+}
+
+/// The first look into a file: what SQLite takes for an error of the statement, which is constant, is one of the header.
+fn unread(error: rusqlite::Error) -> RowsError {
+    match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::Unknown) => RowsError::Damaged(error.to_string()),
+        _ => error.into(),
     }
 }
 

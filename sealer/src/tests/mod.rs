@@ -9,6 +9,7 @@ mod drill;
 mod epochs;
 mod evidence;
 mod faults;
+mod flips;
 mod groups;
 mod model;
 pub(crate) mod own;
