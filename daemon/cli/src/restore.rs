@@ -251,20 +251,35 @@ async fn give(context: &Context, args: &RestoreArgs) -> Result<u8> {
         // A plan to restore has no other end.
         _ => "taken for another ceremony; next: mcpist status".to_owned(),
     })?;
-    if let (ShareOutcome::Drilled(done), Some(file)) = (&outcome, &args.report) {
-        let text = report(done) + "\n";
-        secret::create(file, 0o644, text.as_bytes())
-            .map_err(|e| e.during("the drill is done; its report, which is above"))?;
+    let written = match (&outcome, &args.report) {
+        (ShareOutcome::Drilled(done), Some(file)) => {
+            let text = report(done) + "\n";
+            secret::create(file, 0o644, text.as_bytes())
+                .map_err(|e| e.during("the drill is done; its report, which is above"))
+        }
+        _ => written.map_err(|e| {
+            e.during("the store is restored; its record, which is above, could not be written")
+                .next("mcpist unseal, then mcpist restore --record FILE writes it")
+        }),
+    };
+    if let Err(e) = written {
+        return after_the_result(context, e);
     }
-    written.map_err(|e| {
-        e.during("the store is restored; its record, which is above, could not be written")
-            .next("mcpist unseal, then mcpist restore --record FILE writes it")
-    })?;
     Ok(match &outcome {
         ShareOutcome::Restored(done) => exit(&done.left_out),
         ShareOutcome::Drilled(done) => exit(&done.left_out),
         _ => 0,
     })
+}
+
+/// What failed once the result was given out. Programs have their one object, and it holds what was not written.
+fn after_the_result(context: &Context, error: Error) -> Result<u8> {
+    if !context.out.is_json() {
+        return Err(error);
+    }
+    let next = error.next_step().unwrap_or_default();
+    context.out.terms(&format!("{error}\nnext: {next}"));
+    Ok(error.exit())
 }
 
 fn restored(done: &RestoreDone, record: Option<&Path>) -> String {
@@ -361,11 +376,28 @@ fn span(seconds: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use mcpist_core::error::EXIT_FAILURE;
+
     use super::*;
+    use crate::client::Client;
+    use crate::output::{Format, Output};
 
     #[test]
     fn a_time_is_told_in_its_two_greatest_units() {
         let told = [0, 59, 61, 3_661, 90_000].map(span);
         assert_eq!(told, ["0 s", "59 s", "1 min 1 s", "1 h 1 min", "1 d 1 h"]);
+    }
+
+    #[test]
+    fn a_record_that_could_not_be_written_costs_programs_no_second_object() {
+        let after = |format| {
+            let context = Context {
+                client: Client::new(PathBuf::from("run")),
+                out: Output::new(format, true),
+            };
+            after_the_result(&context, Error::file(Path::new("record.bin"), "full"))
+        };
+        assert_eq!(after(Format::Json).ok(), Some(EXIT_FAILURE));
+        assert!(after(Format::Text).is_err_and(|e| e.code() == "file"));
     }
 }
