@@ -15,6 +15,7 @@ use crate::ids::{
     RegistryId, SiteId, ToolName, VaultName,
 };
 
+mod name;
 mod write;
 
 #[cfg(test)]
