@@ -81,8 +81,12 @@ fn a_whole_rekey_by_its_people() {
     assert!(!again.status.success());
     let elsewhere = desk.path().join("again").display().to_string();
     let said = text(&site, &["ceremony", "shares", "--out", &elsewhere], b"");
-    assert!(said.contains("again/share-3-new3.age"), "{said}");
-    for name in ["share-1-new1.age", "share-2-new2.age", "share-3-new3.age"] {
+    assert!(said.contains("again/share-3-new3-g2.age"), "{said}");
+    for name in [
+        "share-1-new1-g2.age",
+        "share-2-new2-g2.age",
+        "share-3-new3-g2.age",
+    ] {
         let read = |folder: &str| fs::read(Path::new(folder).join(name)).unwrap();
         assert_eq!(read(&out), read(&elsewhere));
     }
