@@ -5,9 +5,9 @@ use mcpist_tests::desk::Trouble;
 use mcpist_tests::look::holds_nowhere;
 use serde_json::{Value, json};
 
-use crate::Result;
 use crate::scenario::{Scenario, init};
 use crate::site::{Done, Site};
+use crate::{Result, damage};
 
 /// What a run without faults saw before and after the act.
 pub(crate) struct Known {
@@ -43,7 +43,7 @@ pub(crate) fn judge(
         made_or_not(site, played)?;
     }
     let opened = site.unseal().map_err(|e| said("it does not unseal", &e))?;
-    if opened["quarantined"] != json!([]) {
+    if !damage::is_expected(site, &opened) {
         return Err(format!("quarantined: {opened}").into());
     }
     if !scenario.made {
@@ -51,7 +51,7 @@ pub(crate) fn judge(
         let vault = site.desk.ask("POST", "/v1/vaults", Some(&main));
         vault.map_err(|e| said("no vault can be made", &e))?;
     }
-    let view = view(site)?;
+    let mut view = view(site)?;
     if scenario.made {
         old_or_new(scenario, known, played, &view)?;
         let status = site.desk.ask("GET", "/v1/status", None);
@@ -68,6 +68,9 @@ pub(crate) fn judge(
             let confirm = "/v1/vaults/main/confirm-last-write";
             let confirmed = site.desk.ask("POST", confirm, None);
             confirmed.map_err(|e| said("a missing write is not confirmed", &e))?;
+        }
+        if damage::mend(site, scenario, &opened, &known.new)? {
+            view = known.new.clone();
         }
     }
     goes_on(site)?;

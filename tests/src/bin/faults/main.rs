@@ -10,6 +10,7 @@
 //! the programs and starts this one.
 
 mod ceremonies;
+mod damage;
 mod judge;
 mod scenario;
 mod site;

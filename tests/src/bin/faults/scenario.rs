@@ -4,8 +4,8 @@ use mcpist_quorum::Identity;
 use mcpist_tests::desk::Trouble;
 use serde_json::{Value, json};
 
-use crate::ceremonies;
 use crate::site::{Done, Site, Template, said};
+use crate::{ceremonies, damage};
 
 /// An act, what it begins with, and the line that the log has if and only if it took effect.
 pub(crate) struct Scenario {
@@ -105,6 +105,18 @@ pub(crate) const ALL: &[Scenario] = &[
     on_store("rotate system", "vault_rotation completed", |site| {
         rotate_vault(site, "system", false)
     }),
+    Scenario {
+        prepare: damage::to_be_repaired,
+        ..on_store("repair", "vault_repaired", damage::repair)
+    },
+    Scenario {
+        prepare: damage::to_be_restored,
+        ..on_store("vault restore", "vault_restored", damage::restore)
+    },
+    Scenario {
+        prepare: ceremonies::back_up_and_go_on,
+        ..on_store("vault replaced", "vault_restored", damage::replace)
+    },
     on_store("backup", "backup_made", |site| {
         ceremonies::back_up(&site.desk).map(|_| Value::Null)
     }),
