@@ -18,6 +18,10 @@ use crate::keeper::restore::Aim;
 async fn backed_up() -> (Site, File) {
     let site = Site::open().await;
     site.put_credential().await;
+    back_up(site).await
+}
+
+async fn back_up(site: Site) -> (Site, File) {
     let file = tempfile::tempfile().unwrap();
     let target = file.try_clone().unwrap();
     site.keeper.backup(UID, target).await.unwrap();
@@ -190,4 +194,44 @@ async fn one_backup_at_a_time_is_on_its_way_in() {
     assert_eq!(second.code, ErrorCode::Busy, "{second}");
     drop(turn);
     begin(&site, &file).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_line_and_the_record_of_a_restored_life_name_all_that_it_follows() {
+    let site = Site::open().await;
+    // A seal signs what is there.
+    site.keeper.seal(Some(UID), "a test").await.unwrap();
+    site.unseal().await;
+    let (site, file) = back_up(site).await;
+    let before = site.lines(&[]);
+    let hash_of = |line: u64| {
+        let begins = format!("{{\"seq\":{line},");
+        let found = before.iter().find(|l| l.starts_with(&begins)).unwrap();
+        let said: serde_json::Value = serde_json::from_str(found).unwrap();
+        said["hash"].clone()
+    };
+    let plan = begin(&site, &file).await.unwrap().digest;
+    let ShareOutcome::Restored(done) = site.give_share_under(plan).await.unwrap() else {
+        panic!("one share is its quorum")
+    };
+    site.unseal().await;
+    let log = later_log(&site.state());
+    let line = log.lines().find(|l| l.contains("\"restored\"")).unwrap();
+    let line: serde_json::Value = serde_json::from_str(line).unwrap();
+    let backup = serde_json::to_value(done.backup).unwrap();
+    assert_eq!((&line["backup"], &line["uid"]), (&backup, &UID.into()));
+    assert_eq!((&line["from"], &line["life"]), (&1.into(), &2.into()));
+    // What the backup knew to be signed, and what the files here ended with.
+    let signed = line["line"].as_u64().unwrap();
+    assert!(signed > 1, "{line}");
+    assert_eq!(line["head"], hash_of(signed));
+    let last = before.len() as u64;
+    assert!(signed < last, "the seal wrote more");
+    assert_eq!(line["replaced_line"], last);
+    assert_eq!(line["replaced_head"], hash_of(last));
+    let kept = site.keeper.ask(|k| k.life_record()).await.unwrap();
+    assert_eq!(kept.record.0, done.record.0);
+    let record = mcpist_quorum::CeremonyRecord::from_bytes(&kept.record.0).unwrap();
+    assert_eq!(record.act(), mcpist_quorum::Recorded::Restore);
+    assert_eq!(*record.audit_key(), done.audit_key.0);
 }
