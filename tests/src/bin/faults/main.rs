@@ -12,6 +12,7 @@
 mod ceremonies;
 mod damage;
 mod judge;
+mod own_quorum;
 mod scenario;
 mod site;
 

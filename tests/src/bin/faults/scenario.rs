@@ -5,7 +5,7 @@ use mcpist_tests::desk::Trouble;
 use serde_json::{Value, json};
 
 use crate::site::{Done, Site, Template, said};
-use crate::{ceremonies, damage};
+use crate::{ceremonies, damage, own_quorum};
 
 /// An act, what it begins with, and the line that the log has if and only if it took effect.
 pub(crate) struct Scenario {
@@ -105,6 +105,22 @@ pub(crate) const ALL: &[Scenario] = &[
     on_store("rotate system", "vault_rotation completed", |site| {
         rotate_vault(site, "system", false)
     }),
+    on_store("new own vault", "new_vault completed", own_quorum::make),
+    Scenario {
+        prepare: own_quorum::prepare,
+        ..on_store(
+            "rekey own vault",
+            "rekey_vault completed",
+            own_quorum::rekey,
+        )
+    },
+    Scenario {
+        name: "seal own vault",
+        made: true,
+        prepare: own_quorum::prepare,
+        act: own_quorum::seal_and_unseal,
+        event: None,
+    },
     Scenario {
         prepare: damage::to_be_repaired,
         ..on_store("repair", "vault_repaired", damage::repair)

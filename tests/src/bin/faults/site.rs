@@ -18,8 +18,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use crate::Result;
 use crate::damage::Damaged;
+use crate::{Result, own_quorum};
 
 /// What a request came to.
 pub(crate) type Done = std::result::Result<Value, Trouble>;
@@ -39,6 +39,8 @@ pub(crate) struct Template {
     pub(crate) bundle: Vec<u8>,
     /// The registry of another bundle, imported and not active.
     pub(crate) registry: String,
+    /// The shares of a vault that has a quorum of its own, where the scenario begins with one.
+    pub(crate) own: Vec<Secret>,
     /// The vault whose file is damaged before, where the scenario begins with one.
     pub(crate) damaged: Option<Damaged>,
     /// The store was made.
@@ -54,6 +56,7 @@ impl Template {
             backup: Vec::new(),
             bundle: Vec::new(),
             registry: String::new(),
+            own: Vec::new(),
             damaged: None,
             made,
         };
@@ -86,6 +89,12 @@ impl Template {
         let numbers = (1..=3).filter(|_| self.made);
         numbers.map(|n| self.appliance.share(n)).collect()
     }
+
+    fn own_quorums(&self) -> Result<Vec<Vec<Secret>>> {
+        let copies = self.own.iter().map(|share| Secret::copy_of(share.expose()));
+        let shares = copies.collect::<std::result::Result<Vec<_>, _>>()?;
+        Ok(Vec::from_iter((!shares.is_empty()).then_some(shares)))
+    }
 }
 
 /// The appliance of one run.
@@ -96,8 +105,10 @@ pub(crate) struct Site<'t> {
     pub(crate) template: &'t Template,
     /// The shares of every quorum that came out of a ceremony, the newest last.
     pub(crate) quorums: RefCell<Vec<Vec<Secret>>>,
-    /// The one that has opened the store.
-    opened_by: Cell<usize>,
+    /// The same of the vault that has a quorum of its own.
+    pub(crate) own: RefCell<Vec<Vec<Secret>>>,
+    /// Those that have opened the store, and that vault.
+    opened_by: Cell<(usize, usize)>,
 }
 
 impl<'t> Site<'t> {
@@ -122,7 +133,8 @@ impl<'t> Site<'t> {
             daemon,
             template,
             quorums: RefCell::new(Vec::from_iter([template.shares()])),
-            opened_by: Cell::new(0),
+            own: RefCell::new(template.own_quorums()?),
+            opened_by: Cell::new((0, 0)),
         })
     }
 
@@ -178,15 +190,19 @@ impl<'t> Site<'t> {
         std::fs::read_to_string(self.path("log")).unwrap_or_default()
     }
 
-    /// Unseals with the newest quorum that the store takes; gives what the last share was answered.
+    /// Unseals with the newest quorum that the store takes, and so the vault that waits for its own; gives what the
+    /// store's last share was answered.
     pub(crate) fn unseal(&self) -> Done {
         let mut said = Value::Null;
         for (number, quorum) in self.quorums.borrow().iter().enumerate().rev() {
             for share in quorum.iter().take(2) {
                 said = self.desk.give(share)?;
                 if said["share"]["opened"].is_object() {
-                    self.opened_by.set(number);
-                    return Ok(said["share"]["opened"].take());
+                    let opened = said["share"]["opened"].take();
+                    let waits = opened["sealed"].as_array().is_some_and(|s| !s.is_empty());
+                    let own = if waits { own_quorum::unseal(self)? } else { 0 };
+                    self.opened_by.set((number, own));
+                    return Ok(opened);
                 }
             }
         }
@@ -200,10 +216,7 @@ impl<'t> Site<'t> {
 
     /// Puts a credential into a vault.
     pub(crate) fn put_into(&self, vault: &str, name: &str, secret: &str) -> Done {
-        let of = json!({ "vault": vault, "name": name, "kind": "bearer", "hosts": ["127.0.0.1"] });
-        let ticket = self.desk.ticket(&json!({ "credential": of }))?;
-        let secret = Secret::copy_of(secret.as_bytes()).map_err(std::io::Error::other)?;
-        said(self.desk.bring(&ticket, &secret)?)
+        put(&self.desk, vault, name, secret)
     }
 
     /// Proposes a change and approves it with the development key.
@@ -235,10 +248,14 @@ impl<'t> Site<'t> {
             }
             shown => shown?,
         };
+        if view["vaults"].to_string().contains(own_quorum::OWN) {
+            let path = format!("/v1/vaults/{}/credentials", own_quorum::OWN);
+            view["own"] = self.desk.ask("GET", &path, None)?;
+        }
         strip(&mut view);
         let status = self.desk.ask("GET", "/v1/status", None)?;
         view["backed up"] = status["backup"].is_object().into();
-        view["quorum"] = self.opened_by.get().into();
+        view["quorum"] = json!(self.opened_by.get());
         Ok(view)
     }
 }
@@ -247,6 +264,14 @@ impl Drop for Site<'_> {
     fn drop(&mut self) {
         let _ = self.end();
     }
+}
+
+/// Puts a credential into a vault.
+pub(crate) fn put(desk: &Desk, vault: &str, name: &str, secret: &str) -> Done {
+    let of = json!({ "vault": vault, "name": name, "kind": "bearer", "hosts": ["127.0.0.1"] });
+    let ticket = desk.ticket(&json!({ "credential": of }))?;
+    let secret = Secret::copy_of(secret.as_bytes()).map_err(std::io::Error::other)?;
+    said(desk.bring(&ticket, &secret)?)
 }
 
 /// The line of the secret socket, as a refusal where it is one.
