@@ -6,9 +6,11 @@
 pub mod appliance;
 pub mod desk;
 pub mod look;
+pub mod needle;
 pub mod process;
 pub mod programs;
 pub mod pty;
 pub mod report;
 pub mod service;
+pub mod shares;
 pub mod start;

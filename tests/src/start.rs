@@ -142,6 +142,7 @@ impl Start {
             .append(true)
             .open(folder.join("log"))
             .expect("a log");
+        let said = log.try_clone().expect("a descriptor");
         let sockets: Vec<UnixListener> = (self.passed.iter())
             .map(|(_, file)| UnixListener::bind(folder.join("run").join(file)).expect("a socket"))
             .collect();
@@ -158,7 +159,7 @@ impl Start {
             .arg(folder.join("mcpist.toml"))
             .current_dir(folder)
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(said)
             .stderr(log)
             .spawn();
         for fd in passed {

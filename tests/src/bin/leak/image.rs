@@ -9,10 +9,9 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
+use mcpist_tests::needle::{Hit, Needles};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-
-use crate::needle::{Hit, Needles};
 
 const GIVE_UP: Duration = Duration::from_secs(20);
 /// Bytes read at once.
@@ -20,7 +19,7 @@ const BLOCK: u64 = 1 << 20;
 /// Bytes of a page; a page of zeroes holds nothing.
 const PAGE: usize = 4096;
 
-type Result<T> = std::result::Result<T, Box<dyn Error>>;
+type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 /// One mapping's bytes.
 struct Part {

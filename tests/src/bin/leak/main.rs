@@ -2,7 +2,7 @@
 //!
 //! Credentials of every kind, random and made for this run, go in over the secret socket and out to a service of the
 //! run's own, in calls that end well, in errors that echo the credential, in a redirect and in a deadline. They, and the
-//! shares that opened the store, are then looked for in every form ([`needle`]) and in every place: files, logs,
+//! shares that opened the store, are then looked for in every form ([`mcpist_tests::needle`]) and in every place: files, logs,
 //! transcripts, answers, the output of `mcpist`, the environment, and the memory of mcpistd and of its runner
 //! ([`image`]). mcpistd is looked at while calls are under way too; the runner, which must hold a credential while a
 //! request is on its way, after its calls ended and its connections closed.
@@ -12,10 +12,8 @@
 //! unless every place has something in it; `product` to see that the product itself cannot be read at all.
 
 mod image;
-mod needle;
 mod product;
 mod scene;
-mod shares;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
@@ -26,7 +24,7 @@ use std::process::ExitCode;
 use crate::image::{Image, Place, Residue};
 use crate::scene::{Looked, Scene};
 
-type Result<T> = std::result::Result<T, Box<dyn Error>>;
+type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 /// Parts of a secret that the runner may have left on stacks, over all of its threads: docs/THREAT_MODEL.md, "Honest
 /// limits", says which and why.

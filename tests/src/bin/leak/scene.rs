@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 
 use mcpist_secret::Secret;
 use mcpist_tests::appliance::Appliance;
+use mcpist_tests::needle::{Needles, token};
 use mcpist_tests::programs::workspace;
 use mcpist_tests::service::Service;
+use mcpist_tests::shares::Shares;
 use serde_json::{Value, json};
 
 use crate::Result;
 use crate::image::Image;
-use crate::needle::{Needles, token};
-use crate::shares::Shares;
 
 const GIVE_UP: Duration = Duration::from_secs(30);
 /// Images of mcpistd while calls are under way, at moments that the machine chooses.
@@ -123,7 +123,8 @@ impl Scene {
         let service = Service::start();
         let mut appliance = Appliance::start_with(&programs.join("mcpistd"));
         appliance.init();
-        let opened_by = Shares::of([1, 2, 3].map(|number| appliance.share(number)))?;
+        let texts = [1, 2, 3].map(|number| appliance.share(number));
+        let opened_by = Shares::of(&texts)?;
         let credentials = kinds.iter().map(|k| (k.name, k.secret.as_bytes()));
         let needles = Needles::new(credentials.chain(opened_by.secrets()));
         let mut scene = Scene {

@@ -20,7 +20,7 @@ struct Needle {
 }
 
 /// A set of secrets to look for.
-pub(crate) struct Needles {
+pub struct Needles {
     needles: Vec<Needle>,
     /// By the first two bytes of a window: whether any window begins so.
     starts: Vec<bool>,
@@ -30,18 +30,18 @@ pub(crate) struct Needles {
 
 /// A part of a secret, found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Hit {
+pub struct Hit {
     /// Position in the bytes that were searched.
-    pub(crate) at: usize,
+    pub at: usize,
     /// Length of the part, in bytes.
-    pub(crate) length: usize,
+    pub length: usize,
     /// The secret's name and the form's.
-    pub(crate) name: String,
+    pub name: String,
 }
 
 impl Needles {
     /// The needles of these secrets, by name: only what is random of each, since what is public of it may be anywhere.
-    pub(crate) fn new<'s>(secrets: impl IntoIterator<Item = (&'s str, &'s [u8])>) -> Needles {
+    pub fn new<'s>(secrets: impl IntoIterator<Item = (&'s str, &'s [u8])>) -> Needles {
         let mut all = Needles {
             needles: Vec::new(),
             starts: vec![false; 1 << 16],
@@ -108,7 +108,7 @@ impl Needles {
     }
 
     /// Every part of a needle in `bytes`.
-    pub(crate) fn search(&self, bytes: &[u8]) -> Vec<Hit> {
+    pub fn search(&self, bytes: &[u8]) -> Vec<Hit> {
         let mut hits = Vec::new();
         let mut at = 0;
         while at + WINDOW <= bytes.len() {
@@ -161,7 +161,10 @@ fn base64(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// Random characters of a token, `length` of them; with `special` some that a URL encodes.
-pub(crate) fn token(length: usize, special: bool) -> String {
+///
+/// # Panics
+/// Where the system has no randomness.
+pub fn token(length: usize, special: bool) -> String {
     const PLAIN: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     const SPECIAL: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuv0123456789+/=&!$";
     let alphabet = if special { SPECIAL } else { PLAIN };

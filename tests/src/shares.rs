@@ -1,30 +1,37 @@
 //! What opens the store, from what its holders have: the values of the shares, the split secret, and the key that wraps
 //! the root key. Worked out anew from docs/FORMATS.md, since mcpistd tells none of it. No I/O.
 
+use std::error::Error;
+
 use mcpist_quorum::{Share, derive_kek};
 use mcpist_secret::{Key, MemoryError, Secret};
-
-use crate::Result;
 
 /// Characters behind the prefix: 90 of the 56 bytes, 6 of the checksum.
 const DATA: usize = 96;
 /// Bytes before the value, all of them public.
 const PUBLIC: usize = 24;
 
-/// The secrets of a store that any two of three shares open.
-pub(crate) struct Shares {
-    texts: [Secret; 3],
-    values: [[u8; 32]; 3],
+/// The secrets of a store, or of a vault, that any two of its shares open.
+pub struct Shares<'t> {
+    texts: &'t [Secret],
+    values: Vec<[u8; 32]>,
     split: [u8; 32],
     kek: Key,
 }
 
-impl Shares {
-    /// From the texts of shares 1 to 3.
-    pub(crate) fn of(texts: [Secret; 3]) -> Result<Shares> {
-        let values = texts.each_ref().map(|text| value(text.expose()));
-        let split = combine((1, &values[0]), (2, &values[1]));
-        if split != combine((1, &values[0]), (3, &values[2])) {
+impl<'t> Shares<'t> {
+    /// From the texts of all shares, in order.
+    ///
+    /// # Errors
+    /// They are not the shares of one secret that any two give; no secret memory.
+    pub fn of(texts: &'t [Secret]) -> Result<Shares<'t>, Box<dyn Error + Send + Sync>> {
+        let values: Vec<_> = texts.iter().map(|text| value(text.expose())).collect();
+        let [first, others @ ..] = &values[..] else {
+            return Err("no shares".into());
+        };
+        let mut given = (2..).zip(others).map(|other| combine((1, first), other));
+        let split = given.next().ok_or("one share gives no secret")?;
+        if given.any(|other| other != split) {
             return Err("shares of one store give two secrets".into());
         }
         let secret = Key::fill(|key| {
@@ -42,7 +49,7 @@ impl Shares {
     }
 
     /// Each with a name; of a text what is not public.
-    pub(crate) fn secrets(&self) -> impl Iterator<Item = (&str, &[u8])> {
+    pub fn secrets(&self) -> impl Iterator<Item = (&str, &[u8])> {
         let texts = self
             .texts
             .iter()
