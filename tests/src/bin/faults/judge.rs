@@ -2,7 +2,6 @@
 
 use mcpist_core::audit::Verifier;
 use mcpist_tests::desk::Trouble;
-use mcpist_tests::look::holds_nowhere;
 use serde_json::{Value, json};
 
 use crate::scenario::{Scenario, init};
@@ -94,10 +93,7 @@ pub(crate) fn judge(
         }
     }
     log_verifies(site, begins_anew)?;
-    for secret in [crate::CANARY, crate::CREDENTIAL] {
-        holds_nowhere(secret, "state", &[&site.path("")]);
-    }
-    Ok(())
+    site.holds_no_secret(&format!("{:?}", played.act))
 }
 
 /// After an init: the shares that came out open the store; where none came out, init is there to be run again.
@@ -163,7 +159,7 @@ fn is_certain(scenario: &Scenario, error: &Value) -> bool {
 
 /// The next write works, and is there.
 fn goes_on(site: &Site<'_>) -> Result<()> {
-    site.put("next", "canary-of-what-comes-next-51be")
+    site.put("next", crate::NEXT)
         .map_err(|e| said("the next write fails", &e))?;
     let listed = view(site)?["main"].to_string();
     if listed.contains("\"next\"") {

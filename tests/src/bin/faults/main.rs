@@ -9,6 +9,7 @@
 //! Does not cut the power: what a killed process had handed to the kernel is there afterwards. `tests/faults/run` builds
 //! the programs and starts this one.
 
+mod canaries;
 mod ceremonies;
 mod damage;
 mod judge;
@@ -32,9 +33,10 @@ use crate::site::{Site, Template};
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
-/// What stands in the store from the beginning, and what acts put: looked for in every file of a run.
+/// What stands in the store from the beginning, what acts put, and what is put after them.
 const CREDENTIAL: &str = "canary-from-the-beginning-9c27";
 const CANARY: &str = "canary-of-an-act-that-fails-3fe1";
+const NEXT: &str = "canary-of-what-comes-next-51be";
 /// The kinds of faults; the first ends the process.
 const HOW: [&str; 3] = ["kill", "full", "eio"];
 /// Runs at once: as many as cores are counted with.

@@ -19,7 +19,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::damage::Damaged;
-use crate::{Result, own_quorum};
+use crate::{Result, canaries, own_quorum};
 
 /// What a request came to.
 pub(crate) type Done = std::result::Result<Value, Trouble>;
@@ -207,6 +207,20 @@ impl<'t> Site<'t> {
             }
         }
         Err(Trouble::Refused(said))
+    }
+
+    /// No file of the run holds a credential or what its quorums have, nor does `answered`, the template's log or the backup.
+    pub(crate) fn holds_no_secret(&self, answered: &str) -> Result<()> {
+        let credentials = [crate::CREDENTIAL, crate::CANARY, crate::NEXT];
+        let (quorums, own) = (self.quorums.borrow(), self.own.borrow());
+        let quorums = quorums.iter().chain(own.iter()).map(Vec::as_slice);
+        let log = std::fs::read(self.template.appliance.folder().join("log"))?;
+        let others = [
+            ("an answer", answered.as_bytes()),
+            ("the log of before", &log),
+            ("the backup", &self.template.backup),
+        ];
+        canaries::are_nowhere(&credentials, quorums, self.folder.path(), &others)
     }
 
     /// Puts a credential into the vault `main`.
