@@ -459,6 +459,8 @@ impl Vaults {
         sources: &[SourceFile],
     ) -> Result<BackupReport, BackupFault> {
         let live = self.live();
+        // Else the rows of a vault's former file would go with what its new one is judged by.
+        self.finish_moves()?;
         let expected = config.to_bytes();
         let (root, incarnation, generation) = live.system.run(move |disk| {
             disk.ready()?;

@@ -100,6 +100,11 @@ pub enum VaultError {
         "the vault {0:?} has a quorum of its own, whose consent a new file would need: begin a new key for it instead"
     )]
     OwnQuorum(String),
+    /// The vault is open, and what would replace it waits for its own quorum.
+    #[error(
+        "the vault {0:?} is open, and what the backup has of it waits for its own quorum: `mcpist vault seal` it first"
+    )]
+    OwnOpen(String),
     /// The vault is not quarantined.
     #[error("the vault {0:?} is not quarantined: there is nothing to repair")]
     NotQuarantined(String),

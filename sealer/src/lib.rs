@@ -44,6 +44,7 @@ mod ids;
 mod keyring;
 mod ledger;
 mod looking;
+mod moves;
 mod new_vault;
 mod orphans;
 mod outbox;

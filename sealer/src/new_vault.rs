@@ -48,7 +48,14 @@ pub(crate) struct NewVault {
 }
 
 /// One file more in the folder than control.db knows of, until it is dropped.
-struct Making(Weak<Live>);
+pub(crate) struct Making(Weak<Live>);
+
+impl Making {
+    pub(crate) fn of(live: &Arc<Live>) -> Making {
+        live.making.fetch_add(1, Ordering::Relaxed);
+        Making(Arc::downgrade(live))
+    }
+}
 
 impl Drop for Making {
     fn drop(&mut self) {
@@ -77,7 +84,6 @@ impl NewVault {
             Some(cells) => cells.push(Arc::clone(&keys)),
             None => return Err(VaultError::Sealed),
         }
-        live.making.fetch_add(1, Ordering::Relaxed);
         Ok(NewVault {
             live: Arc::downgrade(live),
             name,
@@ -91,7 +97,7 @@ impl NewVault {
             replaces: None,
             missing: None,
             own: None,
-            _making: Making(Arc::downgrade(live)),
+            _making: Making::of(live),
         })
     }
 

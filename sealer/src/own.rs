@@ -31,6 +31,7 @@ use crate::ids::{VaultId, VaultName};
 use crate::keyring::{KeyCell, KeysError, OwnRoot, OwnRow, VaultKeys};
 use crate::looking::Looking;
 use crate::new_vault::NewVault;
+use crate::rebuild::Freeze;
 use crate::record::Place;
 use crate::rekey::SwitchError;
 use crate::rows::{Access, Table};
@@ -207,6 +208,8 @@ impl Vaults {
             return Ok(vault.status().records);
         }
         let live = self.live();
+        let _alone = Freeze::of(&vault.0.stats)?;
+        self.finish_moves()?;
         let (own, row) = self.own_row(&vault, shares)?;
         let row = OwnRow::parse(&row).map_err(VaultError::from)?;
         let root = own_root(name, &row, shares)?;
@@ -376,7 +379,7 @@ impl Vaults {
     }
 
     /// Puts what was found in the place of `old`, if that is still there and the store open.
-    fn replace(&self, old: &OpenVault, found: Found) -> Result<OpenVault, VaultError> {
+    pub(crate) fn replace(&self, old: &OpenVault, found: Found) -> Result<OpenVault, VaultError> {
         let live = self.live();
         let name = VaultName::parse(old.name())?;
         let keys = Arc::clone(&found.keys);

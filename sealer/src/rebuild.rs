@@ -130,7 +130,7 @@ impl Replaces {
 /// that. Waits for no disk.
 #[must_use = "the old keys are wiped when this is dropped"]
 pub struct Replaced {
-    _retired: Option<Arc<Retired>>,
+    pub(crate) _retired: Option<Arc<Retired>>,
     /// How many records the vault holds.
     pub records: u64,
 }

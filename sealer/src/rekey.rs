@@ -14,6 +14,7 @@
 //! of now. That is what a new root key is for, and who has seen the vaults' keys needs new ones of those too. Putting the two
 //! rows of an old seal config back shows at unseal by its generation, which the caller keeps as a record.
 
+use std::collections::BTreeMap;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
@@ -29,7 +30,10 @@ use crate::create::{AUDIT, CONFIG, ROOT};
 use crate::disk::Disk;
 use crate::error::VaultError;
 use crate::ids::VaultId;
-use crate::keyring::{KeysError, VaultKeys, unwrap_audit, unwrap_root, wrap_audit, wrap_root};
+use crate::keyring::{
+    KeysError, OwnRow, VaultKeys, unwrap_audit, unwrap_root, wrap_audit, wrap_root,
+};
+use crate::moves::Move;
 use crate::orphans::RETIRED;
 use crate::rows::{Access, Row, Table, for_each_slice};
 use crate::vaults::Live;
@@ -275,9 +279,8 @@ pub(crate) fn rewrap(live: &Live) -> Result<Rewrapped, SwitchError> {
     })?;
     let (store, root) = (live.id, Key::random()?);
     // What a vault's own quorum wraps does not hang under the store's root key.
-    let owned: Vec<VaultId> = (live.named().values())
-        .filter(|vault| vault.0.own.is_some())
-        .map(|vault| vault.id())
+    let named: BTreeMap<VaultId, bool> = (live.named().values())
+        .map(|vault| (vault.id(), vault.0.own.is_some()))
         .collect();
     let lent = live.root.lend(|old| {
         let audit = unwrap_audit(old, store, &audit)?;
@@ -287,10 +290,15 @@ pub(crate) fn rewrap(live: &Live) -> Result<Rewrapped, SwitchError> {
             wrap_audit(&root, store, &audit)?,
         )];
         for (key, row) in &from {
-            if row == RETIRED || owned.iter().any(|id| id.as_bytes().as_slice() == key) {
+            let id = VaultId::from_bytes(key).unwrap_or(VaultId::SYSTEM);
+            let is_owned = match named.get(&id) {
+                Some(is_owned) => *is_owned,
+                // Its former file, or its new one on the way.
+                None => OwnRow::parse(row).is_ok() || Move::parse(id, row).is_some(),
+            };
+            if row == RETIRED || is_owned {
                 continue;
             }
-            let id = VaultId::from_bytes(key).unwrap_or(VaultId::SYSTEM);
             let keys = match VaultKeys::unwrap(old, store, id, row) {
                 Ok(keys) => keys,
                 Err(KeysError::Wrap(RecordError::Memory(error))) => return Err(error.into()),

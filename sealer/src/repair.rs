@@ -14,6 +14,7 @@ use crate::disk::Disk;
 use crate::error::VaultError;
 use crate::examine::{Findings, Patient};
 use crate::ids::VaultId;
+use crate::moves::Move;
 use crate::orphans::{self, RETIRED};
 use crate::rebuild::{Draft, Finished, Replaced};
 use crate::rows::{Access, Table};
@@ -136,6 +137,6 @@ impl Disk {
         self.ready()?;
         let mut tx = self.rows.begin(Access::Read)?;
         let row = tx.get(Table::Vault, id.as_bytes())?;
-        Ok(row.is_some_and(|row| row != RETIRED))
+        Ok(row.is_some_and(|row| row != RETIRED && Move::parse(id, &row).is_none()))
     }
 }

@@ -271,20 +271,29 @@ struct Building<'a> {
     restored: Restored,
 }
 
-enum Write {
+pub(crate) enum Write {
     Put(Table, Vec<u8>, Vec<u8>),
     Delete(Table, Vec<u8>),
 }
 
 /// One file that rows are written into.
-struct Filling {
+pub(crate) struct Filling {
     id: VaultId,
-    rows: Box<dyn Rows>,
+    pub(crate) rows: Box<dyn Rows>,
     waiting: Vec<Write>,
 }
 
 impl Filling {
-    fn push(&mut self, write: Write) -> Result<(), VaultError> {
+    /// The new, empty file of a vault.
+    pub(crate) fn of(id: VaultId, rows: Box<dyn Rows>) -> Filling {
+        Filling {
+            id,
+            rows,
+            waiting: Vec::new(),
+        }
+    }
+
+    pub(crate) fn push(&mut self, write: Write) -> Result<(), VaultError> {
         self.waiting.push(write);
         if self.waiting.len() < BATCH {
             return Ok(());
@@ -292,7 +301,7 @@ impl Filling {
         self.flush()
     }
 
-    fn flush(&mut self) -> Result<(), VaultError> {
+    pub(crate) fn flush(&mut self) -> Result<(), VaultError> {
         let mut tx = self.rows.begin(Access::Write)?;
         for write in self.waiting.drain(..) {
             match write {
@@ -378,11 +387,8 @@ impl Building<'_> {
         } else {
             self.store.new_vault(id)?
         };
-        Ok(Filling {
-            id,
-            rows: Sqlite.create(&file).map_err(VaultError::from)?,
-            waiting: Vec::new(),
-        })
+        let rows = Sqlite.create(&file).map_err(VaultError::from)?;
+        Ok(Filling::of(id, rows))
     }
 
     /// Verifies every vault and begins its new life; control.db last, with the heads of all.

@@ -270,6 +270,41 @@ impl Store {
         Ok(file)
     }
 
+    /// Gives the closed file of `new` to the vault `id`, whose former file, if there is one, becomes that of `kept`. Can be
+    /// repeated after any interruption: what bears the vault's name is the former file for as long as `new` has its own.
+    pub(crate) fn put_in_place(
+        self: &Arc<Self>,
+        new: VaultId,
+        id: VaultId,
+        kept: VaultId,
+    ) -> Result<(), StoreError> {
+        let [new, here, kept] = [new, id, kept].map(|id| self.vault(id).path);
+        if !new.try_exists().map_err(StoreError::io(&new))? {
+            return Ok(());
+        }
+        let part = |path: &Path, suffix: &str| {
+            let mut name = path.as_os_str().to_owned();
+            name.push(suffix);
+            PathBuf::from(name)
+        };
+        for suffix in PARTS {
+            let (from, to) = (part(&here, suffix), part(&kept, suffix));
+            match fault::point("vault.set-aside").and_then(|()| fs::rename(&from, &to)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(StoreError::io(&from)(error));
+                }
+                _ => {}
+            }
+        }
+        // The former file has its new name for good before its old one is given away.
+        self.sync_vaults()?;
+        fault::point("vault.place")
+            .and_then(|()| fs::rename(&new, &here))
+            .and_then(|()| fault::point("vault.placed"))
+            .map_err(StoreError::io(&here))?;
+        self.sync_vaults()
+    }
+
     /// The ids of which there is a file, or what belongs to one.
     pub(crate) fn vault_files(&self) -> Result<BTreeSet<VaultId>, StoreError> {
         let dir = self.dir.join(VAULTS);

@@ -8,10 +8,14 @@
 //! the name ever had, here or in the backup; and that the former file stays, and its keys in control.db, until
 //! [`Vaults::discard`] is called.
 //!
+//! A vault with a quorum of its own comes back as it stood, sealed ([`own`]).
+//!
 //! Does not open a backup from before a new root key: only that key's quorum does ([`crate::restore`]). Does not merge: of a
 //! vault whose records are in part older, nobody could say what it holds.
 //!
 //! Memory: the indices of both vaults, and a slice of rows.
+
+mod own;
 
 use std::sync::Arc;
 
@@ -32,6 +36,7 @@ use crate::repair::LINES;
 use crate::rows;
 use crate::vault::OpenVault;
 use crate::vaults::Vaults;
+use own::OwnFile;
 
 /// So many records that would be lost are named.
 const NAMED: usize = 32;
@@ -59,15 +64,25 @@ pub struct VaultInBackup {
     pub lost: Vec<(Option<String>, String)>,
     /// Audit lines of a damaged file that are lost; none where no head opens.
     pub lines_lost: Option<u64>,
+    /// A quorum of its own opens the vault: nobody can say here what of it would be lost.
+    pub is_own: bool,
 }
 
 /// A vault out of a backup that is whole, and not yet the vault. Dropped, it leaves all as it was.
 #[must_use]
 pub struct VaultRestore {
     vaults: Vaults,
-    finished: Finished,
+    made: Made,
     found: VaultInBackup,
     kept: Option<VaultId>,
+}
+
+/// The new file.
+enum Made {
+    /// Its records were sealed anew.
+    Rebuilt(Box<Finished>),
+    /// Its rows are those of the backup.
+    Own(Box<OwnFile>),
 }
 
 /// What the name stands for now.
@@ -101,13 +116,16 @@ impl Vaults {
     /// nothing. `may_serve`: one that is not quarantined is to be replaced. Takes as long as both disks do.
     ///
     /// # Errors
-    /// [`BackupFault`], with [`VaultError::Serves`] and [`VaultError::OwnQuorum`] in it; the backup does not hold the vault.
+    /// [`BackupFault`], with [`VaultError::Serves`] and [`VaultError::OwnOpen`] in it; the backup does not hold the vault.
     pub fn look_into_backup(
         &self,
         stored: &StoredBackup,
         name: &str,
         may_serve: bool,
     ) -> Result<VaultInBackup, BackupFault> {
+        if let Some(vault) = self.own_here(name)? {
+            return Ok(self.own_in(stored, &vault)?.found);
+        }
         let mut here = Here::of(self, name, may_serve, false)?;
         let backup = self.vault_in(stored, name)?;
         Ok(here.compare(self, stored, &backup, 0)?.0)
@@ -126,6 +144,9 @@ impl Vaults {
         may_serve: bool,
         logged: u64,
     ) -> Result<VaultRestore, BackupFault> {
+        if let Some(vault) = self.own_here(name)? {
+            return self.restore_own(stored, vault, digest);
+        }
         let backup = self.vault_in(stored, name)?;
         let mut here = Here::of(self, name, may_serve, true)?;
         let (found, goes) = here.compare(self, stored, &backup, logged)?;
@@ -154,7 +175,7 @@ impl Vaults {
         }
         Ok(VaultRestore {
             vaults: self.clone(),
-            finished,
+            made: Made::Rebuilt(Box::new(finished)),
             found,
             kept: old.filter(|_| keeps_old).map(|old| old.id()),
         })
@@ -198,7 +219,10 @@ impl VaultRestore {
     /// The store was sealed, or its disk. After [`VaultError::OutcomeUnknown`] the vault is the new file as soon as
     /// control.db shows that it was made.
     pub fn commit(self, ops: Vec<Op>) -> Result<Replaced, VaultError> {
-        self.finished.commit(&self.vaults, ops)
+        match self.made {
+            Made::Rebuilt(finished) => finished.commit(&self.vaults, ops),
+            Made::Own(file) => file.commit(&self.vaults, ops),
+        }
     }
 }
 
@@ -216,7 +240,6 @@ impl Here {
             Health::Unavailable if vault.0.lane.is_none() && is_gone(vaults, &vault)? => {
                 return Here::of_damaged(vaults, vault);
             }
-            _ if vault.0.own.is_some() => return Err(VaultError::OwnQuorum(name.to_owned())),
             _ if !may_serve => return Err(VaultError::Serves(name.to_owned())),
             _ => {}
         }

@@ -27,6 +27,7 @@ pub(crate) fn vault_error(error: &VaultError) -> ApiError {
         | V::Epochs { .. }
         | V::NoOwnQuorum(_)
         | V::OwnQuorum(_)
+        | V::OwnOpen(_)
         | V::NotQuarantined(_)
         | V::Serves(_)
         | V::Moved(_) => ErrorCode::Conflict,
@@ -171,6 +172,7 @@ mod tests {
             (VaultError::Quarantined(text()), ErrorCode::VaultQuarantined),
             (VaultError::VaultSealed(text()), ErrorCode::VaultSealed),
             (VaultError::NoOwnQuorum(text()), ErrorCode::Conflict),
+            (VaultError::OwnOpen(text()), ErrorCode::Conflict),
             (VaultError::NoSuchVault(text()), ErrorCode::NotFound),
             (VaultError::NotFound(text()), ErrorCode::NotFound),
             (VaultError::NothingMissing(text()), ErrorCode::NotFound),

@@ -64,6 +64,29 @@ impl<'a> OwnRow<'a> {
         })
     }
 
+    /// The same keys for the quorum, and under the wrap, that `row` has of the same root key.
+    pub(crate) fn for_quorum_of(&self, row: &OwnRow<'_>) -> Vec<u8> {
+        let OwnRow {
+            config, wrapped, ..
+        } = *row;
+        OwnRow {
+            config,
+            wrapped,
+            keys: self.keys,
+        }
+        .to_bytes()
+    }
+
+    /// The same keys without their root key's wrap, which nobody opens.
+    pub(crate) fn without_wrap(&self) -> Vec<u8> {
+        OwnRow {
+            config: b"",
+            wrapped: b"",
+            keys: self.keys,
+        }
+        .to_bytes()
+    }
+
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let mut out = vec![OWN_V1];
         put_bytes(&mut out, self.config);

@@ -19,4 +19,5 @@ mod repair;
 mod reverify;
 mod support;
 mod vault_restore;
+mod vault_restore_own;
 mod vaults;
