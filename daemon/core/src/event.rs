@@ -284,14 +284,15 @@ pub enum Event<'a> {
         uid: u32,
     },
     /// A vault was made what a backup has of it. `other` records had another version here, and `missing` ones were not in
-    /// the backup: both are lost. The former file, if there was one, is kept under its id.
+    /// the backup: both are lost, and neither is known of a vault that its own quorum opens. The former file, if there was
+    /// one, is kept under its id.
     VaultRestored {
         vault: &'a VaultName,
         backup: &'a Digest,
         file: Option<&'a str>,
         records: u64,
-        other: u64,
-        missing: u64,
+        other: Option<u64>,
+        missing: Option<u64>,
         uid: u32,
     },
     /// The former file of a vault that was repaired or restored was removed for good.

@@ -125,7 +125,13 @@ impl Keeper {
             Err(error) => {
                 // One that did not verify has its line.
                 self.record_health();
-                return Err(switch_error(&error));
+                let said = switch_error(&error);
+                return Err(match said.code {
+                    ErrorCode::VaultQuarantined => {
+                        said.next(&format!("mcpist vault restore {vault} --from FILE"))
+                    }
+                    _ => said,
+                });
             }
         };
         let (own, _) = self.open()?.own_quorum(vault)?;

@@ -89,7 +89,7 @@ impl Keeper {
             vault: vault.clone(),
             at: unix_seconds(),
             records: found.records,
-            lost: Some(found.other + found.missing),
+            lost: (!found.own_quorum).then_some(found.other + found.missing),
             backup: Some(found.backup),
         };
         let event = Event::VaultRestored {
@@ -97,8 +97,8 @@ impl Keeper {
             backup: &found.backup,
             file: file.as_deref(),
             records: found.records,
-            other: found.other,
-            missing: found.missing,
+            other: (!found.own_quorum).then_some(found.other),
+            missing: (!found.own_quorum).then_some(found.missing),
             uid,
         };
         let mut ops = vec![Op::Outbox(outbox_line(&event))];
@@ -127,6 +127,9 @@ fn refused(vault: &VaultName, error: &BackupFault) -> ApiError {
     );
     match error {
         BackupFault::Store(VaultError::Serves(_)) => said.next(&format!("{again} --replace")),
+        BackupFault::Store(VaultError::OwnOpen(_)) => {
+            said.next(&format!("mcpist vault seal {vault}"))
+        }
         BackupFault::Store(VaultError::Moved(_)) => said.next(&again),
         BackupFault::Lacks { .. } => said.next("mcpist backup verify FILE"),
         _ => said,
@@ -146,5 +149,6 @@ fn shown(vault: &VaultName, found: &mcpist_sealer::VaultInBackup) -> VaultInBack
         missing: found.missing,
         lost: lost(&found.lost),
         lines_lost: found.lines_lost,
+        own_quorum: found.is_own,
     }
 }

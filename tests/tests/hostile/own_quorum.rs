@@ -1,5 +1,6 @@
 //! A vault with a quorum of its own: the shares of every other quorum, and what somebody with the disk puts back or swaps.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::PathBuf;
 
@@ -8,6 +9,7 @@ use mcpist_secret::Secret;
 use mcpist_tests::desk::{Desk, open_shares};
 use serde_json::{Value, json};
 
+use super::repair::backup_of;
 use super::rollback::{Disk, mcpist, program_of};
 use super::store::{put_back, sealed_and_closed};
 use super::{Site, open, secret, works};
@@ -164,6 +166,66 @@ fn the_file_of_a_sealed_vault_that_is_put_back_is_caught_when_its_quorum_comes()
     assert_eq!(health(&site, "payroll"), "quarantined");
     assert_eq!(health(&site, "main"), "ok");
     works(&site);
+}
+
+#[test]
+fn a_destroyed_file_of_such_a_vault_comes_back_alone_and_under_its_quorum_of_today() {
+    let site = open();
+    let before = files(&site);
+    let people = People::new();
+    let old = people.make(&site, "payroll");
+    let file = &(&files(&site) - &before)
+        .into_iter()
+        .next()
+        .expect("its file");
+    put(&site, "payroll", "canary-of-the-first-month");
+    let backup = backup_of(&site);
+    let shares = people.rekey(&site, "payroll", &old);
+    put(&site, "payroll", "canary-of-the-second-month");
+    site.put_credential("later", "bearer", "canary-that-no-backup-has");
+    sealed_and_closed(&site);
+    std::fs::write(file, [0xa5; 9000]).expect("ours");
+    unseal_store(&site);
+    let answer = unseal_vault(&site, "payroll", &shares);
+    assert_eq!(answer["error"]["code"], "vault_quarantined", "{answer}");
+    let next = "mcpist vault restore payroll --from FILE";
+    assert_eq!(answer["error"]["next"], next, "{answer}");
+
+    let order = |plan: &Value| json!({ "restore_vault": { "vault": "payroll", "plan": plan } });
+    let desk = Desk::of(site.folder());
+    let pass = |plan: &Value| desk.pass(&order(plan), &backup).expect("a line");
+    let found = pass(&Value::Null)["vault_in_backup"].take();
+    let of = (&found["records"], &found["own_quorum"]);
+    assert_eq!(of, (&json!(1), &json!(true)), "{found}");
+    let done = pass(&found["plan"])["vault_restored"].take();
+    assert_eq!(done["found"], found);
+    let kept = file.with_file_name(format!("{}.db", done["file"].as_str().expect("an id")));
+    assert_eq!(std::fs::read(kept).expect("kept"), [0xa5; 9000]);
+    assert_eq!(health(&site, "payroll"), "sealed");
+
+    // The backup is from before the rekey: whom that sent away stays away.
+    begin_unseal(&site, "payroll");
+    let told = &give(&site, &old[0])["share"]["refused"];
+    assert_eq!(told["reason"], "superseded", "{told}");
+    give(&site, &shares[0]);
+    let opened = give(&site, &shares[1]);
+    assert!(opened["share"]["completed"].is_object(), "{opened}");
+    let listed = site.ask("GET", "/v1/vaults/payroll/credentials", None);
+    let names = listed["credentials"].as_array().expect("a list");
+    assert_eq!(names.len(), 1, "{listed}");
+    let listed = site.ask("GET", "/v1/vaults/main/credentials", None);
+    let names = listed["credentials"].as_array().expect("a list");
+    assert_eq!(names.len(), 2, "the others went nowhere: {listed}");
+    works(&site);
+}
+
+/// The files of vaults.
+fn files(site: &Site) -> BTreeSet<PathBuf> {
+    let folder = site.folder().join("state/store/vaults");
+    let files = std::fs::read_dir(folder).expect("the vaults' folder");
+    let paths = files.map(|file| file.expect("a file").path());
+    let is_database = |path: &PathBuf| path.extension().is_some_and(|ext| ext == "db");
+    paths.filter(is_database).collect()
 }
 
 /// The rows of wrapped keys under a vault's own quorum in a closed control.db: `2 u8 | bytes seal config | …` behind the

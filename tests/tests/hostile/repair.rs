@@ -131,7 +131,7 @@ fn a_destroyed_vault_goes_back_to_the_backup_that_its_operator_saw() {
     assert!(has_alarm(&site, "vault_repaired"));
 }
 
-fn backup_of(site: &Site) -> Vec<u8> {
+pub(super) fn backup_of(site: &Site) -> Vec<u8> {
     let desk = Desk::of(site.folder());
     let mut file = tempfile::tempfile().expect("a file");
     let made = desk.pass_file(&json!("backup"), &file).expect("a line");

@@ -22,7 +22,8 @@ use crate::{Context, secret};
   mcpist vault restore team --from store.backup --yes --plan 3f9c…  without a question, if all is still as it was shown
   mcpist vault restore team --from store.backup --replace           a vault that serves: what was put since is lost
 
-For a vault that is quarantined, or not there any more. What it was is kept until: mcpist vault discard. A backup from
+For a vault that is quarantined, or not there any more. What it was is kept until: mcpist vault discard. A vault with a
+quorum of its own comes back sealed, under its quorum of today, which opens it: mcpist vault unseal. A backup from
 before the last mcpist rotate root does not open here; for that one, and for the whole store: mcpist restore.")]
 pub(super) struct RestoreArgs {
     /// Its name
@@ -81,8 +82,13 @@ fn restored(name: &VaultName, done: &VaultRestored) -> String {
         Some(file) => format!("; what it was is vaults/{file}.db"),
         None => String::new(),
     };
+    let next = if done.found.own_quorum {
+        format!("mcpist vault unseal {name}, which verifies it; its quorum is that of today")
+    } else {
+        format!("mcpist credential list {name}, put what is newer, then mcpist backup FILE")
+    };
     format!(
-        "vault {name} is restored: {} records{kept}\nnext: mcpist credential list {name}, put what is newer, then mcpist backup FILE",
+        "vault {name} is restored: {} records{kept}\nnext: {next}",
         done.found.records
     )
 }
@@ -101,6 +107,24 @@ fn show(found: &VaultInBackup) -> String {
         "vault {vault}: {records} records in the backup of {begun}"
     )];
     let mut line = |text: String| lines.push(format!("  {text}"));
+    if found.own_quorum {
+        let now = if found.quarantined {
+            "quarantined"
+        } else {
+            "sealed"
+        };
+        line(format!(
+            "here it is {now}, and a quorum of its own opens it"
+        ));
+        line(
+            "CAUTION: what was put since the backup is lost, and nobody can say what that is"
+                .to_owned(),
+        );
+        line("it comes back sealed: its quorum of today opens it, and verifies it then".to_owned());
+        line(format!("backup {backup}"));
+        line(format!("plan {plan}"));
+        return lines.join("\n");
+    }
     match found.here {
         None => line("there is no vault of that name here: it is made".to_owned()),
         Some(here) if found.quarantined => {
@@ -182,6 +206,17 @@ mod tests {
         let damaged = found(serde_json::json!({ "quarantined": true }));
         assert!(damaged.contains("quarantined, 6 records open"), "{damaged}");
         assert!(damaged.contains("if any, are lost") && !damaged.contains("CAUTION"));
+        let own = found(
+            serde_json::json!({ "here": 0, "quarantined": true, "own_quorum": true, "lost": [] }),
+        );
+        assert!(
+            own.contains("CAUTION: what was put since the backup is lost"),
+            "{own}"
+        );
+        assert!(
+            own.contains("its quorum of today opens it") && own.contains("plan "),
+            "{own}"
+        );
         let new = found(serde_json::json!({ "here": null, "other": 0, "missing": 0, "lost": [] }));
         assert!(new.contains("it is made") && !new.contains("lost"), "{new}");
     }

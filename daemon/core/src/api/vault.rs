@@ -137,6 +137,9 @@ pub struct VaultInBackup {
     /// Audit lines that waited in a quarantined vault and are lost; none where no head opens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lines_lost: Option<u64>,
+    /// A quorum of its own opens the vault: it is sealed afterwards, and what of it would be lost cannot be said.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub own_quorum: bool,
 }
 
 /// A vault was restored out of a backup.

@@ -304,8 +304,8 @@ fn every_event_is_one_flat_object_with_its_own_name() {
             backup: &digest,
             file: Some("00000000-0000-4000-8000-000000000000"),
             records: 3,
-            other: 1,
-            missing: 2,
+            other: Some(1),
+            missing: Some(2),
             uid: 1,
         },
         Event::DamagedDiscarded {

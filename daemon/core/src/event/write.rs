@@ -203,10 +203,13 @@ impl Event<'_> {
                 if let Some(file) = file {
                     line.text("file", file);
                 }
-                line.number("records", records)
-                    .number("other", other)
-                    .number("missing", missing)
-                    .number("uid", uid.into());
+                line.number("records", records);
+                for (name, lost) in [("other", other), ("missing", missing)] {
+                    if let Some(lost) = lost {
+                        line.number(name, lost);
+                    }
+                }
+                line.number("uid", uid.into());
             }
             Event::DamagedDiscarded { vault, file, uid } => {
                 line.text("vault", vault.as_str())
