@@ -18,6 +18,9 @@
 
 mod carry;
 mod read;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
 mod verify;
 
 use std::collections::BTreeSet;
@@ -263,6 +266,8 @@ struct Writing<'a> {
     file: &'a File,
     writer: BackupWriter,
     report: BackupReport,
+    /// The vaults whose wrapped keys are in it.
+    known: BTreeSet<VaultId>,
 }
 
 impl Writing<'_> {
@@ -288,6 +293,9 @@ impl Writing<'_> {
 
     fn rows(&mut self, rows: &[Standing]) -> Result<(), BackupFault> {
         for (table, key, value) in rows {
+            if *table == Table::Vault {
+                self.known.extend(VaultId::from_bytes(key));
+            }
             let table = table.number();
             self.push(&match value {
                 Some(value) => BackupItem::Row { table, key, value },
@@ -430,6 +438,7 @@ impl Writing<'_> {
             file,
             writer,
             mut report,
+            ..
         } = self;
         let (bytes, end) = live
             .root
@@ -484,13 +493,15 @@ impl Vaults {
             file,
             writer,
             report,
+            known: BTreeSet::new(),
         };
         writing.write(&begin)?;
         let mut done = BTreeSet::new();
-        self.each(&mut writing, &mut done)?;
+        self.each(&mut writing, &mut done, |_| true)?;
         writing.vault(&live.system)?;
-        // What control.db may name since it was looked at first.
-        self.each(&mut writing, &mut done)?;
+        // What it names that was not there when the vaults were looked at, and none that was made since.
+        let known = std::mem::take(&mut writing.known);
+        self.each(&mut writing, &mut done, |id| known.contains(id))?;
         for source in sources {
             writing.source(source)?;
         }
@@ -519,8 +530,12 @@ impl Vaults {
         &self,
         writing: &mut Writing<'_>,
         done: &mut BTreeSet<VaultId>,
+        is_known: impl Fn(&VaultId) -> bool,
     ) -> Result<(), BackupFault> {
-        let named: BTreeSet<_> = self.live().named().values().map(OpenVault::id).collect();
+        let named = (self.live().named().values())
+            .map(OpenVault::id)
+            .filter(is_known)
+            .collect::<BTreeSet<_>>();
         for id in named {
             // As it is when its turn comes: one with a quorum of its own may be opened or sealed meanwhile.
             let vault = {

@@ -289,6 +289,7 @@ mod tests {
             file: &file,
             writer: BackupWriter::new(header.unwrap()).0,
             report: BackupReport::default(),
+            known: BTreeSet::new(),
         };
         assert_eq!(writing.closed(&vault).unwrap().records, 1);
         unseal(&barrier, &shares).unwrap();
