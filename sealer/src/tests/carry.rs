@@ -192,6 +192,34 @@ fn what_has_no_shape_is_left_out_and_what_has_is_for_its_quorum_to_judge() {
     }
 }
 
+#[test]
+fn rows_that_the_file_has_in_no_order_are_left_out() {
+    let (site, barrier, _) = with_note();
+    let vault = barrier.vault(OPS).unwrap();
+    vault.commit(vec![put("more", "x")]).unwrap();
+    barrier.settle().unwrap();
+    barrier.seal_own(OPS).unwrap();
+    let file = site.file(&vault);
+    let (root, size): (u32, u32) = edit(&file, |db| {
+        let of =
+            "SELECT rootpage, page_size FROM sqlite_schema, pragma_page_size WHERE name = 'record'";
+        db.query_row(of, [], |row| Ok((row.get(0)?, row.get(1)?)))
+            .unwrap()
+    });
+    // A leaf of two cells: their places stand behind its eight bytes of header.
+    let mut bytes = fs::read(&file).unwrap();
+    let page = &mut bytes[((root - 1) * size) as usize..];
+    assert_eq!((page[0], page[3], page[4]), (0x0a, 0, 2));
+    let (first, second) = page[8..12].split_at_mut(2);
+    first.swap_with_slice(second);
+    fs::write(&file, bytes).unwrap();
+    let (out, _) = target(&site, "backup");
+    let made = barrier.backup(barrier.config(), &out, &[]).unwrap();
+    let (name, why) = &made.left_out[0];
+    assert_eq!(name, OPS);
+    assert!(why.contains("in no order"), "{why}");
+}
+
 /// The backup with other items in it, verified with the vault open and sealed: refused, and no store is made of it.
 fn refused(
     site: &Site,
