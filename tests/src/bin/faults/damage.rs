@@ -78,16 +78,17 @@ pub(crate) fn repair(site: &Site<'_>) -> Done {
 
 /// Makes the damaged vault what the backup has of it.
 pub(crate) fn restore(site: &Site<'_>) -> Done {
-    restore_main(&site.desk, &site.template.backup, false)
+    restore_vault(&site.desk, "main", &site.template.backup, false)
 }
 
 /// The same with one that serves.
 pub(crate) fn replace(site: &Site<'_>) -> Done {
-    restore_main(&site.desk, &site.template.backup, true)
+    restore_vault(&site.desk, "main", &site.template.backup, true)
 }
 
-fn restore_main(desk: &Desk, backup: &[u8], replace: bool) -> Done {
-    let mut order = json!({ "restore_vault": { "vault": "main", "replace": replace } });
+/// Makes a vault what the backup has of it.
+pub(crate) fn restore_vault(desk: &Desk, vault: &str, backup: &[u8], replace: bool) -> Done {
+    let mut order = json!({ "restore_vault": { "vault": vault, "replace": replace } });
     let found = answer(desk.pass(&order, backup)?)?;
     order["restore_vault"]["plan"] = found["vault_in_backup"]["plan"].clone();
     let done = answer(desk.pass(&order, backup)?)?;

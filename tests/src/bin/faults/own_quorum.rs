@@ -8,6 +8,7 @@ use mcpist_tests::desk::{Desk, Trouble, open_shares};
 use serde_json::{Value, json};
 
 use crate::site::{Done, Site, Template, put, said};
+use crate::{ceremonies, damage};
 
 /// The vault.
 pub(crate) const OWN: &str = "payroll";
@@ -117,4 +118,22 @@ pub(crate) fn prepare(template: &mut Template) {
             Ok(())
         })
         .unwrap_or_else(|e| panic!("no vault with a quorum of its own: {e:?}"));
+}
+
+/// The same, a backup, and a credential that it does not hold.
+pub(crate) fn to_be_restored(template: &mut Template) {
+    prepare(template);
+    ceremonies::back_up_and_go_on(template);
+    let desk = Desk::of(template.appliance.folder());
+    put(&desk, OWN, "later", crate::CREDENTIAL).unwrap_or_else(|e| panic!("no credential: {e:?}"));
+}
+
+/// Makes the vault, sealed for that, what the backup has of it, and opens it.
+pub(crate) fn restore(site: &Site<'_>) -> Done {
+    let path = format!("/v1/vaults/{OWN}/seal");
+    site.desk.ask("POST", &path, None)?;
+    let done = damage::restore_vault(&site.desk, OWN, &site.template.backup, false)?;
+    // Where its opening fails, it was restored all the same.
+    let _ = unseal(site);
+    Ok(done)
 }

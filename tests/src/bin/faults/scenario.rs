@@ -122,6 +122,10 @@ pub(crate) const ALL: &[Scenario] = &[
         event: None,
     },
     Scenario {
+        prepare: own_quorum::to_be_restored,
+        ..on_store("restore own vault", "vault_restored", own_quorum::restore)
+    },
+    Scenario {
         prepare: damage::to_be_repaired,
         ..on_store("repair", "vault_repaired", damage::repair)
     },
