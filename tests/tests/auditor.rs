@@ -281,6 +281,39 @@ fn arguments_match_what_their_line_recorded_and_others_do_not() {
 }
 
 #[test]
+fn each_guess_at_arguments_that_is_answered_is_in_the_log_and_a_flood_is_refused() {
+    let site = Site::start("");
+    site.calls("ada", "x", 1);
+    let recorded = site.lines(1, "\"call_intent\"").remove(0)["arguments"].clone();
+    let guess = |arguments: &str| {
+        let asked = json!({ "recorded": recorded, "arguments": arguments });
+        let answer = site.appliance.admin("POST", "/v1/audit/match", Some(&asked));
+        answer.1
+    };
+    let is_refused = |answer: &Value| answer["error"]["code"] == "busy";
+    // Far more than the budget, and so fast that few of it come back: {} is wrong.
+    let answers: Vec<Value> = (0..2_000).map(|_| guess("e30=")).collect();
+    let mut answered = (answers.iter().filter(|answer| !is_refused(answer))).count();
+    assert!((32..2_000).contains(&answered), "{answered}");
+    // {"item":"x"} is right, once it is answered.
+    let deadline = Instant::now() + PATIENCE;
+    let hit = loop {
+        let hit = guess("eyJpdGVtIjoieCJ9");
+        if !is_refused(&hit) {
+            break hit;
+        }
+        assert!(Instant::now() < deadline, "{hit}");
+    };
+    answered += 1;
+    assert!(hit.to_string().contains("\"matched\":true"), "{hit}");
+    site.appliance.ask("POST", "/v1/seal", None);
+    let told = site.written("\"audit_matched\"");
+    assert_eq!(told.len(), answered);
+    assert_eq!(told[told.len() - 1]["matched"], true);
+    assert!(!site.written("\"requests_refused\"").is_empty());
+}
+
+#[test]
 fn who_pulls_receipts_and_tickets_without_end_costs_few_lines_and_hides_no_call() {
     let site = Site::start("");
     let lines = |fragment: &str| site.written(fragment);

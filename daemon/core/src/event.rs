@@ -415,10 +415,10 @@ pub enum Event<'a> {
         principal: &'a PrincipalName,
         calls: u64,
     },
-    /// So many more requests of the user lacked the role than have a line each. `uid` is absent where they are of many.
+    /// So many more requests of the user were refused, for want of the role or as one comparison too many, than have a line
+    /// each. `uid` is absent where they are of many.
     RequestsRefused { uid: Option<u32>, requests: u64 },
-    /// So many more receipts, tickets and comparisons were given to the user than have a line each. `uid` is absent where they
-    /// are of many.
+    /// So many more receipts and tickets were given to the user than have a line each. `uid` is absent where they are of many.
     RequestsServed { uid: Option<u32>, requests: u64 },
     /// So many connections were turned away at a socket. `uid` is absent where the kernel named none.
     PeerRefused {

@@ -67,8 +67,8 @@ pub(super) async fn matches(call: Call, body: Bytes) -> Response {
     reply(compare(&call, &body).await)
 }
 
-/// Compares under the audit sub-key, which never leaves: what is asked for is one bit, and it is recorded,
-/// or counted where one user asks for very many.
+/// Compares under the audit sub-key, which never leaves: what is asked for is one bit, and it is answered only with a line
+/// of its own in the log. Beyond one user's share of lines a comparison is refused, so that nobody tries values unseen.
 async fn compare(call: &Call, body: &[u8]) -> Answer<Matched> {
     let MatchArguments {
         recorded,
@@ -88,9 +88,15 @@ async fn compare(call: &Call, body: &[u8]) -> Answer<Matched> {
             matched,
             uid,
         };
-        let recorded = (house.audit).append_limited(Asker::Served(uid), &event, Instant::now());
-        recorded.map_err(|e| audit_error(&e))?;
-        Ok(Matched { matched })
+        let recorded = (house.audit).append_limited(Asker::Compared(uid), &event, Instant::now());
+        match recorded.map_err(|e| audit_error(&e))? {
+            Some(_) => Ok(Matched { matched }),
+            None => Err(ApiError::new(
+                ErrorCode::Busy,
+                "too many comparisons: each has a line in the log, and one a second is answered",
+            )
+            .next("wait a second, then: mcpist audit match")),
+        }
     });
     compared
         .await
@@ -131,6 +137,9 @@ fn unconfirmed(error: &ConfirmError) -> ApiError {
             ErrorCode::Conflict,
             "confirm the export before it, or: mcpist audit export FILE",
         ),
+        ConfirmError::Damaged(_) | ConfirmError::Another => {
+            (ErrorCode::AuditUnavailable, "mcpist audit verify")
+        }
         ConfirmError::Read(_) => (ErrorCode::AuditUnavailable, "mend the log's disk"),
     };
     ApiError::new(code, &error.to_string()).next(next)

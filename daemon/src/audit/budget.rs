@@ -4,7 +4,9 @@
 //! Owns a budget for each asker: [`BURST`] lines, and one more for each [`PERIOD`]. Promises that what goes beyond it is
 //! counted, and that the count is a line before the next one of that asker, after the next checkpoint, or when the log
 //! closes, whichever comes first. Principals are records of officers, and of users [`USERS`] of a kind are kept apart, so
-//! this stays small. What is served has a budget of its own: who fills it hides no refusal. Does not decide what is asked.
+//! this stays small. What is served has a budget of its own: who fills it hides no refusal. A comparison beyond its budget is
+//! to be refused: it tells something of what is recorded, so that what has no line is not answered. Does not decide what is
+//! asked.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -33,6 +35,10 @@ pub(crate) enum Asker {
     Served(u32),
     /// Those of all who came when there were [`USERS`] already.
     OtherServed,
+    /// Comparisons of a Unix user with what is recorded. What has no line is refused.
+    Compared(u32),
+    /// Those of all who came when there were [`USERS`] already.
+    OtherCompared,
 }
 
 impl Asker {
@@ -41,7 +47,10 @@ impl Asker {
         match self {
             Asker::User(_) => Some((Asker::User(0), Asker::OtherUsers)),
             Asker::Served(_) => Some((Asker::Served(0), Asker::OtherServed)),
-            Asker::Principal(_) | Asker::OtherUsers | Asker::OtherServed => None,
+            Asker::Compared(_) => Some((Asker::Compared(0), Asker::OtherCompared)),
+            Asker::Principal(_) | Asker::OtherUsers | Asker::OtherServed | Asker::OtherCompared => {
+                None
+            }
         }
     }
 }
@@ -123,11 +132,11 @@ impl Budget {
                 principal,
                 calls: count,
             },
-            Asker::User(uid) => Event::RequestsRefused {
+            Asker::User(uid) | Asker::Compared(uid) => Event::RequestsRefused {
                 uid: Some(uid),
                 requests,
             },
-            Asker::OtherUsers => Event::RequestsRefused {
+            Asker::OtherUsers | Asker::OtherCompared => Event::RequestsRefused {
                 uid: None,
                 requests,
             },
