@@ -1,14 +1,14 @@
 //! An export that a second auditor has: what lets its lines leave the host.
 //!
-//! Owns which export a digest names, and who may confirm it. Promises that nobody confirms an export of their own, that one
-//! which leaves a gap after those that were confirmed is refused and writes nothing, and that the line is on the disk before
-//! anything may leave. Does not look at roles, and does not read the medium: whoever confirms does.
+//! Owns which export a digest names, and who may confirm it. Promises that nobody confirms an export of their own, also not who
+//! has the disk: the line that says whose it is must be of the chain that is being written. One that leaves a gap after those
+//! that were confirmed is refused and writes nothing, and the line is on the disk before anything may leave. Does not look at roles, and does not read the medium: whoever confirms does.
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
 use mcpist_core::api::Confirmed;
-use mcpist_core::audit::{MAX_LINE, Seq, hashed};
+use mcpist_core::audit::{Anchor, MAX_LINE, Problem, Seq, Verifier};
 use mcpist_core::event::Event;
 use mcpist_core::ids::Digest;
 use serde::Deserialize;
@@ -31,9 +31,15 @@ pub(crate) enum ConfirmError {
     /// Lines before it would be nowhere.
     #[error("no confirmed export holds the lines from {0} on that are before this one")]
     Gap(u64),
+    /// The log is not whole.
+    #[error("the log does not verify, {0}; keep the files, run 'mcpist audit verify'")]
+    Damaged(Problem),
+    /// It is not the log that is being written.
+    #[error("the files do not hold what was written to them; keep them, run 'mcpist audit verify'")]
+    Another,
     /// The log's files cannot be read.
     #[error("the audit log's files cannot be read: {0}")]
-    Read(io::ErrorKind),
+    Read(#[from] io::Error),
     /// The log takes no line.
     #[error(transparent)]
     Log(#[from] AuditError),
@@ -57,13 +63,17 @@ impl Audit {
         digest: &Digest,
         uid: u32,
     ) -> Result<Confirmed, ConfirmError> {
-        let (_, _, anchor) = self.end().ok_or(AuditError::Closed)?;
-        let found = find(folder, digest).map_err(|e| ConfirmError::Read(e.kind()))?;
-        let export = found.ok_or(ConfirmError::Unknown)?;
+        let end = self.end().ok_or(AuditError::Closed)?;
+        let (_, _, anchor) = end;
+        self.synced_blocking(Seq(anchor.seq))?;
+        let found = find(folder, digest, end)?;
+        // The chain says what was exported; a line says whose that was.
+        let is_of_chain = |export: &Line| export.through <= anchor.exported;
+        let export = found.filter(is_of_chain).ok_or(ConfirmError::Unknown)?;
         if export.uid == uid {
             return Err(ConfirmError::Own(uid));
         }
-        let wanted = oldest(folder, anchor.confirmed).map_err(|e| ConfirmError::Read(e.kind()))?;
+        let wanted = oldest(folder, anchor.confirmed)?;
         if export.first > wanted {
             return Err(ConfirmError::Gap(wanted));
         }
@@ -97,34 +107,59 @@ fn oldest(folder: &Path, confirmed: u64) -> io::Result<u64> {
     Ok(first.map_or(0, |(Seq(seq), _)| seq).max(confirmed + 1))
 }
 
-/// The newest export with this digest. It is looked for in the files: what waits for its confirmation is in them still.
-fn find(folder: &Path, digest: &Digest) -> io::Result<Option<Line>> {
-    for number in numbers(folder)?.into_iter().rev() {
-        if let Some(found) = find_in(BufReader::new(open(folder, number)?), digest)? {
-            return Ok(Some(found));
+/// The newest export with this digest, in a log that was verified up to `end`: its newest segment, the bytes in that, and
+/// where the chain stands there. What waits for its confirmation is in the files still.
+fn find(
+    folder: &Path,
+    digest: &Digest,
+    (newest, bytes, anchor): (u64, u64, Anchor),
+) -> Result<Option<Line>, ConfirmError> {
+    let mut verifier = Verifier::resume();
+    let mut found = None;
+    let mut segments = numbers(folder)?;
+    segments.retain(|number| *number <= newest);
+    for number in segments {
+        let length = if number == newest { bytes } else { u64::MAX };
+        let segment = BufReader::new(open(folder, number)?.take(length));
+        // What is no line of the chain is judged by the end.
+        if !find_in(segment, digest, &mut verifier, &mut found)?
+            || (number != newest && !verifier.next_file())
+        {
+            break;
         }
     }
-    Ok(None)
+    let report = verifier.finish();
+    match report.problem {
+        Some(problem) => Err(ConfirmError::Damaged(problem)),
+        None if (report.anchor.seq, report.anchor.head) != (anchor.seq, anchor.head) => {
+            Err(ConfirmError::Another)
+        }
+        None => Ok(found),
+    }
 }
 
-fn find_in(mut segment: impl BufRead, digest: &Digest) -> io::Result<Option<Line>> {
+/// Looks through one segment, each line of which `verifier` judges; false where one does not hold.
+fn find_in(
+    mut segment: impl BufRead,
+    digest: &Digest,
+    verifier: &mut Verifier,
+    found: &mut Option<Line>,
+) -> io::Result<bool> {
     const EVENT: &[u8] = b"\"event\":\"audit_exported\"";
-    let (mut line, mut found) = (Vec::new(), None);
+    let mut line = Vec::new();
     loop {
         line.clear();
         let limit = MAX_LINE as u64 + 1;
         if (&mut segment).take(limit).read_until(b'\n', &mut line)? == 0 {
-            return Ok(found);
+            return Ok(true);
         }
-        let names_it = line.windows(EVENT.len()).any(|part| part == EVENT);
-        let whole = line
-            .strip_suffix(b"\n")
-            .filter(|whole| hashed(whole).is_some());
-        if let Some(whole) = whole.filter(|_| names_it) {
-            let read = serde_json::from_slice::<Line>(whole).ok();
-            found = read
-                .filter(|said| said.event == "audit_exported" && said.digest == *digest)
-                .or(found);
+        if !verifier.feed(&line) {
+            return Ok(false);
+        }
+        if line.windows(EVENT.len()).any(|part| part == EVENT) {
+            let read = serde_json::from_slice::<Line>(&line).ok();
+            let read = read.filter(|said| said.event == "audit_exported" && said.digest == *digest);
+            *found = read.or(found.take());
         }
     }
 }

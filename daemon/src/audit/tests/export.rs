@@ -250,6 +250,32 @@ fn segments_leave_when_somebody_else_has_their_export_and_never_before() {
 }
 
 #[test]
+fn who_rewrites_whose_an_export_is_confirms_nothing() {
+    let (fixture, audit) = of_confirmed(2);
+    let folder = fixture.folder.path();
+    let (exported, _) = export(&fixture, &audit, ExportFrom::Beginning).unwrap();
+    let is_there = |number: &u64| {
+        let text = std::fs::read_to_string(fixture.segment(*number)).unwrap();
+        text.contains("\"audit_exported\"")
+    };
+    let number = numbers(&fixture).into_iter().find(is_there).unwrap();
+    let right = std::fs::read_to_string(fixture.segment(number)).unwrap();
+    let wrong = right.replace("\"uid\":7", "\"uid\":9");
+    assert_ne!(wrong, right);
+    let file = File::options().write(true).open(fixture.segment(number));
+    let put = |text: &str| file.as_ref().unwrap().write_all_at(text.as_bytes(), 0);
+    put(&wrong).unwrap();
+    let own = audit.confirm(folder, &exported.digest, 7);
+    assert!(matches!(own, Err(ConfirmError::Damaged(_))), "{own:?}");
+    assert_eq!(audit.state().head.unwrap().confirmed, 0);
+    put(&right).unwrap();
+    let own = audit.confirm(folder, &exported.digest, 7);
+    assert!(matches!(own, Err(ConfirmError::Own(7))), "{own:?}");
+    audit.confirm(folder, &exported.digest, 8).unwrap();
+    assert!(audit.close(LONG));
+}
+
+#[test]
 fn a_confirmation_that_leaves_a_gap_is_refused() {
     let (fixture, audit) = of_confirmed(2);
     let folder = fixture.folder.path();
