@@ -28,8 +28,10 @@ use crate::{Context, secret};
   mcpist backup verify /media/usb/store-2026-11-24.backup
   mcpist backup inspect store.backup                    whose is it, of when? Needs no daemon
 
-The file is of no use without the shares of the holders that it names. It was read back whole before this command says
-that it was made; take it out of the host then. Exit status: 0 it lacks no vault, 3 a vault could not be read and is left out."
+The file is of no use without the shares of the holders that it names. It was read back whole before
+this command says that it was made; take it out of the host then. A vault that is carried sealed is
+in it as it stands, and only its own quorum can tell whether it is good.
+Exit status: 0 every vault is in it, 3 a vault could not be read and is left out."
 )]
 pub(crate) struct BackupArgs {
     /// The new file
@@ -194,9 +196,14 @@ fn show(what: &str, made: &BackupMade) -> String {
         made.files,
         made.bytes,
         made.backup,
-        match made.left_out.is_empty() {
-            true => format!("{}\nit lacks no vault", carried(&made.carried)),
-            false => format!(
+        match (made.left_out.is_empty(), made.carried.first()) {
+            (true, None) => "\nit lacks no vault".to_owned(),
+            (true, Some(first)) => format!(
+                "{}\nkeep the older backups, and the shares that open them, until one lacks no vault\nnext: mcpist vault unseal {}, and another backup",
+                carried(&made.carried),
+                first.vault
+            ),
+            (false, _) => format!(
                 "{}{}\nINCOMPLETE: keep the older backups, and the shares that open them\nnext: mcpist vault list, and another backup",
                 carried(&made.carried),
                 left_out(&made.left_out)
@@ -234,7 +241,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_backup_that_lacks_a_vault_does_not_let_older_ones_go() {
+    fn a_backup_that_lacks_a_vault_or_has_one_unverified_does_not_let_older_ones_go() {
         let made = |left_out: Vec<LeftOut>| BackupMade {
             backup: Digest::of(b"x"),
             created: 0,
@@ -249,6 +256,18 @@ mod tests {
         let whole = made(Vec::new());
         assert!(show("verified", &whole).ends_with("it lacks no vault"));
         assert_eq!(exit(&whole.left_out), 0);
+        let carrying = BackupMade {
+            carried: vec![Carried {
+                vault: "payroll".to_owned(),
+                records: 7,
+            }],
+            ..made(Vec::new())
+        };
+        let said = show("verified", &carrying);
+        assert!(said.contains("keep the older backups"), "{said}");
+        assert!(said.ends_with("next: mcpist vault unseal payroll, and another backup"));
+        assert!(!said.contains("it lacks no vault"), "{said}");
+        assert_eq!(exit(&carrying.left_out), 0);
         let team = LeftOut {
             vault: "team".to_owned(),
             reason: "it is quarantined".to_owned(),

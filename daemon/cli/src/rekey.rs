@@ -23,8 +23,7 @@ use crate::witness::Keeping;
 use crate::{Context, guided, secret, unseal};
 
 /// What is due after shares or keys changed. What a backup lacks, older ones may be the last to hold.
-pub(crate) const NEXT_BACKUP: &str =
-    "mcpist backup FILE; once it lacks no vault, destroy the old shares and backups";
+pub(crate) const NEXT_BACKUP: &str = "mcpist backup FILE; once it lacks no vault and carries none sealed, destroy the old shares and backups";
 
 /// Give the store to new shares: a custodian leaves, comes, or has lost a share
 #[derive(Args)]

@@ -118,7 +118,10 @@ fn show(status: &Status) -> String {
                 backup.generation,
                 match backup.carried.is_empty() {
                     true => String::new(),
-                    false => format!(", {} carried sealed", backup.carried.join(", ")),
+                    false => format!(
+                        ", {} carried sealed: keep the older ones, and their shares",
+                        backup.carried.join(", ")
+                    ),
                 },
                 match backup.without.is_empty() {
                     true => String::new(),

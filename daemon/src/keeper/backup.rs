@@ -2,8 +2,9 @@
 //!
 //! Owns what the store remembers of them: the last one that was verified, and that one is due since keys, shares or life
 //! changed. Promises that one is made at a time, on a thread of its own; that a backup counts, and the alarm goes, only
-//! once it was read back whole and the store was not changed so meanwhile; and that the file is one of the caller's
-//! opening, checked by fstat. Registries whose folder cannot be read are left out, as they serve nothing.
+//! once it was read back whole, every record of every vault opened, and the store was not changed so meanwhile: one that
+//! carries a sealed vault may hold a ruined file; and that the file is one of the caller's opening, checked by
+//! fstat. Registries whose folder cannot be read are left out, as they serve nothing.
 
 use std::fs::File;
 use std::io;
@@ -74,12 +75,20 @@ impl Backups {
     }
 
     pub(super) fn alarm(&self) -> Option<Alarm> {
-        self.due.as_ref().map(|due| Alarm {
-            code: ErrorCode::BackupDue,
-            message: format!(
-                "no backup was made since {}: older ones open with what was in use before; mcpist backup FILE",
-                due.since
+        let since = &self.due.as_ref()?.since;
+        let sealed = self.last.as_ref().map_or(&[][..], |last| &last.carried);
+        let message = match sealed.first() {
+            None => format!(
+                "no backup was made since {since}: older ones open with what was in use before; mcpist backup FILE"
             ),
+            Some(first) => format!(
+                "no backup that was verified whole was made since {since}: the last one carries {} sealed, so keep the older ones and their shares; mcpist vault unseal {first}, then mcpist backup FILE",
+                sealed.join(", ")
+            ),
+        };
+        Some(Alarm {
+            code: ErrorCode::BackupDue,
+            message,
         })
     }
 
@@ -190,7 +199,8 @@ impl Keeper {
             uid,
         };
         let open = self.open_for_change()?;
-        let counts = open.backups.changes == changes && made.left_out.is_empty();
+        let is_whole = made.left_out.is_empty() && made.carried.is_empty();
+        let counts = open.backups.changes == changes && is_whole;
         let mut batch = vec![
             records::put(KIND, LAST.to_owned(), Some(&last), Expect::Any)
                 .map_err(|e| records_error(&e))?,

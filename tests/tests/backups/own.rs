@@ -56,6 +56,14 @@ fn health(host: &Appliance) -> Value {
     payroll.unwrap()["health"].clone()
 }
 
+/// What the alarm `backup_due` says, if it stands.
+fn due(host: &Appliance) -> Option<String> {
+    let status = host.ask("GET", "/v1/status", None);
+    let mut alarms = status["alarms"].as_array().unwrap().iter();
+    let due = alarms.find(|alarm| alarm["code"] == "backup_due")?;
+    Some(due["message"].as_str().unwrap().to_owned())
+}
+
 #[test]
 fn a_vault_of_its_own_quorum_is_restored_as_it_stood_and_its_people_open_it() {
     let (first, _service) = host();
@@ -71,7 +79,9 @@ fn a_vault_of_its_own_quorum_is_restored_as_it_stood_and_its_people_open_it() {
         (&made["carried"], &made["left_out"]),
         (&json!([]), &json!([]))
     );
+    assert_eq!(due(&first), None);
     assert_eq!(put_wages(&first), 2);
+    done(&first, &["vault", "rotate", "system"], b"");
     done(&first, &["vault", "seal", "payroll"], b"");
     let made = done(&first, &["backup", text(&sealed)], b"");
     let carried = json!([{ "vault": "payroll", "records": 1 }]);
@@ -81,12 +91,18 @@ fn a_vault_of_its_own_quorum_is_restored_as_it_stood_and_its_people_open_it() {
     );
     let status = first.ask("GET", "/v1/status", None);
     assert_eq!(status["backup"]["carried"], json!(["payroll"]), "{status}");
+    // Nobody has opened what may be the only copy of payroll from now on.
+    let told = due(&first).unwrap();
+    assert!(told.contains("carries payroll sealed"), "{told}");
     // Sealed now, it can no more be verified in the other one.
     let again = done(&first, &["backup", "verify", text(&open)], b"");
     assert_eq!(again["carried"], carried);
     open_payroll(&first, &shares);
     let again = done(&first, &["backup", "verify", text(&sealed)], b"");
     assert_eq!(again["carried"], json!([]));
+    let whole = desk.path().join("whole.backup");
+    done(&first, &["backup", text(&whole)], b"");
+    assert_eq!(due(&first), None);
     first.ask("POST", "/v1/seal", None);
 
     for (file, version) in [(&open, 1), (&sealed, 2)] {

@@ -39,7 +39,7 @@ pub(super) async fn rotate(context: &Context, args: RotateArgs) -> Result<()> {
 }
 
 fn show(rotated: &VaultRotated) -> String {
-    const NEXT: &str = "next: mcpist backup FILE; once it lacks no vault, destroy older backups";
+    const NEXT: &str = "next: mcpist backup FILE; once it lacks no vault and carries none sealed, destroy older backups";
     let VaultRotated {
         vault,
         records,
