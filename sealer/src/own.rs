@@ -277,18 +277,18 @@ impl Vaults {
         let vault = self.vault(name)?;
         let mut own = vault.own_quorum()?;
         own.tried = own.tried.max(generation);
-        self.write_own(&vault, &own, Vec::new(), outbox)
+        self.write_own(&vault, &own, Vec::new(), outbox_line(outbox)?)
     }
 
-    /// Gives the vault of `switch`, which is open, to its new quorum. `outbox` goes into the system vault's outbox in the
-    /// same transaction.
+    /// Gives the vault of `switch`, which is open, to its new quorum. `ops` go into the system vault in the same
+    /// transaction.
     ///
     /// # Errors
     /// [`SwitchError`]; nothing is changed, but after [`SwitchError::VaultInDoubt`].
     pub fn rekey_own(
         &self,
         switch: &Switch<VaultConfig>,
-        outbox: Option<Vec<u8>>,
+        ops: impl IntoIterator<Item = Op>,
     ) -> Result<(), SwitchError> {
         let mcpist_quorum::Act::RekeyVault(terms) = switch.plan().act() else {
             return Err(SwitchError::OtherConfig);
@@ -316,7 +316,7 @@ impl Vaults {
             config: switch.config().clone(),
             tried: own.tried.max(switch.config().sharing().generation),
         };
-        match self.write_own(&vault, &new, vec![put], outbox) {
+        match self.write_own(&vault, &new, vec![put], ops) {
             Err(VaultError::OutcomeUnknown) => {
                 let found = self.live().system.run(move |disk| disk.key_row(id));
                 match found {
@@ -345,11 +345,11 @@ impl Vaults {
         vault: &OpenVault,
         own: &VaultQuorum,
         puts: Vec<RawPut>,
-        outbox: Option<Vec<u8>>,
+        more: impl IntoIterator<Item = Op>,
     ) -> Result<(), VaultError> {
         let name = VaultName::parse(vault.name())?;
         let mut ops: Vec<Op> = vec![name_record(&name, vault.id(), Some(own), Expect::Any)?];
-        ops.extend(outbox_line(outbox)?);
+        ops.extend(more);
         let extra = Extra {
             erases: !puts.is_empty(),
             puts,

@@ -56,7 +56,7 @@ struct Made {
 pub(crate) async fn run(context: &Context, token_file: &Path, out: &Path, dev: bool) -> Result<()> {
     let mut terminal = Terminal::open()?;
     terminal.say(WELCOME)?;
-    show_token(context, token_file).await?;
+    show_token(context, token_file, "mcpist init --guided").await?;
     loop {
         let asked = ask_all(&mut terminal, out, dev)?;
         let Some(done) = make(context, &mut terminal, &asked).await? else {
@@ -79,7 +79,7 @@ pub(crate) async fn run(context: &Context, token_file: &Path, out: &Path, dev: b
         for file in &files {
             std::fs::remove_file(file).map_err(|e| Error::file(file, e))?;
         }
-        show_token(context, token_file).await?;
+        show_token(context, token_file, "mcpist init --guided").await?;
     }
 }
 

@@ -11,6 +11,7 @@ use clap::Args;
 use mcpist_core::api::{
     Base64, InitConfirm, InitDone, InitPlan, InitRequest, NewHolder, NewOfficer, PublicKey, path,
 };
+use mcpist_core::error::ErrorCode;
 use mcpist_core::ids::Digest;
 use mcpist_quorum::{Act, Identity, Plan};
 
@@ -115,7 +116,7 @@ pub(crate) async fn init(context: &Context, args: InitArgs) -> Result<()> {
         officers.push(NewOfficer { name, public });
     }
     let root = Base64(secret::read_file(root, MAX_FILE)?);
-    show_token(context, &args.token_file).await?;
+    show_token(context, &args.token_file, "mcpist init").await?;
     let request = InitRequest {
         threshold,
         holders,
@@ -193,15 +194,22 @@ pub(crate) async fn init(context: &Context, args: InitArgs) -> Result<()> {
     all_shown
 }
 
-/// Reads the init token, and shows it to the daemon.
-pub(crate) async fn show_token(context: &Context, file: &Path) -> Result<()> {
+/// Reads the init token, and shows it to the daemon. `command` is the one that it was given to.
+pub(crate) async fn show_token(context: &Context, file: &Path, command: &str) -> Result<()> {
+    let again = format!("sudo cat /var/lib/mcpist/init-token | {command} --token-file - …");
     let token = if file.as_os_str() == "-" {
         secret::ask("Init token: ")?
     } else {
-        secret::read_secret_file(file)
-            .map_err(|e| e.next("sudo cat TOKEN-FILE | mcpist init --token-file - …"))?
+        secret::read_secret_file(file).map_err(|e| e.next(&*again))?
     };
-    secret::init_token(&context.client, &token).await
+    let shown = secret::init_token(&context.client, &token).await;
+    // Repeated with the same token it would fail again.
+    shown.map_err(|e| match ErrorCode::parse(e.code()) {
+        Some(ErrorCode::TicketInvalid) => e.next(format!(
+            "take the token of the daemon that runs now: {again}"
+        )),
+        _ => e,
+    })
 }
 
 /// A plan of init, with the digest that was computed here.

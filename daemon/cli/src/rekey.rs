@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use mcpist_core::api::{
     CeremonyAct, CeremonyDone, CeremonyPhase, CeremonyRequest, CeremonyStatus, DeliveredShare,
-    Done, NewShares, OpenCeremony, ShareOutcome, Status, path,
+    NewShares, OpenCeremony, ShareOutcome, Status, path,
 };
 use mcpist_core::ids::{Digest, VaultName};
 use mcpist_quorum::{Plan, PlannedHolder};
@@ -73,6 +73,8 @@ enum CeremonyCommand {
         /// Folder for the new shares, should this consent be the last, or for the record, should this proof be
         #[arg(long, value_name = "DIR", default_value = ".")]
         out: PathBuf,
+        #[command(flatten)]
+        keeping: Keeping,
     },
     /// Write the new shares to files, each encrypted to its holder; as often as needed until the ceremony ends
     #[command(after_help = "Examples:
@@ -82,7 +84,7 @@ enum CeremonyCommand {
         #[arg(long, value_name = "DIR", default_value = ".")]
         out: PathBuf,
     },
-    /// End the ceremony; the store stays as it is
+    /// End the ceremony and drop its shares; the store stays as it is
     #[command(after_help = "Examples:
   mcpist ceremony cancel")]
     Cancel,
@@ -153,7 +155,7 @@ pub(crate) async fn begin_confirmed(
     let (plan, digest) = read_plan(&open.plan)?;
     context.out.terms(&describe(&plan, &digest));
     if !yes && let Err(e) = confirm(question) {
-        let _: Done = context.client.delete(path::CEREMONY).await?;
+        let _: CeremonyStatus = context.client.delete(path::CEREMONY).await?;
         return Err(e);
     }
     Ok(open)
@@ -165,9 +167,11 @@ pub(crate) async fn ceremony(context: &Context, args: CeremonyArgs) -> Result<()
             let (open, ..) = shown(context).await?;
             context.out.data(&open, waits_for)
         }
-        Some(CeremonyCommand::Give { given, out }) => {
-            give(context, &given, &out, &Keeping::default()).await
-        }
+        Some(CeremonyCommand::Give {
+            given,
+            out,
+            keeping,
+        }) => give(context, &given, &out, &keeping).await,
         Some(CeremonyCommand::Shares { out }) => {
             let open: OpenCeremony = context.client.get(path::CEREMONY).await?;
             let (plan, _) = read_plan(&open.plan)?;
@@ -176,11 +180,8 @@ pub(crate) async fn ceremony(context: &Context, args: CeremonyArgs) -> Result<()
             context.out.data(&Written { files }, |w| listed(&w.files))
         }
         Some(CeremonyCommand::Cancel) => {
-            let done: Done = context.client.delete(path::CEREMONY).await?;
-            context.out.data(&done, |_| {
-                "the ceremony was ended; the store is as it was, and no new share will ever open it"
-                    .to_owned()
-            })
+            let ended: CeremonyStatus = context.client.delete(path::CEREMONY).await?;
+            context.out.data(&ended, cancelled)
         }
     }
 }
@@ -205,7 +206,8 @@ async fn shown(context: &Context) -> Result<(OpenCeremony, Plan, Digest)> {
     Ok((open, plan, digest))
 }
 
-/// Gives a share of the open ceremony; what comes of it is written to `out`, a receipt to where those are kept.
+/// Gives a share of the open ceremony, once the kept receipt was presented: what opens a vault is judged by it, whichever
+/// command brings the share. What comes of it is written to `out`, a receipt to where those are kept.
 pub(crate) async fn give(
     context: &Context,
     given: &GivenShare,
@@ -214,18 +216,22 @@ pub(crate) async fn give(
 ) -> Result<()> {
     let (open, plan, digest) = shown(context).await?;
     context.out.note(&format!("  {}", waits_for(&open)));
+    keeping.present(context, plan.store()).await?;
+    let command = command_of(open.act, open.vault.as_ref());
     check_new(
         out,
         &awaited(&open, &plan, &digest),
         "name another folder with --out; no share was given",
     )?;
-    let share = given.read("mcpist ceremony give")?.to_text()?;
-    let outcome = unseal::give(context, digest, &share)
-        .await
-        .map_err(|e| match e.code() {
-            "share_refused" => e.next("mcpist ceremony"),
-            _ => e,
-        })?;
+    let share = given.read(&command)?.to_text()?;
+    let outcome =
+        unseal::give(context, digest, &share)
+            .await
+            .map_err(|e| match (e.code(), open.act) {
+                ("share_refused", CeremonyAct::UnsealVault) => e.next(&*command),
+                ("share_refused", _) => e.next("mcpist ceremony"),
+                _ => e,
+            })?;
     let files = match &outcome {
         ShareOutcome::Delivered { shares, .. } => write(out, &plan, shares).map_err(|e| {
             e.during("the new shares are made and wait")
@@ -234,7 +240,9 @@ pub(crate) async fn give(
         ShareOutcome::Completed(done) => keep(context, out, &digest, done, keeping)?,
         _ => Vec::new(),
     };
-    context.out.data(&Given { outcome, files }, told)
+    context
+        .out
+        .data(&Given { outcome, files }, |given| told(given, &command))
 }
 
 /// The files that the next share may bring, should it be the last of its phase.
@@ -269,6 +277,36 @@ pub(crate) fn summary(open: &CeremonyStatus) -> String {
     format!("{act}, {} of {} {whose}{}", p.given, p.needed, expires(p))
 }
 
+/// What its holders give a share with.
+fn command_of(act: CeremonyAct, vault: Option<&VaultName>) -> String {
+    match (act, vault) {
+        (CeremonyAct::UnsealVault, Some(vault)) => format!("mcpist vault unseal {vault}"),
+        _ => "mcpist ceremony give".to_owned(),
+    }
+}
+
+/// What the end of a ceremony that was not completed leaves.
+fn cancelled(ended: &CeremonyStatus) -> String {
+    let vault = ended.vault.as_ref().map_or("", |vault| vault.as_str());
+    let left = match (ended.act, ended.phase) {
+        (CeremonyAct::UnsealVault, _) => {
+            format!("vault {vault} stays sealed; next: mcpist vault unseal {vault}")
+        }
+        (CeremonyAct::NewVault, _) => {
+            format!("vault {vault} is not made, and its shares will never open anything")
+        }
+        (CeremonyAct::RekeyVault, CeremonyPhase::Proof) => {
+            format!("vault {vault} is as it was, and no new share will ever open it")
+        }
+        (CeremonyAct::RekeyVault, CeremonyPhase::Consent) => format!("vault {vault} is as it was"),
+        (CeremonyAct::Rekey, CeremonyPhase::Proof) => {
+            "the store is as it was, and no new share will ever open it".to_owned()
+        }
+        (CeremonyAct::Rekey | CeremonyAct::RotateRoot, _) => "the store is as it was".to_owned(),
+    };
+    format!("the ceremony was ended, and no share of it is kept; {left}")
+}
+
 /// Whose shares the ceremony waits for, and how to give one.
 fn waits_for(open: &OpenCeremony) -> String {
     let p = &open.progress;
@@ -281,17 +319,18 @@ fn waits_for(open: &OpenCeremony) -> String {
         false => format!(" ({})", p.holders.join(", ")),
     };
     format!(
-        "{whose}: {} of {} given{given}{}\nnext: mcpist ceremony give",
+        "{whose}: {} of {} given{given}{}\nnext: {}",
         p.given,
         p.needed,
-        expires(p)
+        expires(p),
+        command_of(open.act, open.vault.as_ref())
     )
 }
 
-fn told(given: &Given) -> String {
+fn told(given: &Given, command: &str) -> String {
     match &given.outcome {
         ShareOutcome::Pending(p) => format!(
-            "taken as consent: {} of {} ({}){}\nnext: the next holder runs mcpist ceremony give",
+            "taken as consent: {} of {} ({}){}\nnext: the next holder runs {command}",
             p.given,
             p.needed,
             p.holders.join(", "),
@@ -322,7 +361,7 @@ fn told(given: &Given) -> String {
                 recorded(&given.files)
             ),
             CeremonyAct::RekeyVault => format!(
-                "done: the shares of generation {} open vault {}, the ones before open nothing any more\nnext: destroy the old shares{}",
+                "done: the shares of generation {} open vault {}, the ones before open nothing any more\nnext: {NEXT_BACKUP}{}",
                 done.generation,
                 vault_of(done),
                 recorded(&given.files)

@@ -17,6 +17,7 @@ use mcpist_quorum::Act;
 
 use crate::backup::{carried, exit, inspect, left_out};
 use crate::error::{Error, Result};
+use crate::init::show_token;
 use crate::plan::{confirm, describe, read_plan};
 use crate::rekey::record_files;
 use crate::share::{GivenShare, check_file};
@@ -61,7 +62,7 @@ pub(crate) struct RestoreArgs {
         conflicts_with = "record"
     )]
     report: Option<PathBuf>,
-    /// The file with the init token, for a host without a store
+    /// The file with the init token, for a host without a store; - is standard input
     #[arg(
         long,
         value_name = "FILE",
@@ -143,7 +144,7 @@ async fn begin(context: &Context, file: &Path, args: &RestoreArgs) -> Result<()>
     let purpose = if args.drill {
         Purpose::Drill
     } else {
-        show_token(context, &args.token_file).await?;
+        token(context, &args.token_file).await?;
         Purpose::Restore
     };
     let opened = secret::open(file)?;
@@ -160,11 +161,10 @@ async fn begin(context: &Context, file: &Path, args: &RestoreArgs) -> Result<()>
 }
 
 /// A host without a store is given one by who has init's token.
-async fn show_token(context: &Context, file: &Path) -> Result<()> {
+async fn token(context: &Context, file: &Path) -> Result<()> {
     let status: mcpist_core::api::Status = context.client.get(path::STATUS).await?;
     if status.state == mcpist_core::api::StoreState::Uninitialised {
-        let token = secret::read_secret_file(file)?;
-        secret::init_token(&context.client, &token).await?;
+        show_token(context, file, "mcpist restore FILE").await?;
     }
     Ok(())
 }

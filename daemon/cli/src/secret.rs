@@ -19,6 +19,7 @@ use mcpist_core::error::ErrorCode;
 use mcpist_core::ids::{Digest, VaultName};
 use mcpist_secret::Secret;
 use mcpist_secret::frame::{Ticket, write_frame};
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use zeroize::Zeroize;
@@ -41,16 +42,10 @@ async fn send(client: &Client, purpose: Purpose, payload: &Secret) -> Result<Red
 
 /// Shows the init token.
 pub(crate) async fn init_token(client: &Client, token: &Secret) -> Result<()> {
-    let refused = match send(client, Purpose::InitToken, token).await? {
-        Redeemed::InitToken => return Ok(()),
-        other => unexpected(other),
-    };
-    // Repeated with the same token it would fail again.
-    let again = "take the token of the daemon that runs now: sudo cat /var/lib/mcpist/init-token | mcpist init --token-file - …";
-    Err(match ErrorCode::parse(refused.code()) {
-        Some(ErrorCode::TicketInvalid) => refused.next(again),
-        _ => refused,
-    })
+    match send(client, Purpose::InitToken, token).await? {
+        Redeemed::InitToken => Ok(()),
+        other => Err(unexpected(other)),
+    }
 }
 
 /// Gives one share.
@@ -216,7 +211,11 @@ pub(crate) fn open(path: &Path) -> Result<File> {
         .read(true)
         .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC).bits())
         .open(path)
-        .map_err(|e| Error::file(path, e))
+        .map_err(|e| match e.raw_os_error().map(Errno::from_raw) {
+            Some(Errno::ELOOP) => Error::file(path, "is a symbolic link, and none is followed")
+                .next("name the file that it leads to"),
+            _ => Error::file(path, e),
+        })
 }
 
 /// A new file that can be read back; what stands there already is not touched.

@@ -10,7 +10,7 @@
 
 use mcpist_core::api::{
     ApiError, Base64, CeremonyAct, CeremonyDone, CeremonyPhase, CeremonyRequest, CeremonyStatus,
-    DeliveredShare, Done, NewHolder, NewShares, OpenCeremony, Progress, ShareOutcome,
+    DeliveredShare, NewHolder, NewShares, OpenCeremony, Progress, ShareOutcome,
 };
 use mcpist_core::error::ErrorCode;
 use mcpist_core::event::{Event, Step};
@@ -95,7 +95,7 @@ impl Open {
     fn running(&self) -> Result<&Running, ApiError> {
         self.ceremony.as_ref().ok_or_else(|| {
             ApiError::new(ErrorCode::NotFound, "no ceremony is open")
-                .next("begin one: mcpist rekey, mcpist rotate root")
+                .next("begin one: mcpist rekey, mcpist rotate root, mcpist vault unseal NAME, mcpist vault create")
         })
     }
 
@@ -177,11 +177,10 @@ impl Keeper {
         request: CeremonyRequest,
     ) -> Result<OpenCeremony, ApiError> {
         let open = self.open_for_change()?;
-        if open.ceremony.is_some() {
-            return Err(
-                ApiError::new(ErrorCode::Conflict, "a ceremony is open already")
-                    .next("see it: mcpist ceremony; end it: mcpist ceremony cancel"),
-            );
+        if let Some(running) = &open.ceremony {
+            // No ceremony is ended for a name that was mistyped.
+            open.has_own_quorum(&request)?;
+            return Err(in_the_way(running));
         }
         let running = open.plan(request)?;
         open.may_go_on(&running)?;
@@ -219,11 +218,13 @@ impl Keeper {
         }
     }
 
-    /// Ends the open ceremony; nothing of it stays.
-    pub(crate) fn cancel_ceremony(&mut self, uid: u32) -> Result<Done, ApiError> {
-        self.open()?.running()?;
+    /// Ends the open ceremony; nothing of it stays. What it was.
+    pub(crate) fn cancel_ceremony(&mut self, uid: u32) -> Result<CeremonyStatus, ApiError> {
+        let open = self.open()?;
+        open.running()?;
+        let ended = open.ceremony_status();
         self.end_ceremony(Step::Cancelled, Some(uid));
-        Ok(Done {})
+        ended.ok_or(ApiError::of(ErrorCode::Internal))
     }
 
     /// Ends a ceremony whose time is over.
@@ -536,6 +537,19 @@ pub(super) fn letters(letters: &[Letter]) -> Vec<DeliveredShare> {
         age: letter.age.clone(),
     };
     letters.iter().map(letter).collect()
+}
+
+/// A ceremony is open, and ends before another one begins.
+fn in_the_way(running: &Running) -> ApiError {
+    let about = running.vault().map(|vault| format!(" about vault {vault}"));
+    let text = format!(
+        "a ceremony{} is open already, with {} of {} shares given",
+        about.unwrap_or_default(),
+        running.progress().given,
+        running.progress().needed
+    );
+    ApiError::new(ErrorCode::Conflict, &text)
+        .next("see it: mcpist ceremony; end it, and drop its shares: mcpist ceremony cancel")
 }
 
 /// Whether the next share may be the last one.

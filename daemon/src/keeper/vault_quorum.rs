@@ -8,7 +8,7 @@
 //! Does not: open its keys (the sealer does). Its file is verified on the keeper's thread, as at the store's unseal.
 
 use mcpist_core::api::{
-    ApiError, Base64, CeremonyAct, CeremonyDone, Done, NewHolder, ShareOutcome,
+    ApiError, Base64, CeremonyAct, CeremonyDone, CeremonyRequest, NewHolder, Sealed, ShareOutcome,
 };
 use mcpist_core::error::ErrorCode;
 use mcpist_core::event::{Event, Step};
@@ -16,13 +16,14 @@ use mcpist_core::ids::{Digest, VaultName};
 use mcpist_quorum::{
     CeremonyRecord, Consent, Delivery, Plan, PlannedVault, Proof, Switch, ValidShares, VaultConfig,
 };
-use mcpist_sealer::{Health, SwitchError, VaultId, VaultQuorum};
+use mcpist_sealer::{Health, Op, SwitchError, VaultId, VaultQuorum};
 
+use super::backup::{CHANGED, due_op};
 use super::ceremony::{invalid, letters, switch_error};
 use super::init::{digest, signer};
 use super::running::{Of, Running, act_of, event_of};
 use super::unseal::progress_of;
-use super::{Keeper, Open, SYSTEM, outbox_line, today, vault_error};
+use super::{Keeper, Open, SYSTEM, outbox_line, records_error, today, vault_error};
 use crate::clock::steady_seconds;
 
 fn unavailable(error: &dyn std::fmt::Display) -> ApiError {
@@ -34,6 +35,16 @@ impl Open {
         let found = self.vault(vault).map_err(|e| vault_error(&e))?;
         let own = found.own_quorum().map_err(|e| vault_error(&e))?;
         Ok((own, found.health()))
+    }
+
+    /// Whether the vault that `request` is about, where it has to be there, has a quorum of its own.
+    pub(super) fn has_own_quorum(&self, request: &CeremonyRequest) -> Result<(), ApiError> {
+        match request {
+            CeremonyRequest::UnsealVault { vault } | CeremonyRequest::RekeyVault { vault, .. } => {
+                self.own_quorum(vault).map(drop)
+            }
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn plan_unseal_vault(&self, vault: VaultName) -> Result<Running, ApiError> {
@@ -235,10 +246,17 @@ impl Keeper {
         let open = self.open()?;
         let switched = match act {
             CeremonyAct::NewVault => open.vaults().create_own_vault(&switch, Some(line)),
-            _ => open.vaults().rekey_own(&switch, Some(line)),
+            _ => match due_op(CHANGED) {
+                Ok(due) => open.vaults().rekey_own(&switch, [due, Op::Outbox(line)]),
+                Err(e) => {
+                    open.ceremony = Some(Running::VaultProof(Box::new(switch.undo()), vault));
+                    return Err(records_error(&e));
+                }
+            },
         };
         if let Err(error) = switched {
             if matches!(error, SwitchError::VaultInDoubt(_)) {
+                open.backups.is_due(CHANGED);
                 let _ = self.refresh();
             } else {
                 // It is as it was, and the last proof can be given again.
@@ -248,6 +266,9 @@ impl Keeper {
             return Err(switch_error(&error));
         }
         log::info!("ceremony completed: {act:?} of vault {vault}");
+        if act == CeremonyAct::RekeyVault {
+            open.backups.is_due(CHANGED);
+        }
         let record = open.record_of_vault(&plan, &config);
         let record = record.inspect_err(|e| log::warn!("no ceremony record: {}", e.message));
         let record = record.ok();
@@ -264,20 +285,32 @@ impl Keeper {
         }))
     }
 
-    /// Seals one vault that has a quorum of its own; an open ceremony about it ends with it.
-    pub(crate) fn seal_vault(&mut self, uid: u32, vault: &VaultName) -> Result<Done, ApiError> {
+    /// Seals one vault that has a quorum of its own. An unseal of it that is open ends with it, and its shares are counted; a
+    /// rekey is ended by who means to alone, since its new shares have left.
+    pub(crate) fn seal_vault(&mut self, uid: u32, vault: &VaultName) -> Result<Sealed, ApiError> {
         let open = self.open()?;
-        let ceremony = open.ceremony.as_ref();
-        let is_about_it = ceremony.is_some_and(|running| running.vault() == Some(vault));
+        let about = open.ceremony_status();
+        let about = about.filter(|open| open.vault.as_ref() == Some(vault));
+        if let Some(CeremonyAct::RekeyVault) = about.as_ref().map(|open| open.act) {
+            let text = format!("vault {vault} is being given to new shares");
+            let next = format!(
+                "end that, and its new shares with it: mcpist ceremony cancel; then mcpist vault seal {vault}"
+            );
+            return Err(ApiError::new(ErrorCode::Conflict, &text).next(&next));
+        }
         open.vaults()
             .seal_own(vault.as_str())
             .map_err(|e| vault_error(&e))?;
         log::info!("vault {vault} sealed by uid {uid}");
-        if is_about_it {
+        let dropped = about.as_ref().map_or(0, |open| open.progress.given);
+        if about.is_some() {
             self.end_ceremony(Step::Cancelled, Some(uid));
         }
         let refreshed = self.refresh();
         self.record(&Event::VaultSealed { vault, uid })?;
-        refreshed.map(|()| Done {})
+        refreshed.map(|()| Sealed {
+            receipt: None,
+            dropped,
+        })
     }
 }

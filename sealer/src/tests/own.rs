@@ -9,6 +9,7 @@ use mcpist_quorum::{
 
 use super::support::{Fail, Site, again, edit, file_name, put, read, rows};
 use crate::barrier::{Barrier, Unsealed};
+use crate::batch::Op;
 use crate::error::{Health, VaultError};
 use crate::ids::VaultId;
 use crate::rekey::SwitchError;
@@ -264,7 +265,7 @@ fn a_disk_that_fails_at_its_rekey_leaves_the_old_quorum_or_the_new_one() {
         if let Some(how) = how {
             site.faults.fail_next(CONTROL, how);
         }
-        let done = barrier.rekey_own(&switch, Some(b"given".to_vec()));
+        let done = barrier.rekey_own(&switch, Some(Op::Outbox(b"given".to_vec())));
         let made = matches!(how, None | Some(Fail::Made));
         assert_eq!(done.is_ok(), made, "{done:?}");
         assert_eq!(reads(&barrier, "ops").unwrap(), "secret");

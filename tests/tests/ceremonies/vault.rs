@@ -126,8 +126,23 @@ fn its_people_make_it_open_it_and_give_it_on() {
         said.contains("other_set") && said.contains("vault payroll") && said.contains("0 of 2"),
         "{said}"
     );
+    // Each step names the command that presents the receipt and knows the vault.
+    assert!(
+        said.ends_with("next: mcpist vault unseal payroll\n"),
+        "{said}"
+    );
+    let mistyped = mcpist(&site, &["vault", "unseal", "payrol"], b"");
+    let said = String::from_utf8_lossy(&mistyped.stderr).into_owned();
+    assert!(
+        said.contains("error[not_found]") && !said.contains("cancel"),
+        "{said}"
+    );
     let said = site.unseal_payroll(&shares[1]);
-    assert!(said.contains("1 of 2 (new-2)"), "{said}");
+    assert!(
+        said.contains("1 of 2 (new-2)")
+            && said.ends_with("the next holder runs mcpist vault unseal payroll\n"),
+        "{said}"
+    );
     let said = text(&site, &["status"], b"");
     assert!(said.contains("unseal vault payroll, 1 of 2"), "{said}");
     let said = site.unseal_payroll(&shares[2]);
@@ -140,6 +155,18 @@ fn its_people_make_it_open_it_and_give_it_on() {
     assert_eq!(
         (site.vault("payroll"), site.vault("main")),
         (json!("sealed"), json!("ok"))
+    );
+    site.unseal_payroll(&shares[0]);
+    let said = text(&site, &["vault", "seal", "payroll"], b"");
+    assert!(
+        said.contains("the share that had been given was dropped"),
+        "{said}"
+    );
+    site.unseal_payroll(&shares[0]);
+    let said = text(&site, &["ceremony", "cancel"], b"");
+    assert!(
+        said.contains("vault payroll stays sealed") && !said.contains("new share"),
+        "{said}"
     );
     site.unseal_payroll(&shares[0]);
     site.unseal_payroll(&shares[1]);
@@ -159,12 +186,21 @@ fn its_people_make_it_open_it_and_give_it_on() {
         shares[1].expose(),
     );
     let new = site.shares_in(&given);
+    let refused = mcpist(&site, &["vault", "seal", "payroll"], b"");
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        said.contains("error[conflict]") && said.contains("mcpist ceremony cancel"),
+        "{said}"
+    );
     text(&site, &["ceremony", "give", "--out", &out], new[0].expose());
     let said = text(&site, &["ceremony", "give", "--out", &out], new[1].expose());
     assert!(
-        said.contains("the shares of generation 2 open vault payroll"),
+        said.contains("the shares of generation 2 open vault payroll")
+            && said.contains("next: mcpist backup FILE"),
         "{said}"
     );
+    let said = text(&site, &["status"], b"");
+    assert!(said.contains("backup_due"), "{said}");
     text(&site, &["vault", "seal", "payroll"], b"");
     let old = mcpist(&site, &["vault", "unseal", "payroll"], shares[0].expose());
     let said = String::from_utf8_lossy(&old.stderr).into_owned();

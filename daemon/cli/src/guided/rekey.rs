@@ -6,7 +6,9 @@
 
 use std::path::{Path, PathBuf};
 
-use mcpist_core::api::{CeremonyDone, CeremonyRequest, Done, OpenCeremony, ShareOutcome, path};
+use mcpist_core::api::{
+    CeremonyDone, CeremonyRequest, CeremonyStatus, OpenCeremony, ShareOutcome, path,
+};
 use mcpist_core::ids::Digest;
 use mcpist_quorum::Share;
 
@@ -115,7 +117,7 @@ fn completed(outcome: ShareOutcome) -> Option<CeremonyDone> {
 
 /// Ends the ceremony, and says so.
 async fn cancelled(context: &Context) -> Result<Error> {
-    let Done {} = context.client.delete(path::CEREMONY).await?;
+    let _: CeremonyStatus = context.client.delete(path::CEREMONY).await?;
     Ok(Error::new(
         "not_confirmed",
         "the ceremony was ended; the store is as it was",

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use mcpist_core::api::{CeremonyAct, CeremonyRequest, Done, NewShares, OpenCeremony, path};
+use mcpist_core::api::{CeremonyAct, CeremonyRequest, NewShares, OpenCeremony, Sealed, path};
 use mcpist_core::error::ErrorCode;
 use mcpist_core::ids::VaultName;
 
@@ -26,7 +26,8 @@ use crate::witness::Keeping;
 
 With holders, the store's shares do not open the vault: after each unseal of the store it waits for
 its own (mcpist vault unseal). Its shares are written to DIR, encrypted to their holders; it is made
-once enough of them have given theirs (mcpist ceremony give). The store's backups do not hold it.")]
+once enough of them have given theirs (mcpist ceremony give). A backup carries it as it stands;
+its own quorum verifies it.")]
 pub(super) struct CreateArgs {
     /// Its name
     pub(super) name: VaultName,
@@ -95,15 +96,12 @@ pub(super) async fn unseal(context: &Context, args: UnsealArgs) -> Result<()> {
         vault: args.name.clone(),
     };
     let begun: Result<OpenCeremony> = context.client.post(path::CEREMONY, &request).await;
-    let open = match begun {
+    match begun {
         Err(e) if e.code() == ErrorCode::Conflict.as_str() => {
             begun_before(context, &args.name).await.ok_or(e)?
         }
         begun => begun?,
     };
-    let (plan, _) = read_plan(&open.plan)?;
-    // The store's receipt covers the vault as well.
-    args.keeping.present(context, plan.store()).await?;
     rekey::give(context, &args.given, Path::new("."), &args.keeping).await
 }
 
@@ -115,8 +113,15 @@ async fn begun_before(context: &Context, vault: &VaultName) -> Option<OpenCeremo
 }
 
 pub(super) async fn seal(context: &Context, name: &VaultName) -> Result<()> {
-    let done: Done = context.client.act(&path::seal_vault(name)).await?;
-    context.out.data(&done, |_| {
-        format!("vault {name} sealed; its own quorum opens it again: mcpist vault unseal {name}")
+    let done: Sealed = context.client.act(&path::seal_vault(name)).await?;
+    context.out.data(&done, |done| {
+        let dropped = match done.dropped {
+            0 => String::new(),
+            1 => "; the share that had been given was dropped".to_owned(),
+            n => format!("; {n} shares that had been given were dropped"),
+        };
+        format!(
+            "vault {name} sealed{dropped}; its own quorum opens it again: mcpist vault unseal {name}"
+        )
     })
 }

@@ -15,7 +15,7 @@ fn main_vault() -> VaultName {
     VaultName::parse("main").unwrap()
 }
 
-async fn begin(site: &Site, request: CeremonyRequest) -> Result<OpenCeremony, ApiError> {
+pub(super) async fn begin(site: &Site, request: CeremonyRequest) -> Result<OpenCeremony, ApiError> {
     let begin = site.keeper.ask(move |k| k.begin_ceremony(UID, request));
     begin.await
 }
@@ -40,7 +40,7 @@ async fn new_share(site: &Site, identity: &Identity) -> Share {
 }
 
 /// A store whose vault `main` has one holder of its own, and a credential.
-async fn with_own() -> (Site, Share) {
+pub(super) async fn with_own() -> (Site, Share) {
     let site = Site::open().await;
     let identity = Identity::generate();
     let request = CeremonyRequest::NewVault {
@@ -79,6 +79,12 @@ fn health(site: &Site) -> VaultHealth {
     let status = shown(&site.keeper.house, &site.keeper.view(), Ok(None));
     let main = status.vaults.into_iter().find(|v| v.name == main_vault());
     main.unwrap().health
+}
+
+fn backup_is_due(site: &Site) -> bool {
+    let status = shown(&site.keeper.house, &site.keeper.view(), Ok(None));
+    let mut alarms = status.alarms.iter();
+    alarms.any(|alarm| alarm.code == ErrorCode::BackupDue)
 }
 
 #[test]
@@ -131,7 +137,7 @@ fn after_each_unseal_it_waits_for_its_own_quorum_and_the_rest_serves() {
 }
 
 #[test]
-fn it_is_sealed_alone_and_ends_what_was_open_about_it() {
+fn it_is_sealed_alone_and_no_rekey_of_it_ends_unasked() {
     run(async {
         let (site, share) = with_own().await;
         let identity = Identity::generate();
@@ -140,10 +146,26 @@ fn it_is_sealed_alone_and_ends_what_was_open_about_it() {
             threshold: 1,
             holders: eve(&identity),
         };
-        begin(&site, request.clone()).await.unwrap();
+        let open = begin(&site, request.clone()).await.unwrap();
+        let outcome = give(&site, open.digest, &share).await.unwrap();
+        assert!(matches!(outcome, ShareOutcome::Delivered { .. }));
         let seal = |k: &mut crate::keeper::Keeper| k.seal_vault(UID, &main_vault());
-        site.keeper.ask(seal).await.unwrap();
-        assert!(site.keeper.view().ceremony.is_none());
+        let refused = site.keeper.ask(seal).await.unwrap_err();
+        assert_eq!(refused.code, ErrorCode::Conflict);
+        let next = refused.next.unwrap();
+        assert!(next.contains("mcpist ceremony cancel"), "{next}");
+        assert_eq!(health(&site), VaultHealth::Ok);
+        let ended = site.keeper.ask(|k| k.cancel_ceremony(UID)).await.unwrap();
+        assert_eq!(
+            (ended.act, ended.phase, ended.vault),
+            (
+                CeremonyAct::RekeyVault,
+                CeremonyPhase::Proof,
+                Some(main_vault())
+            )
+        );
+        let sealed = site.keeper.ask(seal).await.unwrap();
+        assert_eq!(sealed.dropped, 0);
         assert_eq!(health(&site), VaultHealth::Sealed);
         let refused = site.put_token().await.unwrap_err();
         assert_eq!(refused.code, ErrorCode::VaultSealed);
@@ -166,6 +188,35 @@ fn it_is_sealed_alone_and_ends_what_was_open_about_it() {
 }
 
 #[test]
+fn a_name_that_was_mistyped_names_no_ceremony_to_cancel() {
+    run(async {
+        let (site, _) = with_own().await;
+        site.keeper.seal(None, "a test").await.unwrap();
+        site.unseal().await;
+        let vault = main_vault();
+        let open = begin(&site, CeremonyRequest::UnsealVault { vault });
+        open.await.unwrap();
+        for request in [
+            CeremonyRequest::UnsealVault {
+                vault: VaultName::parse("mian").unwrap(),
+            },
+            CeremonyRequest::RekeyVault {
+                vault: VaultName::parse("mian").unwrap(),
+                threshold: 1,
+                holders: eve(&Identity::generate()),
+            },
+        ] {
+            let refused = begin(&site, request).await.unwrap_err();
+            assert_eq!(refused.code, ErrorCode::NotFound, "{refused}");
+        }
+        let refused = begin(&site, CeremonyRequest::RotateRoot).await.unwrap_err();
+        assert_eq!(refused.code, ErrorCode::Conflict);
+        let text = "about vault main is open already, with 0 of 1 shares given";
+        assert!(refused.message.contains(text), "{refused}");
+    });
+}
+
+#[test]
 fn its_quorum_gives_it_to_another_one_that_proves_its_shares() {
     run(async {
         let (site, share) = with_own().await;
@@ -179,6 +230,7 @@ fn its_quorum_gives_it_to_another_one_that_proves_its_shares() {
             let open = begin(&site, request).await.unwrap();
             let outcome = give(&site, open.digest, &share).await.unwrap();
             assert!(matches!(outcome, ShareOutcome::Delivered { .. }));
+            assert!(!backup_is_due(&site), "its shares are the same still");
             let new = new_share(&site, &identity).await;
             assert_eq!(new.generation().get(), generation, "none is made twice");
             if generation == 2 {
@@ -195,9 +247,11 @@ fn its_quorum_gives_it_to_another_one_that_proves_its_shares() {
                 panic!("{outcome:?}")
             };
             assert_eq!((done.act, done.generation), (CeremonyAct::RekeyVault, 3));
+            assert!(backup_is_due(&site));
             site.put_version().await;
             site.keeper.seal(None, "a test").await.unwrap();
             site.unseal().await;
+            assert!(backup_is_due(&site), "the commit says so");
             let outcome = open_with(&site, &share).await.unwrap();
             assert!(
                 matches!(outcome, ShareOutcome::Refused { reason, .. } if reason == "superseded")
