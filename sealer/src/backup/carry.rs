@@ -19,6 +19,7 @@ use mcpist_quorum::Buckets;
 
 use super::verify::Reading;
 use super::{BackupFault, SLICE, Standing, Taken, Writing};
+use crate::batch::MAX_BATCH;
 use crate::disk::tampered;
 use crate::error::{Health, VaultError};
 use crate::ids::VaultId;
@@ -101,7 +102,7 @@ impl Writing<'_> {
             _open: live.store.lease(),
         };
         let lane = live.pool.lane(closed, live.options.deadline);
-        let copied = self.copy_closed(&lane);
+        let copied = self.copy_closed(&lane, &entry);
         // One whose disk hangs ends with its job.
         let _ = lane.end();
         let records = copied?;
@@ -115,10 +116,11 @@ impl Writing<'_> {
         }
     }
 
-    /// How many records there are.
-    fn copy_closed(&mut self, lane: &Lane<Closed>) -> Result<u64, BackupFault> {
+    /// How many records there are. Rows beyond what a vault with the head of `entry` can have are not taken: whoever has the
+    /// disk puts in as many as fit on it, and each costs the reading of the backup memory.
+    fn copy_closed(&mut self, lane: &Lane<Closed>, entry: &Entry) -> Result<u64, BackupFault> {
         let mut counts = [0; TABLES.len()];
-        for (table, count) in TABLES.into_iter().zip(&mut counts) {
+        for ((table, count), most) in TABLES.into_iter().zip(&mut counts).zip(most(entry)) {
             let mut after: Option<Vec<u8>> = None;
             loop {
                 let from = after.take();
@@ -129,6 +131,9 @@ impl Writing<'_> {
                 };
                 after = Some(last.clone());
                 *count += rows.len() as u64;
+                if *count > most {
+                    return Err(tampered("it has more rows than were ever written").into());
+                }
                 self.rows(&rows)?;
             }
         }
@@ -137,6 +142,13 @@ impl Writing<'_> {
             [records, ..] => Ok(records),
         }
     }
+}
+
+/// How many rows each of [`TABLES`] can have: each generation is one batch.
+fn most(entry: &Entry) -> [u64; TABLES.len()] {
+    let intended = entry.intent.map_or(0, |point| point.generation);
+    let rows = (entry.recorded.generation.max(intended)).saturating_mul(MAX_BATCH as u64);
+    [rows, rows, 1]
 }
 
 /// Such a vault as its rows come by.
