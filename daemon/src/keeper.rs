@@ -448,6 +448,7 @@ impl Keeper {
         let system = open.system();
         let mut policy = Policy::read(&system).map_err(|e| records_error(&e))?;
         (open.backups.read_anew(&system)).map_err(|e| records_error(&e))?;
+        open.care.repairs = vault_repair::Repairs::read(&system).map_err(|e| records_error(&e))?;
         import::read_manifests(&mut policy, &registries);
         let drains = std::mem::take(&mut open.policy.draining).into_iter();
         policy.draining = drains.filter(|(id, _)| !policy.is_active(id)).collect();

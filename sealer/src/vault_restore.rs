@@ -6,20 +6,21 @@
 //! counted, and named, before anything is done; that only what was shown is done; that a vault which is not quarantined is
 //! replaced only where that was said, and takes no change while it is; that every record gets one version above all that
 //! the name ever had, here or in the backup; and that the former file stays, and its keys in control.db, until
-//! [`Vaults::discard`] is called.
+//! [`Vaults::discard`] is called: also of one that is not there, whose disk may come back.
 //!
-//! A vault with a quorum of its own comes back as it stood, sealed ([`own`]).
+//! A vault with a quorum of its own comes back as it stood, sealed ([`own`]). What of a damaged vault does not open is not
+//! compared, and it is said that it was not.
 //!
 //! Does not open a backup from before a new root key: only that key's quorum does ([`crate::restore`]). Does not merge: of a
 //! vault whose records are in part older, nobody could say what it holds.
 //!
-//! Memory: the indices of both vaults, and a slice of rows.
+//! Memory: three indices, those of both vaults and of the new file, and a slice of rows.
 
 mod own;
 
 use std::sync::Arc;
 
-use mcpist_quorum::{Incarnation, OpenRoom};
+use mcpist_quorum::{Entry, Incarnation, OpenRoom};
 use ring::digest::{Context, SHA256};
 
 use crate::backup::{BackupFault, Reading, StoredBackup, records};
@@ -56,6 +57,13 @@ pub struct VaultInBackup {
     pub here: Option<u64>,
     /// The vault here is quarantined, or its file is gone: of its records some may not open.
     pub is_quarantined: bool,
+    /// Rows here that do not open.
+    pub damaged: u64,
+    /// What is counted as lost is all that is. Where it is not so, records that do not open or that are not there any more
+    /// are lost as well, unless the backup has them.
+    pub is_sure: bool,
+    /// Commits since the backup that control.db knows of the same vault; none where it cannot know.
+    pub since: Option<u64>,
     /// Of those here, the ones that the backup has in another version.
     pub other: u64,
     /// Of those here, the ones that the backup does not have.
@@ -89,10 +97,7 @@ enum Made {
 enum Here {
     Nothing,
     /// Of which nothing opens: its file is gone, or its keys in control.db are no good.
-    Lost {
-        case: Case,
-        is_gone: bool,
-    },
+    Lost(Case),
     Damaged(Box<Patient>),
     Serving {
         vault: OpenVault,
@@ -123,7 +128,7 @@ impl Vaults {
         name: &str,
         may_serve: bool,
     ) -> Result<VaultInBackup, BackupFault> {
-        if let Some(vault) = self.own_here(name)? {
+        if let Some(vault) = self.own_here(name, may_serve)? {
             return Ok(self.own_in(stored, &vault)?.found);
         }
         let mut here = Here::of(self, name, may_serve, false)?;
@@ -144,7 +149,7 @@ impl Vaults {
         may_serve: bool,
         logged: u64,
     ) -> Result<VaultRestore, BackupFault> {
-        if let Some(vault) = self.own_here(name)? {
+        if let Some(vault) = self.own_here(name, may_serve)? {
             return self.restore_own(stored, vault, digest);
         }
         let backup = self.vault_in(stored, name)?;
@@ -153,13 +158,13 @@ impl Vaults {
         if found.digest != digest {
             return Err(VaultError::Moved(name.to_owned()).into());
         }
-        let (old, keeps_old, freeze) = here.give();
+        let (old, freeze) = here.give();
         let mut draft = Draft::begin(self, name, old.as_ref(), freeze, goes.of, goes.first)?;
         // No record of the backup, and none that was here, had a version above the commits of its vault.
         let known = backup.head.map_or(0, |head| head.head.generation);
         let version = goes.generation.max(known) + 1;
         draft.version = Some(version);
-        draft.keeps_old = keeps_old;
+        draft.keeps_old = true;
         for lines in goes.lines.chunks(LINES) {
             draft.take_lines(lines)?;
         }
@@ -177,7 +182,7 @@ impl Vaults {
             vaults: self.clone(),
             made: Made::Rebuilt(Box::new(finished)),
             found,
-            kept: old.filter(|_| keeps_old).map(|old| old.id()),
+            kept: old.map(|old| old.id()),
         })
     }
 
@@ -208,7 +213,7 @@ impl VaultRestore {
         &self.found
     }
 
-    /// The identity of the file that was the vault, and stays; none where there is none.
+    /// The identity of the file that was the vault, and stays, where it is there; none where there was no vault.
     pub fn kept(&self) -> Option<VaultId> {
         self.kept
     }
@@ -260,22 +265,32 @@ impl Here {
         let is_gone = is_gone(vaults, &vault)?;
         let case = Case::admit(vaults, vault)?;
         if is_gone {
-            return Ok(Here::Lost { case, is_gone });
+            return Ok(Here::Lost(case));
         }
         match Patient::open(vaults, case.clone()) {
             Ok(patient) => Ok(Here::Damaged(Box::new(patient))),
-            Err(VaultError::Quarantined(_)) => Ok(Here::Lost { case, is_gone }),
+            Err(VaultError::Quarantined(_)) => Ok(Here::Lost(case)),
             Err(error) => Err(error),
         }
     }
 
-    /// The vault in whose place another comes, and whether its file stays.
-    fn give(self) -> (Option<OpenVault>, bool, Option<Freeze>) {
+    /// The vault that is here.
+    fn vault_id(&self) -> Option<VaultId> {
         match self {
-            Here::Nothing => (None, false, None),
-            Here::Lost { case, is_gone } => (Some(case.old), !is_gone, None),
-            Here::Damaged(patient) => (Some(patient.case.old.clone()), true, None),
-            Here::Serving { vault, freeze, .. } => (Some(vault), true, freeze),
+            Here::Nothing => None,
+            Here::Lost(case) => Some(case.old.id()),
+            Here::Damaged(patient) => Some(patient.case.old.id()),
+            Here::Serving { vault, .. } => Some(vault.id()),
+        }
+    }
+
+    /// The vault in whose place another comes.
+    fn give(self) -> (Option<OpenVault>, Option<Freeze>) {
+        match self {
+            Here::Nothing => (None, None),
+            Here::Lost(case) => (Some(case.old), None),
+            Here::Damaged(patient) => (Some(patient.case.old.clone()), None),
+            Here::Serving { vault, freeze, .. } => (Some(vault), freeze),
         }
     }
 
@@ -290,6 +305,7 @@ impl Here {
             backup: stored.name(),
             created: stored.header().created(),
             records: backup.buckets.count(),
+            is_sure: true,
             ..VaultInBackup::default()
         };
         let mut context = Context::new(&SHA256);
@@ -309,10 +325,11 @@ impl Here {
                     lines: Vec::new(),
                 }
             }
-            Here::Lost { case, .. } => {
+            Here::Lost(case) => {
                 context.update(case.old.id().as_bytes());
                 found.is_quarantined = true;
                 found.here = Some(0);
+                found.is_sure = false;
                 Goes {
                     of: case.incarnation,
                     generation: case.generation(None),
@@ -336,6 +353,8 @@ impl Here {
                 context.update(&findings.digest);
                 found.is_quarantined = true;
                 found.here = Some(findings.kept);
+                found.damaged = findings.damaged;
+                found.is_sure = findings.is_sure;
                 found.lines_lost = findings.lines_lost;
                 goes
             }
@@ -365,6 +384,13 @@ impl Here {
                 }
             }
         };
+        found.since = self
+            .vault_id()
+            .filter(|id| *id == backup.place.vault)
+            .map(|_| {
+                let known = backup.head.map_or(0, |head| head.head.generation);
+                goes.generation.saturating_sub(known)
+            });
         found.lost.sort();
         found.digest.copy_from_slice(context.finish().as_ref());
         Ok((found, goes))
@@ -403,9 +429,15 @@ impl VaultInBackup {
         rows: &[rows::Row],
     ) -> Result<(), VaultError> {
         let mut room = OpenRoom::new()?;
+        // Of two files the rows differ anyway: there the version is all that can be compared.
+        let is_it = place.vault == backup.place.vault;
+        let is_same = |there: Entry, here: Entry| match is_it {
+            true => there == here,
+            false => there.version() == here.version(),
+        };
         for (key, bytes) in rows {
             let (name, row) = (name_from_key(key)?, Row::parse(bytes)?);
-            let version = row.entry(&name).version();
+            let entry = row.entry(&name);
             let (owner, name) = keys.lend(|keys| {
                 let content = row.open_in(&mut room, keys, place, &name)?;
                 Ok::<_, VaultError>((content.owner.to_owned(), content.name.to_owned()))
@@ -414,7 +446,7 @@ impl VaultInBackup {
                 .keys
                 .lend(|keys| name_of(keys, &backup.place, &owner, &name))?;
             match backup.buckets.get(&there) {
-                Some(entry) if entry.version() == version => continue,
+                Some(there) if is_same(there, entry) => continue,
                 Some(_) => self.other += 1,
                 None => self.missing += 1,
             }

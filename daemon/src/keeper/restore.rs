@@ -34,7 +34,7 @@ use mcpist_sealer::{
 use mcpist_secret::{Key, Secret};
 
 pub(super) use self::bringing::Door;
-use self::bringing::bring;
+use self::bringing::{Turn, bring};
 use self::taking::Taking;
 use super::backup::{blocking, fault};
 use super::codes::refusal_code;
@@ -72,16 +72,25 @@ impl KeeperHandle {
             keeper.may_restore(uid, aim)?;
             keeper.door.enter()
         });
-        let (turn, house) = (entering.await?, Arc::clone(&self.house));
-        let (stored, reading, turn) = blocking(move || {
-            let (folder, rotation) = (house.config.quarantine(), &house.config.rotation);
-            let (stored, reading) = bring(&turn, &source, &folder, rotation)?;
-            Ok((stored, reading, turn))
-        })
-        .await?;
+        let (stored, reading, turn) = self.bring_through(entering.await?, source).await?;
         self.ask(move |keeper| {
             let _turn = turn;
             keeper.plan_restore(uid, aim, stored, reading)
+        })
+        .await
+    }
+
+    /// Copies a backup aside, and gives the turn back with it.
+    pub(super) async fn bring_through(
+        &self,
+        turn: Turn,
+        source: File,
+    ) -> Result<(StoredBackup, Duration, Turn), ApiError> {
+        let house = Arc::clone(&self.house);
+        blocking(move || {
+            let (folder, rotation) = (house.config.quarantine(), &house.config.rotation);
+            let (stored, reading) = bring(&turn, &source, &folder, rotation)?;
+            Ok((stored, reading, turn))
         })
         .await
     }

@@ -4,7 +4,8 @@
 //! was found; backup and vault are read on a thread of their own; the commit that gives the records the vault's name
 //! carries the record of the former file, where there was one, and the audit line; and the snapshot follows before the
 //! answer, so that bindings get the credentials by the names that they have. The file is one of the caller's opening, and
-//! nothing of it is believed that the root key did not open.
+//! nothing of it is believed that the root key did not open; it is copied to this host before the vault takes no change, so
+//! that a medium which answers no more stops nobody. A vault about which a ceremony waits for shares is left to it.
 
 use std::fs::File;
 
@@ -15,7 +16,8 @@ use mcpist_core::ids::{Digest, VaultName};
 use mcpist_sealer::{BackupFault, Op, StoredBackup, VaultError, VaultRestore};
 
 use super::backup::{blocking, fault};
-use super::vault_repair::{Kept, lost, op};
+use super::running::Running;
+use super::vault_repair::{Ground, Kept, lost, op};
 use super::{Keeper, KeeperHandle, outbox_line};
 use crate::clock::unix_seconds;
 
@@ -28,7 +30,7 @@ impl KeeperHandle {
         replace: bool,
     ) -> Result<VaultInBackup, ApiError> {
         let name = vault.clone();
-        let ground = self.ask(move |keeper| keeper.repair_ground(&name)).await?;
+        let ground = self.ask(move |keeper| keeper.restore_ground(&name)).await?;
         blocking(move || {
             let stored = StoredBackup::read(file).map_err(|e| fault(&e))?;
             let vaults = &ground.vaults;
@@ -52,11 +54,13 @@ impl KeeperHandle {
         let keeper = self.clone();
         // It goes on when who asked for it goes away.
         let whole = tokio::spawn(async move {
+            let turn = keeper.ask(|keeper| keeper.door.enter()).await?;
+            let (stored, _, turn) = keeper.bring_through(turn, file).await?;
             let name = vault.clone();
-            let ground = keeper.ask(move |k| k.repair_ground(&name)).await?;
+            let ground = keeper.ask(move |k| k.restore_ground(&name)).await?;
             let name = vault.clone();
             let (built, running) = blocking(move || {
-                let stored = StoredBackup::read(file).map_err(|e| fault(&e))?;
+                let _turn = turn;
                 let (vaults, digest) = (&ground.vaults, *plan.as_bytes());
                 let built =
                     vaults.restore_vault(&stored, name.as_str(), digest, replace, ground.logged);
@@ -75,6 +79,23 @@ impl KeeperHandle {
 }
 
 impl Keeper {
+    /// What a restore is done with, unless a ceremony has the vault.
+    fn restore_ground(&mut self, vault: &VaultName) -> Result<Ground, ApiError> {
+        self.has_no_ceremony(vault)?;
+        self.repair_ground(vault)
+    }
+
+    /// Its holders would open what they have not consented to.
+    fn has_no_ceremony(&mut self, vault: &VaultName) -> Result<(), ApiError> {
+        let running = self.open()?.ceremony.as_ref();
+        if running.and_then(Running::vault) != Some(vault) {
+            return Ok(());
+        }
+        let text =
+            format!("a ceremony of vault {vault} waits for shares: cancel it first, or let it end");
+        Err(ApiError::new(ErrorCode::Conflict, &text).next("mcpist ceremony cancel"))
+    }
+
     /// Makes what was built the vault.
     fn restored(
         &mut self,
@@ -83,13 +104,14 @@ impl Keeper {
         built: VaultRestore,
     ) -> Result<VaultRestored, ApiError> {
         self.open_for_change()?;
+        self.has_no_ceremony(&vault)?;
         let found = shown(&vault, built.found());
         let file = built.kept().map(|id| id.to_string());
         let kept = Kept {
             vault: vault.clone(),
             at: unix_seconds(),
             records: found.records,
-            lost: (!found.own_quorum).then_some(found.other + found.missing),
+            lost: found.sure.then_some(found.other + found.missing),
             backup: Some(found.backup),
         };
         let event = Event::VaultRestored {
@@ -97,8 +119,8 @@ impl Keeper {
             backup: &found.backup,
             file: file.as_deref(),
             records: found.records,
-            other: (!found.own_quorum).then_some(found.other),
-            missing: (!found.own_quorum).then_some(found.missing),
+            other: found.sure.then_some(found.other),
+            missing: found.sure.then_some(found.missing),
             uid,
         };
         let mut ops = vec![Op::Outbox(outbox_line(&event))];
@@ -145,6 +167,9 @@ fn shown(vault: &VaultName, found: &mcpist_sealer::VaultInBackup) -> VaultInBack
         records: found.records,
         here: found.here,
         quarantined: found.is_quarantined,
+        damaged: found.damaged,
+        sure: found.is_sure,
+        since: found.since,
         other: found.other,
         missing: found.missing,
         lost: lost(&found.lost),

@@ -113,6 +113,10 @@ fn a_damaged_vault_is_what_the_backup_has_of_it_and_its_file_stays() {
     assert!(found.is_quarantined);
     // Of `git` and `late` one is damaged; of the other it is said that it will be lost.
     assert_eq!((found.other + found.missing, found.lost.len()), (1, 1));
+    assert_eq!(
+        (found.damaged, found.is_sure, found.since),
+        (1, false, Some(3))
+    );
     assert_eq!(found.lines_lost, Some(0));
     let before = fs::read(&file).unwrap();
     let done = restored(&barrier, &stored, &found).unwrap();
@@ -143,6 +147,7 @@ fn a_vault_that_serves_is_replaced_only_where_that_is_said() {
     let found = look(&barrier, &stored);
     assert_eq!((found.here, found.is_quarantined), (Some(2), false));
     assert_eq!((found.other, found.missing), (1, 1));
+    assert!(found.is_sure);
     let mut names: Vec<_> = found.lost.iter().map(|(_, name)| name.as_str()).collect();
     names.sort_unstable();
     assert_eq!(names, ["git", "late"]);
@@ -236,6 +241,20 @@ fn a_vault_that_is_not_here_comes_back_and_takes_no_name_from_another() {
 }
 
 #[test]
+fn a_record_of_the_same_version_and_another_content_is_another() {
+    let site = Site::new();
+    let (barrier, _) = site.unseal();
+    barrier.create_vault("prod", None).unwrap();
+    let vault = barrier.vault("prod").unwrap();
+    vault.commit(vec![put("git", "old")]).unwrap();
+    let stored = back_up(&site, &barrier, "backup");
+    vault.commit(vec![delete("git")]).unwrap();
+    vault.commit(vec![put("git", "another")]).unwrap();
+    let found = look(&barrier, &stored);
+    assert_eq!((found.other, found.missing), (1, 0));
+}
+
+#[test]
 fn a_backup_under_another_root_key_is_refused_by_name() {
     let (site, mut barrier, stored, _) = changed();
     let plan = Plan::rotate_root(barrier.config()).unwrap();
@@ -324,13 +343,13 @@ fn a_damaged_file_that_changed_since_it_was_looked_at_is_looked_at_again() {
 
 #[test]
 fn a_vault_of_which_nothing_opens_comes_back() {
-    // Its file is gone, or the keys in control.db are.
+    // Its file is gone, for as long as its disk is, or the keys in control.db are.
     for is_gone in [true, false] {
         let (site, barrier, stored, file) = changed();
         let id = barrier.vault("prod").unwrap().id();
-        let sealed = site.seal(barrier);
+        let (sealed, elsewhere) = (site.seal(barrier), site.path.join("elsewhere"));
         if is_gone {
-            fs::remove_file(&file).unwrap();
+            fs::rename(&file, &elsewhere).unwrap();
         } else {
             let spoil = "UPDATE vault SET value = x'01' WHERE key = ?1";
             edit(&site.path.join("control.db"), |conn| {
@@ -343,16 +362,26 @@ fn a_vault_of_which_nothing_opens_comes_back() {
         let found = look(&barrier, &stored);
         assert_eq!((found.here, found.is_quarantined), (Some(0), true));
         assert_eq!(found.lines_lost, None);
+        assert_eq!((found.is_sure, found.since), (false, Some(3)));
         let restore = built(&barrier, &stored, &found);
-        assert_eq!(
-            restore.kept().is_none(),
-            is_gone,
-            "there is nothing to keep"
-        );
+        assert_eq!(restore.kept(), Some(id));
         drop(restore.commit(Vec::new()).unwrap());
         let first = barrier.vault("prod").unwrap().outbox_next().unwrap();
         assert_eq!(first, 2, "the log has a line");
-        drop(is_restored(&site, barrier));
+        if is_gone {
+            let barrier = is_restored(&site, barrier);
+            // It comes back, and whoever needs it has it until it is discarded.
+            fs::rename(&elsewhere, &file).unwrap();
+            let (barrier, _) = site.unseal_from(site.seal(barrier));
+            barrier.remove_retired().unwrap();
+            assert!(file.exists());
+            barrier.discard(&id.to_string(), Vec::new()).unwrap();
+            assert!(!file.exists());
+        } else {
+            let barrier = is_restored(&site, barrier);
+            fs::remove_file(&file).unwrap();
+            barrier.discard(&id.to_string(), Vec::new()).unwrap();
+        }
     }
 }
 

@@ -42,9 +42,9 @@ fn restored(
     barrier: &Barrier<Unsealed>,
     stored: &StoredBackup,
 ) -> Result<Option<VaultId>, VaultError> {
-    let found = barrier.look_into_backup(stored, OPS, false).unwrap();
+    let found = barrier.look_into_backup(stored, OPS, true).unwrap();
     assert!(found.is_own && found.records == 1, "{found:?}");
-    let restore = barrier.restore_vault(stored, OPS, found.digest, false, 1);
+    let restore = barrier.restore_vault(stored, OPS, found.digest, true, 1);
     let restore = restore.unwrap();
     let kept = restore.kept();
     let done = restore.commit(vec![Op::Outbox(b"restored".to_vec())])?;
@@ -54,7 +54,7 @@ fn restored(
 
 /// Holds that its quorum opens what the backup had, now and after the next unseal of the store.
 fn opens(site: &Site, barrier: Barrier<Unsealed>, shares: &[Share]) -> Barrier<Unsealed> {
-    is_sealed(&barrier);
+    assert_eq!(barrier.vault(OPS).unwrap().health(), Health::Sealed);
     assert_eq!(unseal(&barrier, shares).unwrap(), 1);
     assert_eq!(reads(&barrier, OPS).unwrap(), "secret");
     let vault = barrier.vault(OPS).unwrap();
@@ -140,8 +140,16 @@ fn an_open_one_is_not_replaced_and_what_moved_is_looked_at_again() {
         assert!(matches!(open, Err(BackupFault::Store(VaultError::OwnOpen(name))) if name == OPS));
     }
     barrier.seal_own(OPS).unwrap();
-    let found = barrier.look_into_backup(&stored, OPS, false).unwrap();
-    let restore = barrier.restore_vault(&stored, OPS, found.digest, false, 1);
+    // One that is only sealed is as good as ever.
+    let unsaid = barrier.look_into_backup(&stored, OPS, false);
+    assert!(matches!(unsaid, Err(BackupFault::Store(VaultError::Serves(name))) if name == OPS));
+    let found = barrier.look_into_backup(&stored, OPS, true).unwrap();
+    let unsaid = barrier.restore_vault(&stored, OPS, found.digest, false, 1);
+    assert!(matches!(
+        unsaid.err(),
+        Some(BackupFault::Store(VaultError::Serves(_)))
+    ));
+    let restore = barrier.restore_vault(&stored, OPS, found.digest, true, 1);
     let restore = restore.unwrap();
     unseal(&barrier, &shares).unwrap();
     let open = restore.commit(Vec::new());
@@ -149,7 +157,7 @@ fn an_open_one_is_not_replaced_and_what_moved_is_looked_at_again() {
     let vault = barrier.vault(OPS).unwrap();
     vault.commit(vec![put("git", "newer")]).unwrap();
     barrier.seal_own(OPS).unwrap();
-    let moved = barrier.restore_vault(&stored, OPS, found.digest, false, 1);
+    let moved = barrier.restore_vault(&stored, OPS, found.digest, true, 1);
     let moved = moved.err().unwrap();
     assert!(matches!(moved, BackupFault::Store(VaultError::Moved(_))));
     let left = barrier.remove_retired().unwrap();
@@ -166,7 +174,10 @@ fn one_whose_file_is_gone_comes_back() {
     barrier.seal_own(OPS).unwrap();
     fs::remove_file(&file).unwrap();
     unseal(&barrier, &shares).unwrap_err();
-    assert_eq!(restored(&barrier, &stored).unwrap(), None);
+    barrier.look_into_backup(&stored, OPS, false).unwrap();
+    let kept = restored(&barrier, &stored).unwrap().unwrap();
+    let keys = barrier.system().run(move |disk| disk.key_row(kept));
+    assert!(!keys.unwrap().is_empty(), "of the file that may come back");
     drop(opens(&site, barrier, &shares));
 }
 
@@ -186,6 +197,57 @@ fn a_restore_that_fails_at_its_commit_is_not_made_and_can_be_repeated() {
         restored(&barrier, &stored).unwrap();
         drop(opens(&site, barrier, &shares));
     }
+}
+
+#[test]
+fn a_restore_of_which_nobody_knows_whether_it_was_made_is_an_error() {
+    for how in [Fail::Lost, Fail::Made] {
+        let (site, barrier, shares, stored, _) = damaged();
+        let found = barrier.look_into_backup(&stored, OPS, false).unwrap();
+        let restore = barrier.restore_vault(&stored, OPS, found.digest, false, 1);
+        let restore = restore.unwrap();
+        site.faults.fail_next("control.db", how);
+        // Neither the commit nor who made it can read what became of it.
+        let faults = site.faults.clone();
+        let blind = move || (0..2).for_each(|_| faults.blind_next("control.db"));
+        match how {
+            Fail::Made => site.faults.once_made("control.db", blind),
+            _ => site.faults.once_lost("control.db", blind),
+        }
+        let done = restore.commit(Vec::new());
+        assert!(matches!(done.err(), Some(VaultError::OutcomeUnknown)));
+        let (barrier, _) = site.unseal_from(site.seal(barrier));
+        match how {
+            Fail::Made => drop(opens(&site, barrier, &shares)),
+            _ => {
+                unseal(&barrier, &shares).unwrap_err();
+                restored(&barrier, &stored).unwrap();
+                is_sealed(&barrier);
+                assert_eq!(unseal(&barrier, &shares).unwrap(), 1);
+            }
+        }
+    }
+}
+
+#[test]
+fn one_that_was_open_when_it_was_quarantined_is_tried_again_after_a_failed_commit() {
+    let (site, barrier, shares) = with_own();
+    let stored = back_up(&site, &barrier, "backup");
+    let vault = barrier.vault(OPS).unwrap();
+    barrier.settle().unwrap();
+    vault.run(|disk| Ok(disk.rows.close()?)).unwrap();
+    let spoil = "UPDATE record SET value = CAST(substr(value, 1, length(value) - 8) || zeroblob(8) AS BLOB)";
+    edit(&site.file(&vault), |conn| conn.execute(spoil, [])).unwrap();
+    assert!(barrier.verify(OPS, |_| {}).is_err());
+    let health = barrier.vault(OPS).unwrap().health();
+    assert!(matches!(health, Health::Quarantined(_)));
+    let found = barrier.look_into_backup(&stored, OPS, false).unwrap();
+    let built = barrier.restore_vault(&stored, OPS, found.digest, false, 1);
+    let built = built.unwrap();
+    site.faults.fail_next("control.db", Fail::Put);
+    assert!(built.commit(Vec::new()).is_err());
+    restored(&barrier, &stored).unwrap();
+    drop(opens(&site, barrier, &shares));
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! A vault with a quorum of its own, out of a backup: its rows as they stood, for that quorum to open and to judge.
 //!
-//! Owns [`OwnFile`]. Promises: only a vault that is sealed or quarantined is replaced; one transaction of control.db makes
+//! Owns [`OwnFile`]. Promises: only a vault that is quarantined, or gone, is
+//! replaced, and a sealed one where that was said; one transaction of control.db makes
 //! the new file the vault's, with the entry of the ledger by which its head is judged (as [`crate::restore`] does), and the
 //! renames that follow are ended by whoever comes next ([`crate::moves`]); the former file stays, beside the data keys that
-//! it had. *The quorum is the one of today*: its seal config and the wrap of the vault's root key stay, and only the data keys
+//! it had, and the keys of one that is not there do for when it comes back. *The quorum is the one of today*: its seal config and the wrap of the vault's root key stay, and only the data keys
 //! are those of the backup. So a quorum that a rekey replaced gets nothing back, from whichever time the backup is.
 //!
 //! Does not say what would be lost, nor give records a version of its own: nothing of it opens here. Its versions and
@@ -25,6 +26,7 @@ use crate::ledger::Entry;
 use crate::moves::Move;
 use crate::new_vault::Making;
 use crate::own::{Named, VaultQuorum};
+use crate::pool::LaneError;
 use crate::rebuild::{Freeze, Replaced};
 use crate::restore::{Filling, Write};
 use crate::rows::Table;
@@ -47,7 +49,7 @@ pub(super) struct OwnFile {
     vault: OpenVault,
     file: DbFile,
     new: VaultId,
-    kept: Option<VaultId>,
+    kept: VaultId,
     entry: Entry,
     rows: (Vec<u8>, Vec<u8>),
     records: u64,
@@ -67,8 +69,13 @@ impl Drop for OwnFile {
 }
 
 impl Vaults {
-    /// The vault `name`, if a quorum of its own opens it, which may be replaced.
-    pub(super) fn own_here(&self, name: &str) -> Result<Option<OpenVault>, VaultError> {
+    /// The vault `name`, if a quorum of its own opens it, which may be replaced: a sealed one may be as good as ever, so that
+    /// it is only where `may_serve`.
+    pub(super) fn own_here(
+        &self,
+        name: &str,
+        may_serve: bool,
+    ) -> Result<Option<OpenVault>, VaultError> {
         let vault = match self.vault(name) {
             Err(VaultError::NoSuchVault(_)) => return Ok(None),
             vault => vault?,
@@ -77,7 +84,9 @@ impl Vaults {
             return Ok(None);
         }
         match vault.health() {
-            Health::Sealed | Health::Quarantined(_) => Ok(Some(vault)),
+            Health::Quarantined(_) => Ok(Some(vault)),
+            Health::Sealed if may_serve || super::is_gone(self, &vault)? => Ok(Some(vault)),
+            Health::Sealed => Err(VaultError::Serves(name.to_owned())),
             _ => Err(VaultError::OwnOpen(name.to_owned())),
         }
     }
@@ -166,10 +175,8 @@ impl Vaults {
         if found.digest != digest {
             return Err(VaultError::Moved(vault.name().to_owned()).into());
         }
-        let is_gone = super::is_gone(self, &vault)?;
         let random = || VaultId::random().map_err(VaultError::from);
-        let kept = (!is_gone).then(random).transpose()?;
-        let (making, new) = (Making::of(live), random()?);
+        let (making, new, kept) = (Making::of(live), random()?, random()?);
         let made = OwnFile {
             file: live.store.new_vault(new).map_err(VaultError::from)?,
             vault,
@@ -186,7 +193,7 @@ impl Vaults {
             vaults: self.clone(),
             made: Made::Own(Box::new(made)),
             found,
-            kept,
+            kept: Some(kept),
         })
     }
 }
@@ -225,12 +232,16 @@ impl OwnFile {
         let own = self.vault.own_quorum()?;
         // Nobody opens it meanwhile, and it is closed.
         let _alone = Freeze::of(&self.vault.0.stats)?;
-        let there = vaults.own_here(self.vault.name())?;
+        let there = vaults.own_here(self.vault.name(), true)?;
         if !there.is_some_and(|there| Arc::ptr_eq(&there.0, &self.vault.0)) {
             return Err(VaultError::Moved(self.vault.name().to_owned()));
         }
-        if self.vault.0.lane.as_ref().is_some_and(|l| l.end().is_err()) {
-            return Err(VaultError::Unavailable);
+        if let Some(lane) = &self.vault.0.lane {
+            match lane.end() {
+                // An attempt before this one took it.
+                Ok(()) | Err(LaneError::Broken) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         self.vault.0.keys.revoke();
         live.forget_cell(&self.vault.0.keys);
@@ -238,16 +249,13 @@ impl OwnFile {
         let one_at_a_time = one_at_a_time.unwrap_or_else(PoisonError::into_inner);
         live.finish_moves()?;
         let (today, row) = std::mem::take(&mut self.rows);
-        // Where there is no former file, the name is nobody's.
-        let kept = self.kept.unwrap_or(VaultId::random()?);
-        let mut puts = vec![
+        let kept = self.kept;
+        let keys = OwnRow::parse(&today)?.without_wrap();
+        let puts = vec![
             RawPut(Table::Vault, id.as_bytes().to_vec(), row),
             Move { new, id, kept }.put(),
+            RawPut(Table::Vault, kept.as_bytes().to_vec(), keys),
         ];
-        if let Some(kept) = self.kept {
-            let keys = OwnRow::parse(&today)?.without_wrap();
-            puts.push(RawPut(Table::Vault, kept.as_bytes().to_vec(), keys));
-        }
         let (name, entry) = (self.vault.name().to_owned(), self.entry);
         let made = live.system.run(move |disk| {
             if disk.key_row(id)? != today {
@@ -264,11 +272,13 @@ impl OwnFile {
             disk.commit_system(&ops, now(), extra)
         });
         if let Err(error) = made {
-            self.known = matches!(error, VaultError::OutcomeUnknown);
+            let in_doubt = matches!(error, VaultError::OutcomeUnknown);
             // It may be readable by now.
             let row = live.system.run(move |disk| disk.key_row(new));
-            if !self.known || row.is_ok_and(|row| Move::parse(new, &row).is_none()) {
-                self.known = false;
+            let is_made = row.map(|row| Move::parse(new, &row).is_some());
+            // Where nobody can say, control.db may know the file, which stays.
+            self.known = in_doubt && !matches!(is_made, Ok(false));
+            if !self.known || is_made.is_err() {
                 return Err(error);
             }
         }

@@ -23,8 +23,9 @@ use crate::{Context, secret};
   mcpist vault restore team --from store.backup --replace           a vault that serves: what was put since is lost
 
 For a vault that is quarantined, or not there any more. What it was is kept until: mcpist vault discard. A vault with a
-quorum of its own comes back sealed, under its quorum of today, which opens it: mcpist vault unseal. A backup from
-before the last mcpist rotate root does not open here; for that one, and for the whole store: mcpist restore.")]
+quorum of its own comes back sealed, under its quorum of today, which opens it: mcpist vault unseal; one that is only
+sealed is replaced with --replace, like one that serves. A backup from before the last mcpist rotate root does not open
+here; for that one, and for the whole store: mcpist restore.")]
 pub(super) struct RestoreArgs {
     /// Its name
     name: VaultName,
@@ -83,7 +84,10 @@ fn restored(name: &VaultName, done: &VaultRestored) -> String {
         None => String::new(),
     };
     let next = if done.found.own_quorum {
-        format!("mcpist vault unseal {name}, which verifies it; its quorum is that of today")
+        format!(
+            "tell its holders, then mcpist vault unseal {name}, which verifies it under its quorum of today; where its keys \
+             were rotated since the backup: mcpist vault rotate {name}"
+        )
     } else {
         format!("mcpist credential list {name}, put what is newer, then mcpist backup FILE")
     };
@@ -128,12 +132,18 @@ fn show(found: &VaultInBackup) -> String {
     match found.here {
         None => line("there is no vault of that name here: it is made".to_owned()),
         Some(here) if found.quarantined => {
-            line(format!("here it is quarantined, {here} records open"))
+            let damaged = match found.damaged {
+                0 => String::new(),
+                damaged => format!(", {damaged} do not"),
+            };
+            line(format!(
+                "here it is quarantined, {here} records open{damaged}"
+            ))
         }
         Some(here) => line(format!("CAUTION: here it serves, with {here} records")),
     }
     match (found.other, found.missing) {
-        (0, 0) if found.here.is_some() => {
+        (0, 0) if found.here.is_some() && found.sure => {
             line("none of those here is lost: the backup has each in its version".to_owned());
         }
         (0, 0) => {}
@@ -146,6 +156,19 @@ fn show(found: &VaultInBackup) -> String {
             let kinds: Vec<_> = kinds.map(|(count, how)| format!("{count} {how}")).collect();
             let names = names(&found.lost, other + missing);
             line(format!("lost of those here: {}: {names}", kinds.join(", ")));
+        }
+    }
+    if !found.sure {
+        line(format!(
+            "CAUTION: what does not open or is not there any more is lost as well, if it was put since {begun}: nobody can \
+             say what that is"
+        ));
+        match found.since {
+            Some(0) => line("the store knows of no write to it since the backup".to_owned()),
+            Some(since) => line(format!(
+                "the store knows of {since} writes to it since the backup"
+            )),
+            None => {}
         }
     }
     match found.lines_lost {
@@ -183,7 +206,7 @@ mod tests {
     fn found(change: serde_json::Value) -> String {
         let mut found = serde_json::json!({
             "vault": "team", "plan": "0".repeat(64), "backup": "1".repeat(64), "created": 0, "records": 7,
-            "here": 6, "quarantined": false, "other": 1, "missing": 2,
+            "here": 6, "quarantined": false, "damaged": 0, "sure": true, "other": 1, "missing": 2,
             "lost": [{ "name": "grafana" }, { "name": "git", "owner": "ada" }],
         });
         for (name, value) in change.as_object().unwrap() {
@@ -206,6 +229,17 @@ mod tests {
         let damaged = found(serde_json::json!({ "quarantined": true }));
         assert!(damaged.contains("quarantined, 6 records open"), "{damaged}");
         assert!(damaged.contains("if any, are lost") && !damaged.contains("CAUTION"));
+        let gone = found(serde_json::json!({
+            "here": 0, "quarantined": true, "sure": false, "damaged": 3, "since": 2, "other": 0, "missing": 0, "lost": [],
+        }));
+        for said in [
+            "0 records open, 3 do not",
+            "nobody can say",
+            "2 writes to it since",
+        ] {
+            assert!(gone.contains(said), "{said}: {gone}");
+        }
+        assert!(!gone.contains("none of those here is lost"), "{gone}");
         let own = found(
             serde_json::json!({ "here": 0, "quarantined": true, "own_quorum": true, "lost": [] }),
         );

@@ -128,6 +128,14 @@ pub struct VaultInBackup {
     pub here: Option<u64>,
     /// The vault here is quarantined, or its file is gone.
     pub quarantined: bool,
+    /// Rows here that do not open.
+    pub damaged: u64,
+    /// What is counted as lost is all that is. Where it is not so, records that do not open or that are not there any more
+    /// are lost as well, unless the backup has them.
+    pub sure: bool,
+    /// Commits of the same vault since the backup that the store knows; none where it cannot know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<u64>,
     /// Of those here, the ones that the backup has in another version.
     pub other: u64,
     /// Of those here, the ones that the backup does not have.

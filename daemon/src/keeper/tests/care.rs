@@ -13,8 +13,15 @@ pub(super) fn main_vault() -> VaultName {
 }
 
 pub(super) fn has_alarm(site: &Site, code: ErrorCode) -> bool {
+    alarm(site, code).is_some()
+}
+
+/// What the alarm says.
+pub(super) fn alarm(site: &Site, code: ErrorCode) -> Option<String> {
     let status = shown(&site.keeper.house, &site.keeper.view(), Ok(None));
-    status.alarms.iter().any(|alarm| alarm.code == code)
+    let mut alarms = status.alarms.into_iter();
+    let found = alarms.find(|alarm| alarm.code == code);
+    found.map(|alarm| alarm.message)
 }
 
 pub(super) fn health(site: &Site) -> VaultHealth {

@@ -2,12 +2,13 @@
 
 use std::fs::File;
 
-use mcpist_core::api::{ApiError, VaultHealth, VaultInBackup, VaultRestored};
+use mcpist_core::api::{ApiError, CeremonyRequest, VaultHealth, VaultInBackup, VaultRestored};
 use mcpist_core::error::ErrorCode;
 use mcpist_core::ids::{Digest, VaultName};
 
-use super::care::{has_alarm, health, main_vault};
+use super::care::{alarm, has_alarm, health, main_vault};
 use super::site::{Site, UID, run};
+use super::vault_quorum::{begin, with_own};
 use crate::keeper::Keeper;
 
 /// An open store with a credential, its backup, and another version of the credential.
@@ -50,6 +51,7 @@ fn a_quarantined_vault_is_restored_as_it_was_shown_and_its_file_is_kept() {
         let found = look(&site, &file, false).await.unwrap();
         assert_eq!((found.records, found.here), (1, Some(0)));
         assert!(found.quarantined && found.lost.is_empty());
+        assert!(!found.sure, "nothing of it can be read");
         let other = restore(&site, &file, Digest::of(b"another"), false).await;
         let other = other.unwrap_err();
         assert_eq!(other.code, ErrorCode::Conflict);
@@ -60,7 +62,8 @@ fn a_quarantined_vault_is_restored_as_it_was_shown_and_its_file_is_kept() {
         let done = restore(&site, &file, found.plan, false).await.unwrap();
         assert_eq!(done.found, found);
         assert_eq!(health(&site), VaultHealth::Ok);
-        assert!(has_alarm(&site, ErrorCode::VaultRepaired));
+        let alarm = alarm(&site, ErrorCode::VaultRepaired).unwrap();
+        assert!(alarm.contains("an unknown number were lost"), "{alarm}");
         let former = done.file.unwrap();
         let former = site.state().join(format!("store/vaults/{former}.db"));
         assert_eq!(std::fs::read(&former).unwrap(), b"not a database");
@@ -101,6 +104,41 @@ fn a_vault_that_serves_is_restored_only_where_that_was_said_and_as_it_was_seen()
         site.unseal().await;
         assert_eq!(health(&site), VaultHealth::Ok);
         assert!(!has_alarm(&site, ErrorCode::StoreBehindLog));
+    });
+}
+
+#[test]
+fn one_that_its_own_holders_open_is_not_taken_back_behind_them() {
+    run(async {
+        let (site, _share) = with_own().await;
+        let file = tempfile::tempfile().unwrap();
+        let target = file.try_clone().unwrap();
+        site.keeper.backup(UID, target).await.unwrap();
+        let seal = |k: &mut Keeper| k.seal_vault(UID, &main_vault());
+        site.keeper.ask(seal).await.unwrap();
+        let unsaid = look(&site, &file, false).await.unwrap_err();
+        assert_eq!(unsaid.code, ErrorCode::Conflict);
+        assert!(unsaid.next.unwrap().ends_with("--replace"));
+        let found = look(&site, &file, true).await.unwrap();
+        assert!(found.own_quorum && !found.sure);
+
+        let vault = main_vault();
+        begin(&site, CeremonyRequest::UnsealVault { vault })
+            .await
+            .unwrap();
+        for refused in [
+            look(&site, &file, true).await.unwrap_err(),
+            restore(&site, &file, found.plan, true).await.unwrap_err(),
+        ] {
+            assert_eq!(refused.code, ErrorCode::Conflict);
+            assert!(
+                refused.message.contains("a ceremony of vault main"),
+                "{refused}"
+            );
+        }
+        site.keeper.ask(|k| k.cancel_ceremony(UID)).await.unwrap();
+        let done = restore(&site, &file, found.plan, true).await.unwrap();
+        assert!(done.file.is_some() && has_alarm(&site, ErrorCode::VaultRepaired));
     });
 }
 

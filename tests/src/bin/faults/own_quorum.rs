@@ -132,7 +132,7 @@ pub(crate) fn to_be_restored(template: &mut Template) {
 pub(crate) fn restore(site: &Site<'_>) -> Done {
     let path = format!("/v1/vaults/{OWN}/seal");
     site.desk.ask("POST", &path, None)?;
-    let done = damage::restore_vault(&site.desk, OWN, &site.template.backup, false)?;
+    let done = damage::restore_vault(&site.desk, OWN, &site.template.backup, true)?;
     // Where its opening fails, it was restored all the same.
     let _ = unseal(site);
     Ok(done)
