@@ -246,10 +246,25 @@ fn a_record_of_the_same_version_and_another_content_is_another() {
     let (barrier, _) = site.unseal();
     barrier.create_vault("prod", None).unwrap();
     let vault = barrier.vault("prod").unwrap();
-    vault.commit(vec![put("git", "old")]).unwrap();
+    vault.commit(vec![put("git", "first")]).unwrap();
+    let files = [site.file(&vault), site.path.join("control.db")];
+    barrier.settle().unwrap();
+    let sealed = site.seal(barrier);
+    let before = files.each_ref().map(|file| fs::read(file).unwrap());
+    let (barrier, _) = site.unseal_from(sealed);
+    let write = |barrier: &Barrier<Unsealed>, payload| {
+        let vault = barrier.vault("prod").unwrap();
+        vault.commit(vec![put("git", payload)]).unwrap();
+    };
+    write(&barrier, "second");
     let stored = back_up(&site, &barrier, "backup");
-    vault.commit(vec![delete("git")]).unwrap();
-    vault.commit(vec![put("git", "another")]).unwrap();
+    // The disk goes back, and another life begins there.
+    let sealed = site.seal(barrier);
+    for (file, bytes) in files.iter().zip(before) {
+        fs::write(file, bytes).unwrap();
+    }
+    let (barrier, _) = site.unseal_from(sealed);
+    write(&barrier, "another");
     let found = look(&barrier, &stored);
     assert_eq!((found.other, found.missing), (1, 0));
 }
