@@ -310,7 +310,10 @@ impl Writing<'_> {
         let (id, name) = (*vault.id().as_bytes(), vault.name());
         let is_own = vault.0.own.is_some();
         self.push(&BackupItem::Vault { id, name })?;
-        let taken = if is_own && vault.health() == Health::Sealed {
+        let is_gone = vault.status().is_gone;
+        let taken = if is_gone {
+            Err(VaultError::Gone.into())
+        } else if is_own && vault.health() == Health::Sealed {
             self.closed(vault)
         } else {
             self.whole(vault)
@@ -330,6 +333,7 @@ impl Writing<'_> {
             Err(BackupFault::Store(
                 error @ (VaultError::Quarantined(_)
                 | VaultError::Unavailable
+                | VaultError::Gone
                 | VaultError::OutcomeUnknown
                 | VaultError::VaultSealed(_)
                 | VaultError::Storage(_)),

@@ -31,7 +31,7 @@ pub enum VaultError {
     OutcomeUnknown,
     /// What is on disk is not what was written. The vault is of no use until it is restored.
     #[error(
-        "the vault is quarantined: {0}; `mcpist vault repair NAME` keeps what opens, `mcpist vault restore NAME --from BACKUP` takes a backup's"
+        "the vault is quarantined: {0}; `mcpist vault restore NAME --from BACKUP` takes a backup's, `mcpist vault repair NAME` keeps what the store's quorum still opens"
     )]
     Quarantined(String),
     /// There is no such vault.
@@ -89,6 +89,11 @@ pub enum VaultError {
         /// The most.
         limit: u32,
     },
+    /// The vault's file does not exist: its disk is not mounted, or it was lost.
+    #[error(
+        "the vault's file is not here: put it back and unseal, or `mcpist vault restore` it from a backup"
+    )]
+    Gone,
     /// The vault has a quorum of its own, which has not opened it.
     #[error("the vault {0:?} is sealed and waits for its own quorum: `mcpist vault unseal`")]
     VaultSealed(String),

@@ -167,6 +167,10 @@ impl Patient {
         let old = vaults.vault(name)?;
         match old.health() {
             Health::Quarantined(_) => {}
+            _ if old.status().is_gone => return Err(VaultError::Gone),
+            Health::Sealed if old.0.own.is_some() => {
+                return Err(VaultError::VaultSealed(name.to_owned()));
+            }
             Health::Sealed => return Err(VaultError::Sealed),
             _ => return Err(VaultError::NotQuarantined(name.to_owned())),
         }

@@ -80,10 +80,14 @@ impl Looking<'_> {
     /// Verifies the file on a thread of its own, which has the options' deadline for each slice.
     fn verify(&self, keys: &Arc<KeyCell<VaultKeys>>) -> Result<Disk, VaultError> {
         let Looking { store, options, .. } = self;
+        let file = store.vault(self.place.vault);
+        if file.is_gone() {
+            return Err(VaultError::Gone);
+        }
         let candidate = Candidate {
             place: Place::new(self.place.store, self.place.vault),
             keys: Arc::clone(keys),
-            rows: self.backend.open(&store.vault(self.place.vault))?,
+            rows: self.backend.open(&file)?,
             idle: options.idle,
             open: store.lease(),
         };

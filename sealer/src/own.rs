@@ -254,6 +254,7 @@ impl Vaults {
         let sealed = || VaultError::VaultSealed(vault.name().to_owned());
         drop(vault.0.fault.set(sealed()));
         vault.0.keys.revoke();
+        self.live().revoke_beside(vault.id());
         self.live().forget_cell(&vault.0.keys);
         let closed = vault.0.lane.as_ref().is_none_or(|lane| lane.end().is_ok());
         if !closed {

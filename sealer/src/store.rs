@@ -91,6 +91,11 @@ impl DbFile {
         &self.path
     }
 
+    /// Whether there is no such file. One that cannot be looked for counts as there.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.path.try_exists().is_ok_and(|is_there| !is_there)
+    }
+
     pub(crate) fn role(&self) -> Role {
         self.role
     }

@@ -9,7 +9,7 @@
 //! What every vault's file shows is judged by the ledger ([`crate::ledger`]): put back alone, it is neither
 //! at the recorded point nor at the intended one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::Duration;
@@ -28,10 +28,12 @@ use crate::ids::{VaultId, VaultName};
 use crate::keyring::{AuditKey, KeyCell, KeysError, VaultKeys, unwrap_audit, unwrap_root};
 use crate::ledger::{Inbox, Ledger};
 use crate::looking::Looking;
+use crate::moves::Move;
 use crate::own::VaultQuorum;
 use crate::pool::{Gathering, Pool};
 use crate::record::Place;
 use crate::registrar::Registrar;
+use crate::rekey::key_rows;
 use crate::rows::{Access, Rows, RowsError, Table};
 use crate::vault::{OpenVault, Shared};
 use crate::vaults::{Live, Vaults};
@@ -110,7 +112,7 @@ pub struct UnsealReport {
     pub records: u64,
     /// The vaults that did not verify, and why.
     pub quarantined: Vec<(String, String)>,
-    /// The vaults whose disk did not answer.
+    /// The vaults whose disk did not answer, or whose file is not there.
     pub unavailable: Vec<String>,
     /// The vaults whose last announced write is not there; a custodian confirms it.
     pub last_write_missing: Vec<String>,
@@ -189,7 +191,12 @@ impl Barrier<Sealed> {
             wrapped.insert(vault.id, row.unwrap_or_default());
         }
         drop(tx);
+        let moves = key_rows(&mut system)?;
+        let moves = moves
+            .iter()
+            .filter_map(|(key, row)| Move::parse(VaultId::from_bytes(key)?, row));
         Opening {
+            moving: moves.map(|one| one.id).collect(),
             base,
             root,
             audit,
@@ -255,6 +262,8 @@ struct Opening<'a> {
     audit: Key,
     inbox: Arc<Inbox>,
     wrapped: BTreeMap<VaultId, Vec<u8>>,
+    /// The vaults whose file is on its way into its place.
+    moving: BTreeSet<VaultId>,
 }
 
 /// How a vault's file was found.
@@ -342,6 +351,7 @@ impl Opening<'_> {
             system,
             vaults: RwLock::new(vaults),
             cells: Mutex::new(Some(cells)),
+            beside: Mutex::default(),
             creating: Mutex::new(()),
             making: AtomicUsize::new(0),
             registrar,
@@ -357,6 +367,12 @@ impl Opening<'_> {
         let wrapped = self.wrapped.get(&vault.id).map_or(&[][..], Vec::as_slice);
         if let Some(note) = &vault.own {
             return match VaultQuorum::of(store, vault.id, note, wrapped) {
+                Ok(own)
+                    if !self.moving.contains(&vault.id)
+                        && self.base.store.vault(vault.id).is_gone() =>
+                {
+                    Found::closed(VaultError::Gone, Some(own))
+                }
                 Ok(own) => Found::closed(VaultError::VaultSealed(vault.name.clone()), Some(own)),
                 Err(error) => Found::closed(error, None),
             };

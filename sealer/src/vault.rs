@@ -83,6 +83,8 @@ pub struct VaultStatus {
     pub last_write_missing: Option<u64>,
     /// Whether a quorum of its own opens it.
     pub has_own_quorum: bool,
+    /// Whether its file was not there when it was looked for.
+    pub is_gone: bool,
 }
 
 impl OpenVault {
@@ -226,6 +228,8 @@ impl OpenVault {
     pub fn health(&self) -> Health {
         match (self.0.usable(), &self.0.lane) {
             (Err(VaultError::Sealed | VaultError::VaultSealed(_)), _) => Health::Sealed,
+            // Its quorum may still try: the file may be back.
+            (Err(VaultError::Gone), _) if self.0.own.is_some() => Health::Sealed,
             (Err(VaultError::Quarantined(reason)), _) => Health::Quarantined(reason),
             (Err(_), _) | (Ok(()), None) => Health::Unavailable,
             (Ok(()), Some(lane)) if lane.is_overdue() => Health::Unavailable,
@@ -246,6 +250,7 @@ impl OpenVault {
             old_records: shared.stats.old_records.load(Ordering::Relaxed),
             last_write_missing: Some(shared.missing.load(Ordering::Relaxed)).filter(|g| *g != 0),
             has_own_quorum: shared.own.is_some(),
+            is_gone: matches!(shared.fault.get(), Some(VaultError::Gone)),
         }
     }
 

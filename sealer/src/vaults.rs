@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Weak};
 use std::thread;
 
 use mcpist_quorum::{Incarnation, StoreId, StorePoint};
@@ -46,6 +46,8 @@ pub(crate) struct Live {
     pub(crate) vaults: RwLock<BTreeMap<VaultName, OpenVault>>,
     /// Every vault's keys; none once the store is sealed.
     pub(crate) cells: Mutex<Option<Vec<Cell>>>,
+    /// Those that are of one vault and not the ones it is open under: they go when it is sealed alone.
+    pub(crate) beside: Mutex<Vec<(VaultId, Weak<KeyCell<VaultKeys>>)>>,
     /// One vault is made at a time.
     pub(crate) creating: Mutex<()>,
     /// Files of vaults that control.db does not know yet.
@@ -67,6 +69,29 @@ impl Live {
             }
             None => Err(VaultError::Sealed),
         }
+    }
+
+    /// Takes keys of `vault`, which is open, for a while: a seal of the vault alone takes them back too.
+    pub(crate) fn hold_with(&self, vault: &OpenVault, cell: &Cell) -> Result<(), VaultError> {
+        self.hold(cell)?;
+        let mut beside = self.beside.lock().unwrap_or_else(PoisonError::into_inner);
+        beside.retain(|(_, cell)| cell.strong_count() > 0);
+        beside.push((vault.id(), Arc::downgrade(cell)));
+        drop(beside);
+        // Whoever took the vault's keys back before that has not seen these.
+        if vault.0.keys.lend(|_| ()).is_err() {
+            cell.revoke();
+        }
+        Ok(())
+    }
+
+    /// Takes back what [`Live::hold_with`] took, after the vault's own keys.
+    pub(crate) fn revoke_beside(&self, vault: VaultId) {
+        let beside = self.beside.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_it = beside.iter().filter(|(id, _)| *id == vault);
+        of_it
+            .filter_map(|(_, cell)| cell.upgrade())
+            .for_each(|cell| cell.revoke());
     }
 
     pub(crate) fn cells(&self) -> MutexGuard<'_, Option<Vec<Cell>>> {

@@ -204,7 +204,7 @@ async fn dispatch(command: Command, context: Context) -> Result<u8> {
         Command::Backup(args) => return backup::backup(&context, args).await,
         Command::Restore(args) => return restore::restore(&context, args).await,
         Command::Init(args) => init::init(&context, args).await,
-        Command::Unseal(args) => unseal::unseal(&context, args).await,
+        Command::Unseal(args) => return unseal::unseal(&context, args).await,
         Command::Seal(args) => unseal::seal(&context, args).await,
         Command::Share(args) => share::run(&context, args),
         Command::Witness(args) => witness::run(&context, args).await,

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use mcpist_core::api::{
-    Done, DrillDone, LifeRecord, OldRemoved, OldStore, OpenRestore, Purpose, RestoreDone,
+    Done, DrillDone, LeftOut, LifeRecord, OldRemoved, OldStore, OpenRestore, Purpose, RestoreDone,
     ShareOutcome, path,
 };
 use mcpist_core::date;
@@ -290,7 +290,7 @@ fn restored(done: &RestoreDone, record: Option<&Path>) -> String {
         done.files,
         done.life,
         carried(&done.carried),
-        left_out(&done.left_out),
+        bring_back(&done.left_out),
         if done.kept {
             "\nthe store that was here is kept aside: mcpist restore --remove-old, once this one serves"
         } else {
@@ -304,6 +304,20 @@ fn restored(done: &RestoreDone, record: Option<&Path>) -> String {
         done.record_text,
         record.map_or(String::new(), |at| format!(", {},", at.display()))
     )
+}
+
+/// What the store names and does not have, and where it may come from.
+fn bring_back(vaults: &[LeftOut]) -> String {
+    let of = |one: &LeftOut| {
+        let name = &one.vault;
+        format!(
+            "\n  once this store is open: mcpist vault restore {name} --from BACKUP, one that lacks no vault"
+        )
+    };
+    let each = vaults
+        .iter()
+        .map(|one| left_out(std::slice::from_ref(one)) + &of(one));
+    each.collect()
 }
 
 /// The report of a drill, for the terminal and for the auditor.
@@ -354,9 +368,10 @@ fn report(done: &DrillDone) -> String {
     };
     format!(
         "MCPist restore drill: {}; nothing was restored, and nothing is left of it\n\n{}{missing}{}",
-        match done.carried.is_empty() {
-            true => "every record opened",
-            false => "every record opened but those that wait for their own quorum",
+        match (done.left_out.is_empty(), done.carried.is_empty()) {
+            (false, _) => "INCOMPLETE, the backup lacks a vault",
+            (true, true) => "every record opened",
+            (true, false) => "every record opened but those that wait for their own quorum",
         },
         lines.concat(),
         carried(&done.carried)

@@ -15,7 +15,7 @@ use mcpist_secret::Secret;
 
 use crate::error::{Error, Result};
 use crate::output::{joined, table};
-use crate::vault::{health, remark};
+use crate::vault::{health, records, remark};
 use crate::{Context, rekey, secret};
 
 /// Show what runs, and how it is; works sealed
@@ -195,7 +195,7 @@ fn show(status: &Status) -> String {
                 "{} {}, {} records{}",
                 vault.name,
                 health(vault.health),
-                vault.records,
+                records(vault),
                 why(remark(vault).as_deref())
             ),
         );

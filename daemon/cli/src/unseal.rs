@@ -9,7 +9,7 @@ use clap::Args;
 use mcpist_core::api::{
     Progress, Sealed, ShareOutcome, UnsealCancelled, UnsealPlan, Unsealed, path,
 };
-use mcpist_core::error::ErrorCode;
+use mcpist_core::error::{EXIT_INCOMPLETE, ErrorCode};
 use mcpist_core::ids::Digest;
 use mcpist_quorum::Plan;
 use mcpist_secret::Secret;
@@ -30,7 +30,9 @@ const SEAL: Duration = Duration::from_secs(30);
   mcpist unseal                                         asks for the share, its text or its words
   mcpist unseal --share-file share-1-ada.age --identity ada.txt
   age -d -i ada.txt share-1-ada.age | mcpist unseal
-  mcpist unseal --cancel                                drops the shares given so far")]
+  mcpist unseal --cancel                                drops the shares given so far
+
+Exit status: 0 taken, or the store is open, 3 it is open and a vault is not well: mcpist vault list.")]
 pub(crate) struct UnsealArgs {
     #[command(flatten)]
     given: GivenShare,
@@ -41,16 +43,17 @@ pub(crate) struct UnsealArgs {
     keeping: Keeping,
 }
 
-pub(crate) async fn unseal(context: &Context, args: UnsealArgs) -> Result<()> {
+pub(crate) async fn unseal(context: &Context, args: UnsealArgs) -> Result<u8> {
     if args.cancel {
         let done: UnsealCancelled = context.client.act(path::UNSEAL_CANCEL).await?;
-        return context.out.data(&done, |done| {
+        context.out.data(&done, |done| {
             if done.cancelled {
                 "the open ceremony was ended; no share is kept".to_owned()
             } else {
                 "no share had been given; there was nothing to end".to_owned()
             }
-        });
+        })?;
+        return Ok(0);
     }
     let (plan, digest, progress) = unseal_plan(context).await?;
     context.out.terms(&describe(&plan, &digest));
@@ -75,7 +78,19 @@ pub(crate) async fn unseal(context: &Context, args: UnsealArgs) -> Result<()> {
         ShareOutcome::Refused { message, .. } => message.clone(),
         // A plan to unseal has no other end.
         _ => "taken for the ceremony that is open; next: mcpist ceremony".to_owned(),
+    })?;
+    Ok(match &outcome {
+        ShareOutcome::Opened(found) => exit(found),
+        _ => 0,
     })
+}
+
+/// The exit status of an unseal. A vault that waits for its own quorum is as it should be.
+fn exit(found: &Unsealed) -> u8 {
+    match found.quarantined.is_empty() && found.unavailable.is_empty() {
+        true => 0,
+        false => EXIT_INCOMPLETE,
+    }
 }
 
 /// The open plan, with the digest that was computed here.
@@ -138,6 +153,12 @@ pub(crate) fn opened(found: &Unsealed) -> String {
             names(&found.quarantined)
         ));
     }
+    if !found.unavailable.is_empty() {
+        lines.push(format!(
+            "unavailable: {}; see 'mcpist vault list'",
+            names(&found.unavailable)
+        ));
+    }
     if !found.sealed.is_empty() {
         lines.push(format!(
             "waits for its own quorum: {}; next: mcpist vault unseal NAME",
@@ -180,4 +201,37 @@ pub(crate) async fn seal(context: &Context, args: SealArgs) -> Result<()> {
         1 => format!("{text}; the share that had been given was dropped"),
         n => format!("{text}; {n} shares that had been given were dropped"),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use mcpist_core::ids::VaultName;
+
+    use super::*;
+
+    #[test]
+    fn an_unseal_that_leaves_a_vault_out_says_so_and_ends_with_its_status() {
+        let name = || VaultName::parse("team").into_iter().collect::<Vec<_>>();
+        let whole = Unsealed {
+            vaults: 2,
+            records: 7,
+            quarantined: Vec::new(),
+            unavailable: Vec::new(),
+            sealed: name(),
+            last_write_missing: Vec::new(),
+            receipt: None,
+        };
+        assert_eq!(exit(&whole), 0, "it waits for its people");
+        let quarantined = Unsealed {
+            quarantined: name(),
+            ..whole.clone()
+        };
+        assert_eq!(exit(&quarantined), EXIT_INCOMPLETE);
+        let away = Unsealed {
+            unavailable: name(),
+            ..whole
+        };
+        assert_eq!(exit(&away), EXIT_INCOMPLETE);
+        assert!(opened(&away).contains("unavailable: team; see"));
+    }
 }

@@ -79,7 +79,7 @@ pub(crate) async fn vault(context: &Context, args: VaultArgs) -> Result<()> {
                     vec![
                         v.name.to_string(),
                         health(v.health).to_owned(),
-                        v.records.to_string(),
+                        records(v),
                         remark(v).unwrap_or_default(),
                     ]
                 };
@@ -121,6 +121,14 @@ fn being_read(reading: &ReadingStatus) -> String {
     match *reading {
         ReadingStatus { read, records: 0 } => format!("being read, {read} rows so far"),
         ReadingStatus { read, records } => format!("being read, {read} of {records} records"),
+    }
+}
+
+/// How many records a vault holds, where anybody has seen them.
+pub(crate) fn records(vault: &VaultStatus) -> String {
+    match vault.health {
+        VaultHealth::Sealed => "-".to_owned(),
+        _ => vault.records.to_string(),
     }
 }
 

@@ -195,6 +195,13 @@ fn shown_vaults(view: &View) -> Option<Vec<VaultStatus>> {
     let (rotating, reading) = (view.rotating.upgrade(), view.reading.upgrade());
     let show = |status: mcpist_sealer::VaultStatus| {
         let (health, reason) = match status.health {
+            Health::Unavailable | Health::Sealed if status.is_gone => {
+                let name = &status.name;
+                let next = format!(
+                    "its file is not here; next: mcpist vault restore {name} --from BACKUP"
+                );
+                (VaultHealth::Unavailable, Some(next))
+            }
             Health::Ok => (VaultHealth::Ok, None),
             Health::Quarantined(reason) => (VaultHealth::Quarantined, Some(reason)),
             Health::Sealed if status.has_own_quorum => (VaultHealth::Sealed, None),
@@ -225,7 +232,12 @@ pub(super) fn shut(vault: &VaultStatus) -> Option<Alarm> {
         VaultHealth::Sealed => ErrorCode::VaultSealed,
     };
     let why = vault.reason.as_deref().unwrap_or(code.about());
-    let message = format!("vault {}: {why}", vault.name);
+    let name = &vault.name;
+    let next = match vault.health {
+        VaultHealth::Sealed => format!("; next: mcpist vault unseal {name}"),
+        _ => String::new(),
+    };
+    let message = format!("vault {name}: {why}{next}");
     Some(Alarm { code, message })
 }
 

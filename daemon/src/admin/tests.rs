@@ -87,4 +87,6 @@ fn a_vault_that_serves_nobody_is_an_alarm_with_its_reason() {
     assert_eq!(alarm.message, "vault team: its file was put back");
     let away = status::shut(&vault(VaultHealth::Unavailable, None)).unwrap();
     assert_eq!(away.code, ErrorCode::VaultUnavailable);
+    let sealed = status::shut(&vault(VaultHealth::Sealed, None)).unwrap();
+    assert!(sealed.message.ends_with("next: mcpist vault unseal team"));
 }

@@ -16,7 +16,7 @@ pub(crate) fn vault_error(error: &VaultError) -> ApiError {
     use VaultError as V;
     let code = match error {
         V::Sealed => ErrorCode::Sealed,
-        V::Unavailable | V::OutcomeUnknown | V::Storage(_) => ErrorCode::VaultUnavailable,
+        V::Unavailable | V::OutcomeUnknown | V::Storage(_) | V::Gone => ErrorCode::VaultUnavailable,
         V::Quarantined(_) => ErrorCode::VaultQuarantined,
         V::VaultSealed(_) => ErrorCode::VaultSealed,
         V::NoSuchVault(_) | V::NotFound(_) | V::NothingMissing(_) | V::NotKept(_) => {
@@ -167,6 +167,7 @@ mod tests {
             (VaultError::Sealed, ErrorCode::Sealed),
             (VaultError::Unavailable, ErrorCode::VaultUnavailable),
             (VaultError::OutcomeUnknown, ErrorCode::VaultUnavailable),
+            (VaultError::Gone, ErrorCode::VaultUnavailable),
             (VaultError::Storage(text()), ErrorCode::VaultUnavailable),
             (VaultError::Full("no room".into()), ErrorCode::DiskFull),
             (VaultError::Quarantined(text()), ErrorCode::VaultQuarantined),

@@ -252,6 +252,7 @@ impl Keeper {
                 .iter()
                 .filter_map(|(n, _)| name(n))
                 .collect(),
+            unavailable: report.unavailable.iter().filter_map(name).collect(),
             sealed: report.sealed.iter().filter_map(name).collect(),
             last_write_missing: report.last_write_missing.iter().filter_map(name).collect(),
             receipt,

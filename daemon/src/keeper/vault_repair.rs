@@ -238,6 +238,12 @@ fn refused(vault: &VaultName, error: &VaultError) -> ApiError {
     let said = vault_error(error);
     match error {
         VaultError::Moved(_) => said.next(&format!("mcpist vault repair {vault}")),
+        VaultError::Gone => said.next(&format!("mcpist vault restore {vault} --from BACKUP")),
+        VaultError::OwnQuorum(_) => ApiError::new(
+            ErrorCode::Conflict,
+            "the vault has a quorum of its own, without which nothing of it opens: a backup brings it back",
+        )
+        .next(&format!("mcpist vault restore {vault} --from BACKUP")),
         VaultError::NotQuarantined(_) => said.next(&format!("mcpist vault verify {vault}")),
         _ => said,
     }

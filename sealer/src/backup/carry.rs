@@ -7,7 +7,7 @@
 //!
 //! Promises: rows of a sealed vault count only if nobody opened it while they were read; its file is let go of after every
 //! slice, so that an unseal waits for one; a disk that hangs holds a backup no longer than the options' deadline. Where the
-//! vault is open, whoever verifies a backup opens every record of it under the keys that are there; where it is not, nothing
+//! vault is open, whoever verifies a backup opens every record of it under the keys that its root key opens in there; where it is not, nothing
 //! of it counts as verified but that its seal config is the one that control.db records, and that each row has the shape of a
 //! row and names a data key that is in the backup.
 
@@ -23,7 +23,7 @@ use crate::batch::MAX_BATCH;
 use crate::disk::tampered;
 use crate::error::{Health, VaultError};
 use crate::ids::VaultId;
-use crate::keyring::{Epoch, OwnRow};
+use crate::keyring::{Epoch, KeyCell, OwnRow};
 use crate::ledger::{Entry, Verdict};
 use crate::own::{OwnNote, VaultQuorum};
 use crate::pool::{Lane, LaneState};
@@ -244,7 +244,8 @@ impl Carried {
     }
 }
 
-/// The judge of the vault `place`, if it is open here.
+/// The judge of the vault `place`, if it is open here. Its root key opens the keys of `row`, which are those of the time of
+/// the backup: a rotation since may have taken the data key from the ones that are here.
 fn judge(live: &Live, place: Place, row: &[u8]) -> Result<Option<Reading>, VaultError> {
     let is_it = |vault: &&OpenVault| {
         vault.id() == place.vault && vault.0.own.is_some() && vault.health() == Health::Ok
@@ -253,15 +254,14 @@ fn judge(live: &Live, place: Place, row: &[u8]) -> Result<Option<Reading>, Vault
         return Ok(None);
     };
     let row = OwnRow::parse(row)?;
-    let opens = vault
-        .0
-        .keys
-        .lend(|keys| keys.opens(&row, place.store, place.vault));
-    match opens {
-        Ok(true) => Ok(Some(Reading::lent(place, Arc::clone(&vault.0.keys)))),
-        Ok(false) => Err(tampered("its wrapped keys in the backup do not open")),
-        Err(_) => Ok(None),
-    }
+    let of = (place.store, place.vault);
+    let Ok(opened) = vault.0.keys.lend(|keys| keys.opened(&row, of.0, of.1)) else {
+        return Ok(None);
+    };
+    let keys = opened?.ok_or_else(|| tampered("its wrapped keys in the backup do not open"))?;
+    let keys = Arc::new(KeyCell::new(keys));
+    live.hold_with(&vault, &keys)?;
+    Ok(Some(Reading::new(place, keys)))
 }
 
 impl Brought {

@@ -37,20 +37,17 @@ pub(crate) struct Reading {
     outbox: Vec<(u64, Vec<u8>)>,
     ledger: Ledger,
     named: BTreeMap<VaultId, (String, Option<OwnNote>)>,
-    /// The keys are those that the vault is open under.
-    lent: bool,
 }
 
 impl Drop for Reading {
     fn drop(&mut self) {
-        if !self.lent {
-            self.keys.revoke();
-        }
+        self.keys.revoke();
     }
 }
 
 impl Reading {
-    fn new(place: Place, keys: Arc<KeyCell<VaultKeys>>, lent: bool) -> Reading {
+    /// Reads under `keys`, which somebody holds who takes them back with the vault's.
+    pub(super) fn new(place: Place, keys: Arc<KeyCell<VaultKeys>>) -> Reading {
         Reading {
             buckets: Buckets::new(place.text()),
             place,
@@ -59,13 +56,7 @@ impl Reading {
             outbox: Vec::new(),
             ledger: Ledger::default(),
             named: BTreeMap::new(),
-            lent,
         }
-    }
-
-    /// Reads under keys that stay where they are.
-    pub(super) fn lent(place: Place, keys: Arc<KeyCell<VaultKeys>>) -> Reading {
-        Reading::new(place, keys, true)
     }
 
     /// Reads under the keys of a vault that `row` wraps for the store's root key.
@@ -79,7 +70,7 @@ impl Reading {
             })?;
         let keys = Arc::new(KeyCell::new(keys));
         live.hold(&keys)?;
-        Ok(Reading::new(Place::new(live.id, id), keys, false))
+        Ok(Reading::new(Place::new(live.id, id), keys))
     }
 
     pub(super) fn row(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), VaultError> {

@@ -160,11 +160,25 @@ impl VaultKeys {
         self.own.as_ref().is_some_and(|own| own.key.ct_eq(root))
     }
 
-    /// Whether `row`, of any quorum that the vault had, holds keys under their own root key.
-    pub(crate) fn opens(&self, row: &OwnRow<'_>, store: StoreId, vault: VaultId) -> bool {
-        self.own.as_ref().is_some_and(|own| {
-            let is_same = row.config != own.config || row.wrapped == own.wrapped;
-            is_same && VaultKeys::unwrap(&own.key, store, vault, row.keys).is_ok()
-        })
+    /// The keys that `row`, of any quorum that the vault had, holds under their own root key. Nothing where that does not
+    /// open them.
+    ///
+    /// # Errors
+    /// No secret memory.
+    pub(crate) fn opened(
+        &self,
+        row: &OwnRow<'_>,
+        store: StoreId,
+        vault: VaultId,
+    ) -> Result<Option<VaultKeys>, MemoryError> {
+        let is_same = |own: &&OwnRoot| row.config != own.config || row.wrapped == own.wrapped;
+        let Some(own) = self.own.as_ref().filter(is_same) else {
+            return Ok(None);
+        };
+        match VaultKeys::unwrap(&own.key, store, vault, row.keys) {
+            Ok(keys) => Ok(Some(keys)),
+            Err(KeysError::Wrap(RecordError::Memory(error))) => Err(error),
+            Err(_) => Ok(None),
+        }
     }
 }

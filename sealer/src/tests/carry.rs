@@ -81,6 +81,62 @@ fn it_goes_along_open_or_sealed_and_its_quorum_opens_it_in_the_next_life() {
 }
 
 #[test]
+fn one_whose_data_key_is_gone_since_still_verifies() {
+    let (site, barrier, _) = with_note();
+    let stored = back_up(&site, &barrier, "old.backup");
+    for (n, version) in ["later", "last"].into_iter().enumerate() {
+        barrier.begin_epoch(OPS, []).unwrap();
+        let vault = barrier.vault(OPS).unwrap();
+        vault.commit(vec![put("git", version)]).unwrap();
+        // With the second epoch the one of the backup goes.
+        assert!(barrier.verify_backup(&stored).is_ok(), "epoch {n}");
+    }
+    barrier.begin_epoch(OPS, []).unwrap();
+    let held = barrier.keys_held();
+    let again = barrier.verify_backup(&stored).unwrap();
+    assert_eq!(again.carried, [], "every record was opened");
+    assert!(barrier.keys_held() <= held + 1);
+}
+
+#[test]
+fn one_whose_file_is_not_there_is_told_apart_and_may_come_back() {
+    let (site, barrier, shares) = with_note();
+    let files = [OPS, "prod"].map(|name| site.file(&barrier.vault(name).unwrap()));
+    let sealed = site.seal(barrier);
+    let away = files.map(|file| {
+        let away = file.with_extension("away");
+        fs::rename(&file, &away).unwrap();
+        (file, away)
+    });
+    let (barrier, mut found) = site.unseal_from(sealed);
+    found.unavailable.sort();
+    assert_eq!(found.unavailable, [OPS, "prod"]);
+    assert_eq!((found.sealed, found.quarantined), (vec![], vec![]));
+    for (name, health) in [(OPS, Health::Sealed), ("prod", Health::Unavailable)] {
+        let status = barrier.vault(name).unwrap().status();
+        assert_eq!((status.health, status.is_gone), (health, true));
+        let refused = barrier.examine(name, &[], drop).unwrap_err();
+        assert!(matches!(refused, VaultError::Gone), "{refused}");
+    }
+    let told = unseal(&barrier, &shares).unwrap_err().to_string();
+    assert!(told.contains("file is not here"), "{told}");
+    let (file, _) = target(&site, "backup");
+    let made = barrier.backup(barrier.config(), &file, &[]).unwrap();
+    assert_eq!(made.left_out.len(), 2);
+    for (_, reason) in made.left_out {
+        assert!(reason.contains("file is not here"), "{reason}");
+    }
+    for (file, away) in &away {
+        fs::rename(away, file).unwrap();
+    }
+    assert_eq!(unseal(&barrier, &shares).unwrap(), 1);
+    assert!(!barrier.vault(OPS).unwrap().status().is_gone);
+    barrier.seal_own(OPS).unwrap();
+    let refused = barrier.examine(OPS, &[], drop).unwrap_err();
+    assert!(matches!(refused, VaultError::VaultSealed(_)), "{refused}");
+}
+
+#[test]
 fn one_that_is_written_after_it_was_copied_opens_as_it_was() {
     let (site, barrier, shares) = with_note();
     let vault = barrier.vault(OPS).unwrap();

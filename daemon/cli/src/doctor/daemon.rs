@@ -4,6 +4,7 @@
 
 use mcpist_core::api::{ProcessStatus, Status, StoreState};
 use mcpist_core::date::date;
+use mcpist_core::error::ErrorCode;
 
 use super::{Check, ok, remark, wrong};
 use crate::client::JOIN_GROUP;
@@ -21,7 +22,7 @@ pub(super) fn unheard(error: &Error) -> Check {
         code => code == "connection_lost",
     };
     let next = if hangs {
-        "mend the sockets below; where they are well, journalctl -u mcpistd and 'The admin socket does not answer' in OPERATING"
+        "mend the sockets below; where they are well, journalctl -u mcpistd and 'The admin socket does not answer' in OPERATIONS"
     } else {
         own
     };
@@ -58,11 +59,12 @@ pub(super) fn checks(status: &Status) -> Vec<Check> {
         });
     }
     for alarm in &status.alarms {
-        checks.push(wrong(
-            "alarm",
-            format!("{}: {}", alarm.code, alarm.message),
-            "see 'Alarms' in OPERATING",
-        ));
+        let text = format!("{}: {}", alarm.code, alarm.message);
+        checks.push(match alarm.code {
+            // As it is after every start: it waits for its people.
+            ErrorCode::VaultSealed => remark("alarm", text, "see 'Alarms' in OPERATIONS"),
+            _ => wrong("alarm", text, "see 'Alarms' in OPERATIONS"),
+        });
     }
     checks
 }
@@ -245,7 +247,7 @@ mod tests {
     fn who_lacks_a_role_is_not_sent_to_the_page_that_stops_the_daemon() {
         let refused = |kind| unreachable(Path::new("admin.sock"), &std::io::Error::from(kind));
         let next = |e: Error| unheard(&e).next.unwrap_or_default().into_owned();
-        let stops = |e| next(e).contains("OPERATING");
+        let stops = |e| next(e).contains("OPERATIONS");
         let forbidden = || Error::from(ApiError::of(ErrorCode::Forbidden));
         assert!(!stops(forbidden()));
         assert_eq!(next(forbidden()), "ask for membership in the role's group");

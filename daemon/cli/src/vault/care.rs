@@ -22,7 +22,7 @@ use crate::plan::confirm;
   mcpist vault verify team
   mcpist vault verify --all --output json
 
-Exit status: 0 where all is well, else 1. A vault in which something is wrong is quarantined: nothing of it opens from then
+Exit status: 0 where all that is open is well, else 1. One that waits for its own quorum is named and not read. A vault in which something is wrong is quarantined: nothing of it opens from then
 on, and the other vaults go on.")]
 pub(super) struct VerifyArgs {
     /// Its name; system is the store's own
@@ -71,7 +71,15 @@ pub(super) struct DiscardArgs {
 #[serde(untagged)]
 enum Found {
     Whole(VaultVerified),
-    Bad { vault: VaultName, error: Error },
+    /// It waits for its own quorum: there is nothing to read, and nothing wrong.
+    Sealed {
+        vault: VaultName,
+        sealed: bool,
+    },
+    Bad {
+        vault: VaultName,
+        error: Error,
+    },
 }
 
 impl Found {
@@ -81,7 +89,22 @@ impl Found {
                 let VaultVerified { vault, records, .. } = found;
                 format!("vault {vault}: {records} records, all as they were written")
             }
+            Found::Sealed { vault, .. } => {
+                format!("vault {vault}: sealed, not read; next: mcpist vault unseal {vault}")
+            }
             Found::Bad { vault, error } => format!("vault {vault}: {}: {error}", error.code()),
+        }
+    }
+
+    /// One of several that could not be read.
+    fn not_read(vault: VaultName, error: Error) -> Found {
+        if error.code() == ErrorCode::VaultSealed.as_str() {
+            Found::Sealed {
+                vault,
+                sealed: true,
+            }
+        } else {
+            Found::Bad { vault, error }
         }
     }
 
@@ -125,7 +148,7 @@ pub(super) async fn verify(context: &Context, args: VerifyArgs) -> Result<()> {
                     error
                 });
             }
-            Err(error) => Found::Bad { vault, error },
+            Err(error) => Found::not_read(vault, error),
         });
     }
     context.out.data(&found, |found| {
@@ -249,6 +272,19 @@ pub(super) async fn discard(context: &Context, args: DiscardArgs) -> Result<()> 
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_that_waits_for_its_own_quorum_is_no_damage() {
+        let found = |code: ErrorCode| {
+            let vault = VaultName::parse("payroll").unwrap();
+            Found::not_read(vault, Error::new(code.as_str(), "why"))
+        };
+        let sealed = found(ErrorCode::VaultSealed);
+        assert!(!sealed.is_bad());
+        assert!(sealed.show().ends_with("next: mcpist vault unseal payroll"));
+        assert!(found(ErrorCode::VaultQuarantined).is_bad());
+        assert!(found(ErrorCode::VaultUnavailable).is_bad());
+    }
 
     #[test]
     fn what_is_lost_is_said_before_anybody_is_asked() {

@@ -423,6 +423,9 @@ pub struct Unsealed {
     /// Vaults that did not, which stay closed.
     #[serde(default)]
     pub quarantined: Vec<VaultName>,
+    /// Vaults whose storage does not answer, or whose file is not there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unavailable: Vec<VaultName>,
     /// Vaults that wait for a quorum of their own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sealed: Vec<VaultName>,
