@@ -287,7 +287,9 @@ fn each_guess_at_arguments_that_is_answered_is_in_the_log_and_a_flood_is_refused
     let recorded = site.lines(1, "\"call_intent\"").remove(0)["arguments"].clone();
     let guess = |arguments: &str| {
         let asked = json!({ "recorded": recorded, "arguments": arguments });
-        let answer = site.appliance.admin("POST", "/v1/audit/match", Some(&asked));
+        let answer = site
+            .appliance
+            .admin("POST", "/v1/audit/match", Some(&asked));
         answer.1
     };
     let is_refused = |answer: &Value| answer["error"]["code"] == "busy";
