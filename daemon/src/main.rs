@@ -37,6 +37,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mcpist_secret::alloc::ZeroOnFree;
 use mcpist_secret::memory::{self, Policy};
@@ -142,7 +143,7 @@ fn run() -> Result<(), MainError> {
     }
     admin::started();
     make_folders(&config)?;
-    let _lock = lock_state(config.state())?;
+    let _lock = lock_state(config.state(), for_a_second())?;
     // Only now: before, an import of another daemon might hold what looks left over.
     mcpist_bundle::clean(&config.registries(), &config.quarantine())
         .map_err(|e| MainError::Io("staging leftovers", e))?;
@@ -189,13 +190,28 @@ fn make_folders(config: &Config) -> Result<(), MainError> {
         .map_err(|e| MainError::Io("state folder", e))
 }
 
-/// Takes the state folder for this process, a blank one too: its init token and its leftovers have one owner.
-fn lock_state(folder: &Path) -> Result<Flock<File>, MainError> {
-    let opened = File::open(folder).map_err(|e| MainError::Io("state folder", e))?;
-    Flock::lock(opened, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
-        Errno::EWOULDBLOCK => MainError::InUse(folder.to_owned()),
-        errno => MainError::Io("state folder", errno.into()),
-    })
+/// Takes the state folder for this process, a blank one too: its init token and its leftovers have one owner. A child
+/// of a daemon that was killed holds it until it runs its own program, so it is tried as long as `again` says.
+fn lock_state(folder: &Path, mut again: impl FnMut() -> bool) -> Result<Flock<File>, MainError> {
+    let mut opened = File::open(folder).map_err(|e| MainError::Io("state folder", e))?;
+    loop {
+        opened = match Flock::lock(opened, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((unlocked, Errno::EWOULDBLOCK)) if again() => unlocked,
+            Err((_, Errno::EWOULDBLOCK)) => return Err(MainError::InUse(folder.to_owned())),
+            Err((_, errno)) => return Err(MainError::Io("state folder", errno.into())),
+        }
+    }
+}
+
+/// True a hundred times, a hundredth of a second apart.
+fn for_a_second() -> impl FnMut() -> bool {
+    let mut left = 100;
+    move || {
+        std::thread::sleep(Duration::from_millis(10));
+        left -= 1;
+        left > 0
+    }
 }
 
 /// The admin and the secret socket on a runtime of their own.
@@ -312,4 +328,39 @@ fn serve_clients(house: &Arc<House>, passed: &mut Passed) -> Result<Runtime, Mai
     }
     drop(entered);
     Ok(runtime)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_folder_of_a_daemon_that_is_going_is_taken_once_it_is_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut going = Some(lock_state(folder.path(), || false).unwrap());
+        let mut tries = 0;
+        let taken = lock_state(folder.path(), || {
+            tries += 1;
+            if tries == 3 {
+                going = None;
+            }
+            true
+        });
+        assert!(taken.is_ok());
+        assert_eq!(tries, 3);
+    }
+
+    #[test]
+    fn the_folder_of_a_daemon_that_stays_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let _stays = lock_state(folder.path(), || false).unwrap();
+        let mut left = 3;
+        let refused = lock_state(folder.path(), || {
+            left -= 1;
+            left > 0
+        });
+        assert!(matches!(refused, Err(MainError::InUse(of)) if of == folder.path()));
+        assert_eq!(left, 0);
+    }
 }

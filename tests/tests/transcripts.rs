@@ -267,6 +267,10 @@ fn normal(text: &str) -> String {
         if line.starts_with("lost  ") || line.starts_with("took  ") {
             return without_figures(line);
         }
+        // A store that is idle for a second settles: one generation more, on a host that was slow here.
+        if is_of_a_store(line) {
+            return without_figures(line);
+        }
         let line = match line.split_once("DATE ") {
             Some((before, _)) if line.ends_with(" UTC") => format!("{before}TIME"),
             _ => line.to_owned(),
@@ -279,6 +283,16 @@ fn normal(text: &str) -> String {
         }
     });
     lines.map(|line| line + "\n").collect()
+}
+
+/// Whether a line says at which generation a store is; that of a sharing is not one.
+fn is_of_a_store(line: &str) -> bool {
+    let of_a_receipt = line.strip_prefix("generation ");
+    of_a_receipt.is_some_and(|figure| !figure.starts_with(' '))
+        || ["life  ", "made  "].iter().any(|of| line.starts_with(of))
+            && line.contains(", generation ")
+        || line.contains(": it is at generation ")
+        || line.starts_with("the store agrees, and has ")
 }
 
 fn without_figures(line: &str) -> String {
