@@ -43,7 +43,9 @@ class Ours(Appliance):
         """The shares' texts from the age files in `folder`."""
         texts = []
         for index, holder in enumerate(HOLDERS, 1):
-            command = ["age", "-d", "-i", self.folder / f"{holder}.identity", folder / f"share-{index}-{holder}.age"]
+            # Those of a rekey say their generation as well.
+            (share,) = folder.glob(f"share-{index}-{holder}*.age")
+            command = ["age", "-d", "-i", self.folder / f"{holder}.identity", share]
             done = subprocess.run(command, check=True, capture_output=True, text=True)
             texts.append(done.stdout.strip())
         return texts
