@@ -41,6 +41,7 @@ use crate::disk::{Disk, checked, tampered};
 use crate::error::{Health, VaultError};
 use crate::ids::VaultId;
 use crate::ledger::{Entry, Point};
+use crate::moves::Stuck;
 use crate::record::name_from_key;
 use crate::rows::{Access, Table, for_each_slice};
 use crate::vault::{OpenVault, now};
@@ -268,6 +269,7 @@ struct Writing<'a> {
     report: BackupReport,
     /// The vaults whose wrapped keys are in it.
     known: BTreeSet<VaultId>,
+    stuck: Stuck,
 }
 
 impl Writing<'_> {
@@ -311,7 +313,9 @@ impl Writing<'_> {
         let is_own = vault.0.own.is_some();
         self.push(&BackupItem::Vault { id, name })?;
         let is_gone = vault.status().is_gone;
-        let taken = if is_gone {
+        let taken = if let Err(error) = self.stuck.allows(vault.id()) {
+            Err(error.into())
+        } else if is_gone {
             Err(VaultError::Gone.into())
         } else if is_own && vault.health() == Health::Sealed {
             self.closed(vault)
@@ -473,7 +477,7 @@ impl Vaults {
     ) -> Result<BackupReport, BackupFault> {
         let live = self.live();
         // Else the rows of a vault's former file would go with what its new one is judged by.
-        self.finish_moves()?;
+        let stuck = self.finish_moves()?;
         let expected = config.to_bytes();
         let (root, incarnation, generation) = live.system.run(move |disk| {
             disk.ready()?;
@@ -498,6 +502,7 @@ impl Vaults {
             writer,
             report,
             known: BTreeSet::new(),
+            stuck,
         };
         writing.write(&begin)?;
         let mut done = BTreeSet::new();

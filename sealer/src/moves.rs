@@ -9,9 +9,11 @@
 //! ```
 //!
 //! Owns that row and [`Vaults::finish_moves`]. Promises that from the commit on the new file is the vault's, whatever
-//! interrupts the renames: whoever opens such a vault, and every unseal of the store, ends what was begun. Does not judge the
+//! interrupts the renames: whoever opens such a vault, and every unseal of the store, ends what was begun. One that cannot be
+//! ended keeps its own vault shut ([`Stuck`]) and no other. Does not judge the
 //! row's origin: who can write one in control.db can rename the files as well, and the ledger judges what is in them.
 
+use std::collections::BTreeMap;
 use std::sync::PoisonError;
 
 use crate::codec::{Malformed, Reader};
@@ -56,9 +58,24 @@ impl Move {
     }
 }
 
+/// The vaults whose file did not get its place, and why.
+#[derive(Debug, Default)]
+pub(crate) struct Stuck(BTreeMap<VaultId, VaultError>);
+
+impl Stuck {
+    /// Refuses the vault whose file is elsewhere.
+    pub(crate) fn allows(&self, id: VaultId) -> Result<(), VaultError> {
+        let why = self
+            .0
+            .get(&id)
+            .map(|error| format!("its file does not get its place: {error}"));
+        why.map_or(Ok(()), |why| Err(VaultError::Storage(why)))
+    }
+}
+
 impl Live {
     /// Ends every move. The caller makes no vault meanwhile.
-    pub(crate) fn finish_moves(&self) -> Result<(), VaultError> {
+    pub(crate) fn finish_moves(&self) -> Result<Stuck, VaultError> {
         // Where an earlier transaction is in doubt, control.db is read first.
         let rows = self.system.run(|disk| {
             disk.ready()?;
@@ -68,8 +85,13 @@ impl Live {
             let new = VaultId::from_bytes(key)?;
             Move::parse(new, row)
         });
+        let mut stuck = Stuck::default();
         for Move { new, id, kept } in moves {
-            self.store.put_in_place(new, id, kept)?;
+            if let Err(error) = self.store.put_in_place(new, id, kept) {
+                log::warn!("the file of vault {id} does not get its place: {error}");
+                stuck.0.insert(id, error.into());
+                continue;
+            }
             let extra = Extra {
                 gone: Some(new),
                 ..Extra::default()
@@ -77,13 +99,13 @@ impl Live {
             self.system
                 .run(move |disk: &mut Disk| disk.commit_system(&[], now(), extra))?;
         }
-        Ok(())
+        Ok(stuck)
     }
 }
 
 impl Vaults {
     /// [`Live::finish_moves`], while no vault is made.
-    pub(crate) fn finish_moves(&self) -> Result<(), VaultError> {
+    pub(crate) fn finish_moves(&self) -> Result<Stuck, VaultError> {
         let live = self.live();
         let _one_at_a_time = live.creating.lock().unwrap_or_else(PoisonError::into_inner);
         live.finish_moves()

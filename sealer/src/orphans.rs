@@ -50,7 +50,7 @@ impl Vaults {
     pub fn remove_retired(&self) -> Result<Leftovers, VaultError> {
         let live = self.live();
         let _one_at_a_time = live.creating.lock().unwrap_or_else(PoisonError::into_inner);
-        live.finish_moves()?;
+        let _stuck = live.finish_moves()?;
         // Where an earlier transaction is in doubt, control.db is read first.
         let rows = live.system.run(|disk| {
             disk.ready()?;

@@ -209,7 +209,7 @@ impl Vaults {
         }
         let live = self.live();
         let _alone = Freeze::of(&vault.0.stats)?;
-        self.finish_moves()?;
+        self.finish_moves()?.allows(vault.id())?;
         let (own, row) = self.own_row(&vault, shares)?;
         let row = OwnRow::parse(&row).map_err(VaultError::from)?;
         let root = own_root(name, &row, shares)?;

@@ -286,6 +286,7 @@ mod tests {
 
     use super::*;
     use crate::backup::BackupReport;
+    use crate::moves::Stuck;
     use crate::tests::own::{unseal, with_own};
 
     #[test]
@@ -302,6 +303,7 @@ mod tests {
             writer: BackupWriter::new(header.unwrap()).0,
             report: BackupReport::default(),
             known: BTreeSet::new(),
+            stuck: Stuck::default(),
         };
         assert_eq!(writing.closed(&vault).unwrap().records, 1);
         unseal(&barrier, &shares).unwrap();

@@ -21,6 +21,7 @@ fn a_vault_that_was_made_after_control_db_was_copied_is_none_of_the_backup() {
         writer,
         report: BackupReport::default(),
         known: BTreeSet::new(),
+        stuck: Stuck::default(),
     };
     writing.write(&begin).unwrap();
     let mut done = BTreeSet::new();

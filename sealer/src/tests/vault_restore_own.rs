@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use mcpist_quorum::{Plan, Share};
 
-use super::backup::back_up;
+use super::backup::{back_up, target};
 use super::own::{given, is_sealed, next, reads, unseal, with_own};
 use super::rekey::consented;
 use super::support::{Fail, Site, edit, put};
@@ -287,4 +287,39 @@ fn renames_that_were_cut_off_are_ended_by_whoever_comes_next() {
         assert_eq!(fs::read(of(&file, kept)).unwrap(), before);
         drop(barrier);
     }
+}
+
+#[test]
+fn one_whose_file_does_not_get_its_place_costs_no_other_vault_anything() {
+    let (site, barrier, shares, stored, file) = damaged();
+    let kept = restored(&barrier, &stored).unwrap().unwrap();
+    let new = VaultId::random().unwrap();
+    let id = barrier.vault(OPS).unwrap().id();
+    let extra = Extra {
+        puts: vec![Move { new, id, kept }.put()],
+        ..Extra::default()
+    };
+    let system = barrier.system();
+    system
+        .run(move |disk| disk.commit_system(&[], 0, extra))
+        .unwrap();
+    fs::rename(&file, of(&file, new)).unwrap();
+    fs::rename(of(&file, kept), &file).unwrap();
+    // Somebody put this where the former file is to go.
+    fs::create_dir(of(&file, kept)).unwrap();
+
+    let refused = unseal(&barrier, &shares).unwrap_err().to_string();
+    assert!(refused.contains("does not get its place"), "{refused}");
+    barrier.remove_retired().unwrap();
+    let (into, _) = target(&site, "second");
+    let report = barrier.backup(barrier.config(), &into, &[]).unwrap();
+    let left_out: Vec<_> = report
+        .left_out
+        .iter()
+        .map(|(name, _)| name.as_str())
+        .collect();
+    assert_eq!(left_out, [OPS]);
+
+    fs::remove_dir(of(&file, kept)).unwrap();
+    drop(opens(&site, barrier, &shares));
 }

@@ -170,7 +170,7 @@ impl Vaults {
         digest: [u8; 32],
     ) -> Result<VaultRestore, BackupFault> {
         let live = self.live();
-        self.finish_moves()?;
+        self.finish_moves()?.allows(vault.id())?;
         let OwnInBackup { found, entry, rows } = self.own_in(stored, &vault)?;
         if found.digest != digest {
             return Err(VaultError::Moved(vault.name().to_owned()).into());
@@ -247,7 +247,7 @@ impl OwnFile {
         live.forget_cell(&self.vault.0.keys);
         let one_at_a_time = live.creating.lock();
         let one_at_a_time = one_at_a_time.unwrap_or_else(PoisonError::into_inner);
-        live.finish_moves()?;
+        live.finish_moves()?.allows(id)?;
         let (today, row) = std::mem::take(&mut self.rows);
         let kept = self.kept;
         let keys = OwnRow::parse(&today)?.without_wrap();
@@ -283,7 +283,7 @@ impl OwnFile {
             }
         }
         self.known = true;
-        if let Err(error) = live.finish_moves() {
+        if let Err(error) = live.finish_moves().and_then(|stuck| stuck.allows(id)) {
             log::warn!("a restored vault's file gets its place at its unseal: {error}");
         }
         drop(one_at_a_time);
