@@ -204,7 +204,7 @@ fn lock_state(folder: &Path, mut again: impl FnMut() -> bool) -> Result<Flock<Fi
     }
 }
 
-/// True a hundred times, a hundredth of a second apart.
+/// True for a second, in which it is asked every hundredth of one.
 fn for_a_second() -> impl FnMut() -> bool {
     let mut left = 100;
     move || {

@@ -1,16 +1,15 @@
 //! One vault out of a backup: in the place of a damaged one, of one that serves, and of none.
 
 use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use mcpist_quorum::{BackupError, BackupItem, BackupWriter, Plan};
+use mcpist_quorum::{BackupError, BackupItem, Plan};
 
-use super::backup::back_up;
+use super::backup::{back_up, rewritten};
 use super::rekey::consented;
 use super::support::{Fail, Site, delete, edit, key, put, read, rows};
-use crate::backup::{BackupFault, StoredBackup, items};
+use crate::backup::{BackupFault, StoredBackup};
 use crate::barrier::{Barrier, Unsealed};
 use crate::batch::Op;
 use crate::error::{Health, VaultError};
@@ -289,21 +288,12 @@ fn with(
     out: &File,
     more: &[BackupItem<'_>],
 ) -> StoredBackup {
-    let root = &barrier.live().root;
-    let (mut writer, begin) = BackupWriter::new(stored.header().clone());
-    out.write_all_at(&begin, 0).unwrap();
-    items(stored, root, |item| {
-        let is_here = matches!(item, BackupItem::Vault { name: "prod", .. });
-        assert!(!writer.push(&item)?);
-        for more in more.iter().filter(|_| is_here) {
-            assert!(!writer.push(more)?);
+    rewritten(barrier, stored, out, |item, push| {
+        push(item);
+        if matches!(item, BackupItem::Vault { name: "prod", .. }) {
+            more.iter().for_each(push);
         }
-        Ok::<(), BackupFault>(())
     })
-    .unwrap();
-    let (end, _) = root.lend(|root| writer.finish(root)).unwrap().unwrap();
-    out.write_all_at(&end, begin.len() as u64).unwrap();
-    StoredBackup::read(out.try_clone().unwrap()).unwrap()
 }
 
 #[test]

@@ -250,6 +250,22 @@ fn one_that_was_open_when_it_was_quarantined_is_tried_again_after_a_failed_commi
     drop(opens(&site, barrier, &shares));
 }
 
+/// Brings a restore back to where its commit had just been made, but for the former file: the id of the new one.
+fn before_its_renames(barrier: &Barrier<Unsealed>, file: &Path, kept: VaultId) -> VaultId {
+    let new = VaultId::random().unwrap();
+    let id = barrier.vault(OPS).unwrap().id();
+    let extra = Extra {
+        puts: vec![Move { new, id, kept }.put()],
+        ..Extra::default()
+    };
+    let system = barrier.system();
+    system
+        .run(move |disk| disk.commit_system(&[], 0, extra))
+        .unwrap();
+    fs::rename(file, of(file, new)).unwrap();
+    new
+}
+
 #[test]
 fn renames_that_were_cut_off_are_ended_by_whoever_comes_next() {
     for (was_set_aside, is_unsealed) in [(false, false), (true, false), (false, true), (true, true)]
@@ -257,18 +273,7 @@ fn renames_that_were_cut_off_are_ended_by_whoever_comes_next() {
         let (site, barrier, shares, stored, file) = damaged();
         let before = fs::read(&file).unwrap();
         let kept = restored(&barrier, &stored).unwrap().unwrap();
-        // As it was after the commit.
-        let new = VaultId::random().unwrap();
-        let id = barrier.vault(OPS).unwrap().id();
-        let extra = Extra {
-            puts: vec![Move { new, id, kept }.put()],
-            ..Extra::default()
-        };
-        let system = barrier.system();
-        system
-            .run(move |disk| disk.commit_system(&[], 0, extra))
-            .unwrap();
-        fs::rename(&file, of(&file, new)).unwrap();
+        let new = before_its_renames(&barrier, &file, kept);
         if !was_set_aside {
             fs::rename(of(&file, kept), &file).unwrap();
         }
@@ -293,17 +298,7 @@ fn renames_that_were_cut_off_are_ended_by_whoever_comes_next() {
 fn one_whose_file_does_not_get_its_place_costs_no_other_vault_anything() {
     let (site, barrier, shares, stored, file) = damaged();
     let kept = restored(&barrier, &stored).unwrap().unwrap();
-    let new = VaultId::random().unwrap();
-    let id = barrier.vault(OPS).unwrap().id();
-    let extra = Extra {
-        puts: vec![Move { new, id, kept }.put()],
-        ..Extra::default()
-    };
-    let system = barrier.system();
-    system
-        .run(move |disk| disk.commit_system(&[], 0, extra))
-        .unwrap();
-    fs::rename(&file, of(&file, new)).unwrap();
+    before_its_renames(&barrier, &file, kept);
     fs::rename(of(&file, kept), &file).unwrap();
     // Somebody put this where the former file is to go.
     fs::create_dir(of(&file, kept)).unwrap();
